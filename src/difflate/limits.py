@@ -1,0 +1,34 @@
+"""Bounds on what a file may ask for, checked from its header alone (`None` switches one off)."""
+
+from dataclasses import dataclass
+
+from difflate.errors import LimitExceeded
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a decoder (and an encoder) accepts. Exceeding one raises `LimitExceeded` before memory is allocated."""
+
+    pixels: int | None = 2**26
+    """Width times height, in pixels."""
+    side_px: int | None = 65535
+    """Width or height, in pixels."""
+    sections: int | None = 64
+    """Sections in a .dfl file."""
+    metadata_bytes: int | None = 2**20
+    """EXIF, ICC and XMP together, in bytes."""
+
+    def check_size(self, width: int, height: int, what: str = "image") -> None:
+        """Raises LimitExceeded if an image of ``width`` x ``height`` px is larger than allowed."""
+        if self.side_px is not None and max(width, height) > self.side_px:
+            raise LimitExceeded(f"{what} is {width}x{height} px, a side above the limit of {self.side_px} px")
+        if self.pixels is not None and width * height > self.pixels:
+            raise LimitExceeded(f"{what} is {width}x{height} px, above the limit of {self.pixels} pixels")
+
+    def check_metadata(self, size_bytes: int) -> None:
+        """Raises LimitExceeded if EXIF, ICC and XMP together are larger than allowed."""
+        if self.metadata_bytes is not None and size_bytes > self.metadata_bytes:
+            raise LimitExceeded(f"metadata of {size_bytes} bytes is above the limit of {self.metadata_bytes} bytes")
+
+
+DEFAULT_LIMITS = Limits()
