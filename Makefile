@@ -1,17 +1,16 @@
 # Every target sets up .venv by itself (with uv, which it installs for the user if it is not there).
 PY := .venv/bin/python
-UV := $(shell command -v uv 2>/dev/null)
+UV := $(or $(shell command -v uv 2>/dev/null),python3 -m uv)
 DATA ?= ../shared/data
 
 .PHONY: setup demo test test-all lint bench table1 figure3 clean
 setup: .venv/.done
 
 .venv/.done: pyproject.toml
-ifeq ($(UV),)
-	python3 -m pip install --quiet uv || python3 -m pip install --quiet --user --break-system-packages uv
-endif
-	PATH="$$PATH:$$HOME/.local/bin"; test -x $(PY) || uv venv --python '>=3.11' .venv
-	PATH="$$PATH:$$HOME/.local/bin"; uv pip install --quiet --python $(PY) -e '.[train,eval,dev]'
+	@$(UV) --version >/dev/null 2>&1 || python3 -m pip install --quiet uv || \
+		python3 -m pip install --quiet --user --break-system-packages uv
+	test -x $(PY) || $(UV) venv --quiet --python '>=3.11' .venv
+	$(UV) pip install --quiet --python $(PY) -e '.[train,eval,dev]'
 	touch $@
 
 demo: setup
