@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from difflate.errors import LimitExceeded
 
+_ADVICE = "; if you trust it, raise the limit from Python with limits="
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -21,14 +23,16 @@ class Limits:
     def check_size(self, width: int, height: int, what: str = "image") -> None:
         """Raises LimitExceeded if an image of ``width`` x ``height`` px is larger than allowed."""
         if self.side_px is not None and max(width, height) > self.side_px:
-            raise LimitExceeded(f"{what} is {width}x{height} px, a side above the limit of {self.side_px} px")
+            raise LimitExceeded(f"{what} is {width}x{height} px, a side above the limit of {self.side_px} px{_ADVICE}")
         if self.pixels is not None and width * height > self.pixels:
-            raise LimitExceeded(f"{what} is {width}x{height} px, above the limit of {self.pixels} pixels")
+            raise LimitExceeded(f"{what} is {width}x{height} px, above the limit of {self.pixels} pixels{_ADVICE}")
 
     def check_metadata(self, size_bytes: int) -> None:
         """Raises LimitExceeded if EXIF, ICC and XMP together are larger than allowed."""
         if self.metadata_bytes is not None and size_bytes > self.metadata_bytes:
-            raise LimitExceeded(f"metadata of {size_bytes} bytes is above the limit of {self.metadata_bytes} bytes")
+            raise LimitExceeded(
+                f"metadata of {size_bytes} bytes is above the limit of {self.metadata_bytes} bytes{_ADVICE}"
+            )
 
 
 DEFAULT_LIMITS = Limits()

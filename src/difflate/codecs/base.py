@@ -2,6 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
+from difflate.errors import ConfigError
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.pixels import Picture
 
@@ -19,7 +20,10 @@ class Codec(Protocol):
     suffix: str
     """File name suffix with the dot, e.g. ``.dfl``."""
     quality_range: tuple[float, float, float] | None
-    """(lowest, highest, default) of ``quality``, higher is better; None: the codec has one quality only."""
+    """(smallest, largest, default) of ``quality``; None: the codec has one quality only.
+
+    Higher is better, except for ``jxl``, where it is a distance from the original and 0 is lossless.
+    """
 
     def encode(self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS) -> bytes:
         """The bytes of a complete file. Raises ConfigError (quality), LimitExceeded (size)."""
@@ -28,3 +32,20 @@ class Codec(Protocol):
     def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
         """The picture in ``data``, same H and W as encoded. Raises FormatError, ModelError, LimitExceeded."""
         ...
+
+
+def check_quality(codec: Codec, quality: float | None) -> float | None:
+    """``quality``, or the codec's default for None. Raises ConfigError if the codec does not take it."""
+    if codec.quality_range is None:
+        if quality is not None:
+            raise ConfigError(
+                f"quality (={quality:g}) has no meaning for {codec.name}, which has only one; leave it out"
+            )
+        return None
+    low, high, default = codec.quality_range
+    if quality is None:
+        return default
+    # written so that NaN fails too
+    if not low <= quality <= high:
+        raise ConfigError(f"quality (={quality:g}) must be from {low:g} to {high:g} for {codec.name}")
+    return quality

@@ -1,0 +1,91 @@
+"""Small image files and ICC profiles, made from nothing, for test_pixels.py and test_classical.py."""
+
+import io
+import struct
+import zlib
+from itertools import product
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+# Linear RGB to XYZ (D50), as the profiles of the two spaces hold it.
+P3_TO_XYZ = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
+SRGB_TO_XYZ = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+
+
+def saved(image: Image.Image, format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def png(width: int, height: int, depth: int, colour_type: int, rows: list[bytes], trns: bytes = b"") -> bytes:
+    """A PNG file with ``rows`` as they are packed; Pillow cannot write 2-bit, 4-bit and 16-bit colour itself."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
+    key = chunk(b"tRNS", trns) if trns else b""
+    data = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + header + key + data + chunk(b"IEND", b"")
+
+
+def linear(values: np.ndarray) -> np.ndarray:
+    """Light in [0, 1] of sRGB ``values`` in [0, 255]."""
+    values = values / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def unlinear(light: np.ndarray) -> np.ndarray:
+    """The inverse of `linear`, clipped and rounded."""
+    light = np.clip(light, 0, 1)
+    return np.rint(255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055))
+
+
+def rgb_profile(to_xyz: np.ndarray) -> bytes:
+    """An ICC profile of RGB with the primaries ``to_xyz`` and the transfer curve of sRGB."""
+    curve = b"para\0\0\0\0" + struct.pack(">HH", 3, 0) + _s15(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    columns = {name: b"XYZ \0\0\0\0" + _s15(*to_xyz[:, i]) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))}
+    return _profile(b"RGB ", b"XYZ ", b"mntr", columns | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve))
+
+
+def grey_profile(gamma: float) -> bytes:
+    """An ICC profile of grey with the transfer curve ``x ** gamma``."""
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
+    return _profile(b"GRAY", b"XYZ ", b"mntr", {b"kTRC": curve})
+
+
+def cmyk_profile() -> bytes:
+    """An ICC profile of CMYK in which every ink but black does nothing, so that cyan paper is white."""
+    ramp = bytes(range(256))
+    lab = b"".join(bytes((0 if k else 255, 128, 128)) for _, _, _, k in product((0, 1), repeat=4))
+    unit = _s15(1, 0, 0, 0, 1, 0, 0, 0, 1)
+    table = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + unit + ramp * 4 + lab + ramp * 3
+    return _profile(b"CMYK", b"Lab ", b"prtr", {b"A2B0": table})
+
+
+def _s15(*values: float) -> bytes:
+    return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+
+def _profile(space: bytes, connection: bytes, kind: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """An ICC profile, version 4 (ICC.1:2010, 7.2 and 7.3)."""
+    white = _s15(0.9642, 1, 0.8249)
+    text = "t".encode("utf-16-be")
+    words = b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(text), 28) + text
+    tags = {b"desc": words, b"cprt": words, b"wtpt": b"XYZ \0\0\0\0" + white, **tags}
+    table, body, start = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, data in tags.items():
+        table += name + struct.pack(">II", start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    size = start + len(body)
+    head = struct.pack(">I4sI4s4s4s", size, b"\0" * 4, 0x04200000, kind, space, connection)
+    date = struct.pack(">6H", 2024, 1, 1, 0, 0, 0)
+    head = (head + date + b"acsp" + bytes(28) + white).ljust(128, b"\0")
+    return head + struct.pack(">I", len(tags)) + table + body
