@@ -1,0 +1,242 @@
+"""Context coding of planes of codebook indices: a small integer network predicts each index from its surroundings.
+
+Everything here is integer arithmetic held in float32 matrices: all sums stay below 2^24, so that every machine,
+library and number of threads computes the same probabilities (docs/format.md gives them step by step).
+BITSTREAM: a change here is a new major version of the format.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from difflate.entropy.coder import PRECISION, SymbolReader, SymbolWriter
+from difflate.entropy.interlace import KINDS, NEIGHBOURS, Step, steps
+from difflate.errors import ModelError
+
+ACTIVATION_MAX = 127
+_STAGE_BITS = 4
+_LOGIT_SHIFT = 8
+"""Logits are in sixteenths of a nat: (64 * 64 = 4096 units per nat) / 2^8."""
+EXP_TABLE_SIZE = 256
+
+
+@dataclass(frozen=True)
+class _Dims:
+    descriptor: int = 48
+    current: int = 24
+    trunk: int = 160
+    hidden: int = 96
+
+
+DIMS = _Dims()
+"""Widths of the network: what stands for a neighbour, for a plane of the same site, and the two hidden layers."""
+
+
+def stage_bits(bits: int) -> list[int]:
+    """Bits of the parts in which an index of ``bits`` is coded, most significant first: at most 4 bits each."""
+    count = -(-bits // _STAGE_BITS)
+    return [bits // count + (j < bits % count) for j in range(count)]
+
+
+class ContextModel:
+    """Codes grids of indices, all planes of a site together, with the network's probabilities."""
+
+    def __init__(self, plane_bits: Sequence[int], tensors: Mapping[str, np.ndarray]):
+        """``plane_bits``: bits of each plane's indices. ``tensors``: int8 weights and int32 biases, see `shapes`.
+
+        Raises ModelError if a tensor is missing or misshapen, or if a sum could reach 2^24.
+        """
+        self.plane_bits = list(plane_bits)
+        self.tensors = {name: np.ascontiguousarray(tensors[name]) for name in shapes(plane_bits) if name in tensors}
+        for name, shape in shapes(plane_bits).items():
+            found = self.tensors.get(name)
+            dtype = np.int32 if name == "exp" or name.endswith("bias") else np.int8
+            if found is None or found.shape != shape or found.dtype != dtype:
+                raise ModelError(f"context model: tensor {name} must be there with shape {shape}")
+        self._wide = {name: t.astype(np.float32) for name, t in self.tensors.items()}
+        for name in [n for n in self._wide if n.endswith(".prefix")]:
+            self._wide[name] *= 64  # a table entry is a weight on an activation of 1.0
+        self._check_sums()
+        self._exp = self.tensors["exp"].astype(np.int64)
+        if self._exp.min() < 0 or self._exp[0] != 65536 or (np.diff(self._exp) > 0).any():
+            raise ModelError("context model: the table exp must fall from 65536 to 0 or above")
+
+    def _check_sums(self) -> None:
+        def bound(weight: np.ndarray, *others: np.ndarray) -> float:
+            sums = ACTIVATION_MAX * np.abs(weight).sum(axis=-2)
+            for other in others:
+                sums = sums + np.abs(other).max(axis=0)
+            return float(sums.max())
+
+        w = self._wide
+        worst = bound(w["trunk.weight"], w["trunk.bias"])
+        for k in range(sum(len(stage_bits(b)) for b in self.plane_bits)):
+            hidden = [w[f"stage.{k}.hidden.bias"][None]]
+            if f"stage.{k}.prefix" in w:
+                hidden.append(w[f"stage.{k}.prefix"])
+            worst = max(worst, bound(w[f"stage.{k}.hidden.weight"], *hidden))
+            worst = max(worst, bound(w[f"stage.{k}.out.weight"], w[f"stage.{k}.out.bias"][None]))
+        if worst >= 2**24 - 256:  # what rounding adds before a shift
+            raise ModelError("context model: weights are so large that a sum could reach 2^24 and lose exactness")
+
+    def encode(self, grid: np.ndarray, writer: SymbolWriter, given: Mapping[int, int] | None = None) -> None:
+        """Writes ``grid: (P, rows, columns)``, integers in [0, 2**plane_bits[p]). Raises ValueError otherwise.
+
+        ``given``: planes that hold one index all over and are not coded, since the reader knows it too.
+        """
+        planes, rows, columns = grid.shape
+        if planes != len(self.plane_bits):
+            raise ValueError(f"planes (={planes}) must be {len(self.plane_bits)}")
+        flat = grid.reshape(planes, -1).astype(np.int32)
+        for plane, bits in zip(flat, self.plane_bits, strict=True):
+            if plane.size and (plane.min() < 0 or plane.max() >> bits):
+                raise ValueError(f"an index is outside [0, {2**bits})")
+        around = self._empty_descriptors(rows * columns)
+        with _one_thread():
+            for step in steps(rows, columns):
+                self._code(step, flat, around, given or {}, writer, None)
+
+    def decode(
+        self, rows: int, columns: int, reader: SymbolReader, given: Mapping[int, int] | None = None
+    ) -> np.ndarray:
+        """(P, rows, columns) int32 indices, the inverse of `encode`."""
+        flat = np.zeros((len(self.plane_bits), rows * columns), np.int32)
+        around = self._empty_descriptors(rows * columns)
+        with _one_thread():
+            for step in steps(rows, columns):
+                self._code(step, flat, around, given or {}, None, reader)
+        return flat.reshape(-1, rows, columns)
+
+    def _empty_descriptors(self, sites: int) -> np.ndarray:
+        # int8 keeps 64 megapixels (a million sites) at 48 MB; one more row of zeros stands for "outside"
+        return np.zeros((sites + 1, DIMS.descriptor + 1), np.int8)
+
+    def _code(
+        self,
+        step: Step,
+        flat: np.ndarray,
+        around: np.ndarray,
+        given: Mapping[int, int],
+        writer: SymbolWriter | None,
+        reader: SymbolReader | None,
+    ) -> None:
+        """Codes the sites of one step: reads their indices from ``flat`` to write them, or fills them in."""
+        count = len(step.sites)
+        if count == 0:
+            return
+        w = self._wide
+        widths = DIMS.trunk + DIMS.current * (len(self.plane_bits) - 1)
+        inputs = np.empty((count, widths), np.float32)
+        inputs[:, : DIMS.trunk] = self._trunk(step, around)
+        described = np.zeros((count, DIMS.descriptor), np.float32)
+        stage, used = 0, DIMS.trunk
+        for p, bits in enumerate(self.plane_bits):
+            known = flat[p, step.sites]
+            index, left = np.zeros(count, np.int32), bits
+            for part in stage_bits(bits):
+                if p not in given:
+                    frequencies = self._frequencies(stage, inputs[:, :used], index if left < bits else None)
+                    left -= part
+                    if writer is not None:
+                        symbols = (known >> left) & (2**part - 1)
+                        writer.write_each(symbols, frequencies)
+                    else:
+                        assert reader is not None
+                        symbols = reader.read_each(frequencies)
+                    index = (index << part) | symbols
+                stage += 1
+            if p in given:
+                index[:] = given[p]
+            flat[p, step.sites] = index
+            described += w[f"describe.{p}"][index]
+            if p + 1 < len(self.plane_bits):
+                inputs[:, used : used + DIMS.current] = w[f"current.{p}"][index]
+                used += DIMS.current
+        around[step.sites, :-1] = np.clip(described, -ACTIVATION_MAX, ACTIVATION_MAX)
+        around[step.sites, -1] = ACTIVATION_MAX
+
+    def _trunk(self, step: Step, around: np.ndarray) -> np.ndarray:
+        """(n, trunk) what the neighbours say, shared by all planes of a site."""
+        bias = self._wide["trunk.bias"][step.kind]
+        if step.kind == 0:
+            return np.broadcast_to(_relu(bias), (len(step.sites), DIMS.trunk))
+        near = around[step.neighbours]  # (n, 12, descriptor + 1), the last: is there a neighbour
+        features = np.empty((len(near), NEIGHBOURS * (DIMS.descriptor + 1)), np.float32)
+        split = NEIGHBOURS * DIMS.descriptor
+        features[:, :split].reshape(len(near), NEIGHBOURS, -1)[...] = near[:, :, :-1]
+        features[:, split:] = near[:, :, -1]
+        sums = features @ self._wide["trunk.weight"][step.kind - 1]
+        sums += bias
+        return _relu(sums)
+
+    def _frequencies(self, stage: int, inputs: np.ndarray, prefix: np.ndarray | None) -> np.ndarray:
+        """(n, A) int64 frequencies less one, each row summing to 2^24 - A."""
+        w = self._wide
+        sums = inputs @ w[f"stage.{stage}.hidden.weight"]
+        sums += w[f"stage.{stage}.hidden.bias"]
+        if prefix is not None:
+            sums += w[f"stage.{stage}.prefix"][prefix]
+        logits = _relu(sums) @ w[f"stage.{stage}.out.weight"]
+        logits += w[f"stage.{stage}.out.bias"]
+        logits = np.floor((logits + 2 ** (_LOGIT_SHIFT - 1)) * 2.0**-_LOGIT_SHIFT)
+        below = (logits.max(axis=1, keepdims=True) - logits).astype(np.int32)
+        weights = self._exp[np.minimum(below, len(self._exp) - 1)]
+        size = weights.shape[1]
+        total = weights.sum(axis=1, keepdims=True)
+        frequencies = weights * (2**PRECISION - size) // total
+        top = below.argmin(axis=1)  # what the division leaves goes to the first of the likeliest
+        frequencies[np.arange(len(top)), top] += 2**PRECISION - size - frequencies.sum(axis=1)
+        return frequencies
+
+
+def _one_thread():
+    """A context in which numpy multiplies matrices on one thread.
+
+    A second one gains a fifth on an idle machine, but waits in a busy loop for its turn on one that is not: the many
+    small products then take up to 30 times as long (measured on two cores).
+    """
+    return _controller().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def exp_table() -> np.ndarray:
+    """(256,) int32 65536 exp(-i / 16): made once, when a model is trained, and kept with its weights."""
+    return (65536 * np.exp(-np.arange(EXP_TABLE_SIZE) / 16)).round().astype(np.int32)
+
+
+def _relu(sums: np.ndarray) -> np.ndarray:
+    """Sums in 1/4096 to activations in 1/64: divided by 64, rounded half up, clipped to [0, 127]."""
+    scaled = np.floor((sums + np.float32(32)) * np.float32(1 / 64))
+    return np.clip(scaled, 0, ACTIVATION_MAX, out=scaled)
+
+
+def shapes(plane_bits: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of a model for planes of ``plane_bits``: int8, but biases and exp int32."""
+    found: dict[str, tuple[int, ...]] = {
+        "exp": (EXP_TABLE_SIZE,),
+        "trunk.weight": (KINDS - 1, NEIGHBOURS * (DIMS.descriptor + 1), DIMS.trunk),
+        "trunk.bias": (KINDS, DIMS.trunk),
+    }
+    stage = 0
+    for p, bits in enumerate(plane_bits):
+        found[f"describe.{p}"] = (2**bits, DIMS.descriptor)
+        if p + 1 < len(plane_bits):
+            found[f"current.{p}"] = (2**bits, DIMS.current)
+        done = 0
+        for part in stage_bits(bits):
+            found[f"stage.{stage}.hidden.weight"] = (DIMS.trunk + DIMS.current * p, DIMS.hidden)
+            found[f"stage.{stage}.hidden.bias"] = (DIMS.hidden,)
+            if done:
+                found[f"stage.{stage}.prefix"] = (2**done, DIMS.hidden)
+            found[f"stage.{stage}.out.weight"] = (DIMS.hidden, 2**part)
+            found[f"stage.{stage}.out.bias"] = (2**part,)
+            done += part
+            stage += 1
+    return found
