@@ -1,0 +1,64 @@
+"""RGB to YCbCr and back, and images cut into patches: what the model-based codec does before it quantizes."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_KR, _KB = 0.299, 0.114
+_KG = 1 - _KR - _KB
+# Rows Y, Cr, Cb: the order in which Scribano et al. 2023 write a codec's bits. Full range, ITU-T T.871 (JFIF).
+_FORWARD = torch.tensor(
+    [
+        [_KR, _KG, _KB],
+        [0.5, -0.5 * _KG / (1 - _KR), -0.5 * _KB / (1 - _KR)],
+        [-0.5 * _KR / (1 - _KB), -0.5 * _KG / (1 - _KB), 0.5],
+    ]
+)
+_BACKWARD = torch.linalg.inv(_FORWARD.double()).float()
+_OFFSET = torch.tensor([0.0, 128.0, 128.0])
+
+
+def rgb_to_ycrcb(rgb: Tensor) -> Tensor:
+    """(B, 3, H, W) float32 Y, Cr, Cb in [0, 255] of ``rgb: (B, 3, H, W)`` in [0, 255], not rounded."""
+    return _mix(_FORWARD, rgb.float()).add_(_OFFSET.to(rgb.device)[:, None, None])
+
+
+def ycrcb_to_rgb(ycrcb: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 RGB of ``ycrcb: (B, 3, H, W)`` float32 in [0, 255], rounded and clamped."""
+    centred = ycrcb - _OFFSET.to(ycrcb.device)[:, None, None]
+    # in place: new memory takes longer than the arithmetic
+    return _mix(_BACKWARD, centred).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _mix(matrix: Tensor, images: Tensor) -> Tensor:
+    """(B, 3, H, W) ``matrix: (3, 3)`` applied to the channels of ``images: (B, 3, H, W)``, one product per image."""
+    return torch.matmul(matrix.to(images.device), images.flatten(2)).view(images.shape)
+
+
+def to_uint8(values: Tensor) -> Tensor:
+    """``values`` in [0, 255], any shape, rounded and clamped to uint8."""
+    return values.round().clamp_(0, 255).to(torch.uint8)
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """(B, C, H', W') ``images: (B, C, H, W)``, its last row and column repeated until H' and W' are multiples."""
+    height, width = images.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if not (bottom or right):
+        return images
+    # replicate padding exists for floating point only, and up to 255 is exact in any
+    padded = F.pad(images.float(), (0, right, 0, bottom), mode="replicate")
+    return padded.to(images.dtype)
+
+
+def to_patches(plane: Tensor, size: int) -> Tensor:
+    """(B*h*w, size*size) row-major non-overlapping patches of ``plane: (B, H, W)``, H = h*size, W = w*size."""
+    b, height, width = plane.shape
+    grid = plane.reshape(b, height // size, size, width // size, size)
+    return grid.transpose(2, 3).reshape(-1, size * size)
+
+
+def from_patches(patches: Tensor, size: int, batch: int, rows: int, columns: int) -> Tensor:
+    """(B, H, W) the inverse of `to_patches`, for ``rows`` x ``columns`` patches per image."""
+    grid = patches.reshape(batch, rows, columns, size, size)
+    return grid.transpose(2, 3).reshape(batch, rows * size, columns * size)

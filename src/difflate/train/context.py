@@ -1,0 +1,228 @@
+"""Trains the context model of `difflate.entropy.context`, with its integer arithmetic from the first step on."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from difflate.entropy.context import ACTIVATION_MAX, DIMS, ContextModel, exp_table, stage_bits
+from difflate.entropy.interlace import KINDS, NEIGHBOURS, steps
+
+log = logging.getLogger(__name__)
+
+_UNIT = 64
+"""An activation or weight of 1.0 is the integer 64: weights reach almost ±2, activations 0 to 2."""
+SITES_PER_STEP = 12_000
+_SHARE = 0.3
+"""Of a grid's sites, those that a step learns from: more grids in a step say more than all sites of a few."""
+
+
+def _through(rounded: Tensor, original: Tensor) -> Tensor:
+    """``rounded`` going forward, the gradient of ``original`` going back (straight-through estimator)."""
+    return original + (rounded - original).detach()
+
+
+def _weight(w: Tensor) -> Tensor:
+    limited = w.clamp(-ACTIVATION_MAX / _UNIT, ACTIVATION_MAX / _UNIT)
+    return _through((limited * _UNIT).round() / _UNIT, limited)
+
+
+def _bias(b: Tensor) -> Tensor:
+    return _through((b * _UNIT**2).round() / _UNIT**2, b)
+
+
+def _relu(a: Tensor) -> Tensor:
+    limited = a.clamp(0, ACTIVATION_MAX / _UNIT)
+    return _through(torch.floor(limited * _UNIT + 0.5).clamp(max=ACTIVATION_MAX) / _UNIT, limited)
+
+
+class _Stage(nn.Module):
+    """Predicts a few bits of one plane's index, given the trunk, the earlier planes and the bits before these."""
+
+    def __init__(self, earlier: int, prefix_bits: int, bits: int):
+        super().__init__()
+        inputs = DIMS.trunk + DIMS.current * earlier
+        self.hidden_w = nn.Parameter(torch.randn(inputs, DIMS.hidden) / math.sqrt(inputs))
+        self.hidden_b = nn.Parameter(torch.zeros(DIMS.hidden))
+        self.prefix = nn.Parameter(torch.randn(2**prefix_bits, DIMS.hidden) * 0.1) if prefix_bits else None
+        self.out_w = nn.Parameter(torch.randn(DIMS.hidden, 2**bits) / math.sqrt(DIMS.hidden))
+        self.out_b = nn.Parameter(torch.zeros(2**bits))
+
+    def forward(self, inputs: Tensor, prefix: Tensor) -> Tensor:
+        """(n, 2**bits) logits in nats of ``inputs: (n, trunk + earlier)``, ``prefix: (n,)`` int64."""
+        hidden = inputs @ _weight(self.hidden_w) + _bias(self.hidden_b)
+        if self.prefix is not None:
+            hidden = hidden + _weight(self.prefix)[prefix]
+        return _relu(hidden) @ _weight(self.out_w) + _bias(self.out_b)
+
+
+class ContextNet(nn.Module):
+    """The network in floating point with rounded weights and activations: equal to its integer form to the last bit."""
+
+    def __init__(self, plane_bits: Sequence[int]):
+        super().__init__()
+        self.plane_bits = list(plane_bits)
+        self.describe = nn.ParameterList([torch.randn(2**b, DIMS.descriptor) * 0.2 for b in plane_bits])
+        self.current = nn.ParameterList([torch.randn(2**b, DIMS.current) * 0.5 for b in plane_bits[:-1]])
+        inputs = NEIGHBOURS * (DIMS.descriptor + 1)
+        self.trunk_w = nn.Parameter(torch.randn(KINDS - 1, inputs, DIMS.trunk) / math.sqrt(inputs))
+        self.trunk_b = nn.Parameter(torch.full((KINDS, DIMS.trunk), 0.2))
+        self.stages = nn.ModuleList()
+        for plane, bits in enumerate(plane_bits):
+            done = 0
+            for part in stage_bits(bits):
+                self.stages.append(_Stage(plane, done, part))
+                done += part
+
+    def bits(self, planes: Tensor, kind: int, sites: Tensor, neighbours: Tensor) -> Tensor:
+        """(P,) bits spent on ``sites: (n,)`` of ``planes: (P, N + 1)`` int64, whose last column stands for outside."""
+        count, outside = len(sites), planes.shape[1] - 1
+        trunk_b = _bias(self.trunk_b[kind])
+        if kind == 0:
+            trunk = _relu(trunk_b).expand(count, -1)
+        else:
+            inside = (neighbours != outside).float()
+            around = planes[:, neighbours.reshape(-1)]
+            described = sum(_weight(table)[around[p]] for p, table in enumerate(self.describe))
+            assert isinstance(described, Tensor)
+            limit = ACTIVATION_MAX / _UNIT
+            described = described.clamp(-limit, limit) * inside.reshape(-1, 1)
+            flags = inside * (ACTIVATION_MAX / _UNIT)
+            features = torch.cat([described.reshape(count, -1), flags], dim=1)
+            trunk = _relu(features @ _weight(self.trunk_w[kind - 1]) + trunk_b)
+        spent, inputs, stages = [], trunk, iter(self.stages)
+        for p, bits in enumerate(self.plane_bits):
+            symbols = planes[p, sites]
+            left, total = bits, trunk.new_zeros(())
+            for part in stage_bits(bits):
+                prefix = symbols >> left
+                left -= part
+                logits = next(stages)(inputs, prefix)
+                total = total + F.cross_entropy(logits, (symbols >> left) & (2**part - 1), reduction="sum")
+            spent.append(total / math.log(2))
+            if p + 1 < len(self.plane_bits):
+                inputs = torch.cat([inputs, _weight(self.current[p])[symbols]], dim=1)
+        return torch.stack(spent)
+
+    def export(self) -> ContextModel:
+        """The integer form that files are coded with."""
+
+        def w(t: Tensor) -> np.ndarray:
+            return (t.detach() * _UNIT).round().clamp(-ACTIVATION_MAX, ACTIVATION_MAX).to(torch.int8).cpu().numpy()
+
+        def b(t: Tensor) -> np.ndarray:
+            return (t.detach() * _UNIT**2).round().to(torch.int32).cpu().numpy()
+
+        tensors = {"exp": exp_table(), "trunk.weight": w(self.trunk_w), "trunk.bias": b(self.trunk_b)}
+        tensors |= {f"describe.{p}": w(t) for p, t in enumerate(self.describe)}
+        tensors |= {f"current.{p}": w(t) for p, t in enumerate(self.current)}
+        for k, stage in enumerate(self.stages):
+            assert isinstance(stage, _Stage)
+            name = f"stage.{k}."
+            tensors |= {name + "hidden.weight": w(stage.hidden_w), name + "hidden.bias": b(stage.hidden_b)}
+            tensors |= {name + "out.weight": w(stage.out_w), name + "out.bias": b(stage.out_b)}
+            if stage.prefix is not None:
+                tensors[name + "prefix"] = w(stage.prefix)
+        return ContextModel(self.plane_bits, tensors)
+
+
+class _Grids:
+    """Grids of indices with the coding steps of each size, which many of them share."""
+
+    def __init__(self, grids: Sequence[np.ndarray]):
+        self.grids = grids
+        self._steps: dict[tuple[int, int], list] = {}
+
+    def steps(self, rows: int, columns: int) -> list:
+        found = self._steps.get((rows, columns))
+        if found is None:
+            found = [(s.kind, torch.from_numpy(s.sites), torch.from_numpy(s.neighbours)) for s in steps(rows, columns)]
+            self._steps[rows, columns] = found
+        return found
+
+    def batch(self, rng: np.random.Generator, count: int) -> list[tuple[Tensor, list]]:
+        """A few random grids with a random share of their sites, about ``count`` sites in all."""
+        chosen, sites = [], 0
+        while sites < count:
+            grid = self.grids[int(rng.integers(len(self.grids)))]
+            planes, rows, columns = grid.shape
+            flat = torch.zeros(planes, rows * columns + 1, dtype=torch.int64)
+            flat[:, :-1] = torch.from_numpy(grid.reshape(planes, -1).astype(np.int64))
+            picked = []
+            for kind, where, around in self.steps(rows, columns):
+                keep = torch.from_numpy(rng.random(len(where)) < _SHARE)
+                if keep.any():
+                    picked.append((kind, where[keep], around[keep]))
+                    sites += int(keep.sum())
+            if picked:
+                chosen.append((flat, picked))
+        return chosen
+
+
+def train_context(
+    grids: Sequence[np.ndarray],
+    plane_bits: Sequence[int],
+    *,
+    step_count: int,
+    seed: int,
+    report: Callable[[int, float], None],
+    learning_rate: float = 4e-3,
+    sites_per_step: int = SITES_PER_STEP,
+    max_minutes: float | None = None,
+) -> ContextModel:
+    """A context model fitted to ``grids``: arrays (P, rows, columns) of indices, plane p below 2**plane_bits[p].
+
+    ``report(step, bits)`` gets the bits per site of each step. ``max_minutes`` shortens the schedule to what fits.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    net = ContextNet(plane_bits)
+    optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, betas=(0.9, 0.98))
+    data = _Grids(grids)
+    begin = time.monotonic()
+    for step in range(step_count):
+        done = step / step_count
+        if max_minutes is not None:
+            done = max(done, (time.monotonic() - begin) / (60 * max_minutes))
+            if done >= 1:
+                log.info("stopped after %d steps: max_minutes reached", step)
+                break
+        rate = learning_rate * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        spent, sites = torch.zeros(()), 0
+        # sites of one kind from all grids go through the network together
+        by_kind: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        for flat, picked in data.batch(rng, sites_per_step):
+            for kind, where, around in picked:
+                by_kind.setdefault(kind, []).append((flat, where, around))
+        for kind, parts in by_kind.items():
+            planes, where, around = _merge(parts)
+            spent = spent + net.bits(planes, kind, where, around).sum()
+            sites += len(where)
+        loss = spent / sites
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        optimizer.step()
+        report(step + 1, loss.item())
+    return net.export()
+
+
+def _merge(parts: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Several grids as one: their sites follow each other, one common column for outside."""
+    total = sum(flat.shape[1] - 1 for flat, _, _ in parts)
+    planes, sites, neighbours, start = [], [], [], 0
+    for flat, where, around in parts:
+        size = flat.shape[1] - 1
+        planes.append(flat[:, :-1])
+        sites.append(where + start)
+        neighbours.append(torch.where(around == size, total, around + start))
+        start += size
+    planes.append(torch.zeros(planes[0].shape[0], 1, dtype=torch.int64))
+    return torch.cat(planes, dim=1), torch.cat(sites), torch.cat(neighbours)

@@ -1,0 +1,223 @@
+"""A second reader of .dfl files: plain and slow, written from docs/format.md and a model's folder alone.
+
+It shares no code with the package, so that what both decode is what the page says.
+"""
+
+import binascii
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from reference_coder import ReferenceReader
+
+CONTEXT, FIXED, ALPHA, EXIF, ICC, XMP = 1, 2, 3, 0x41, 0x42, 0x43
+STEP = 8192
+CENTRES = [(-1, -1), (-1, 1), (1, -1), (1, 1), (-3, -1), (-3, 1), (-1, -3), (-1, 3), (1, -3), (1, 3), (3, -1), (3, 1)]
+SIDES = [(-1, 0), (0, -1), (0, 1), (1, 0), (-2, -1), (-2, 1), (-1, -2), (-1, 2), (1, -2), (1, 2), (2, -1), (2, 1)]
+
+
+@dataclass
+class Decoded:
+    symbols: np.ndarray  # (planes, rows, columns)
+    pixels: np.ndarray  # (C, H, W) uint8
+    alpha: np.ndarray | None  # (H, W) uint8
+    sections: dict[int, bytes]
+
+
+class Model:
+    """What config.json and model.safetensors say, with the names of the document."""
+
+    def __init__(self, folder: Path):
+        self.config = json.loads((folder / "config.json").read_text("utf-8"))
+        self.tensors = load_file(folder / "model.safetensors")
+        self.bits: list[int] = self.config["plane_bits"]
+        self.patch: int = self.config["patch_px"]
+        self.neutral: list[int] = self.config["neutral"]
+
+    def context(self, name: str) -> np.ndarray:
+        return self.tensors["context." + name].astype(np.int64)
+
+    def codebooks(self, channel: int) -> list[np.ndarray]:
+        start = f"quantizers.{channel}.codebooks."
+        return [self.tensors[f"{start}{i}"] for i in range(sum(name.startswith(start) for name in self.tensors))]
+
+    def fingerprint(self) -> bytes:
+        kinds = ["ResidualQuantizer" if self.config["method"] == "rq" else "ProductQuantizer"] * 3
+        sizes = [2**b for b in self.bits]
+        neutral = {len(self.codebooks(0)) + i: index for i, index in enumerate(self.neutral)}
+        architecture = f"vq patch={self.patch} quantizers={kinds} sizes={sizes} neutral={neutral}"
+        digest = hashlib.sha256(architecture.encode())
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"\0{name} {tensor.dtype.name} {list(tensor.shape)}\0".encode())
+            digest.update(tensor.astype(tensor.dtype.newbyteorder("<")).tobytes())
+        return digest.digest()
+
+
+def decode(data: bytes, model: Model) -> Decoded:
+    """All that the file holds; asserts that it is as the document says."""
+    assert data[:4] == b"\x8fDFL"
+    assert data[4] >> 4 == 1
+    features, model_id, at = data[5], data[6:10], 10
+    width, at = _varint(data, at)
+    height, at = _varint(data, at)
+    sections: dict[int, bytes] = {}
+    last = False
+    while not last:
+        last, kind = data[at] >= 0x80, data[at] & 0x7F
+        length, at = _varint(data, at + 1)
+        assert kind not in sections
+        sections[kind] = data[at : at + length]
+        at += length
+    assert len(data) == at + 6
+    assert int.from_bytes(data[at + 2 :], "little") == zlib.crc32(data[: at + 2])
+    assert features & 0xE0 == 0
+    assert features & 0x0F == 1
+    assert all(kind & 0x40 or kind in (CONTEXT, FIXED, ALPHA) for kind in sections)
+    assert (CONTEXT in sections) != (FIXED in sections)
+    assert model.fingerprint()[:4] == model_id
+
+    grey = bool(features & 0x10)
+    grid = -(-height // model.patch), -(-width // model.patch)
+    symbols = np.zeros((len(model.bits), *grid), np.int64)
+    coded = len(model.codebooks(0)) if grey else len(model.bits)
+    if grey:
+        symbols[coded:] = np.reshape(model.neutral, (-1, 1, 1))
+    if FIXED in sections:
+        _read_fixed(sections[FIXED], symbols[:coded], model.bits)
+    else:
+        _read_context(sections[CONTEXT], symbols, coded, model)
+    assert int.from_bytes(data[at : at + 2], "little") == binascii.crc_hqx(symbols.astype("<u2").tobytes(), 0xFFFF)
+    alpha = _read_alpha(sections[ALPHA], height, width) if ALPHA in sections else None
+    return Decoded(symbols, _pixels(symbols, grey, model)[:, :height, :width], alpha, sections)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at ``at``, and where it ends."""
+    value = 0
+    for i in range(5):
+        value |= (data[at + i] & 0x7F) << 7 * i
+        if data[at + i] < 0x80:
+            return value, at + i + 1
+    raise AssertionError("varint of more than 5 bytes")
+
+
+def _read_alpha(data: bytes, height: int, width: int) -> np.ndarray:
+    values = np.frombuffer(zlib.decompress(data[1:]), np.uint8).reshape(height, width)
+    # differences are undone by sums; the axis is the one along which they were taken
+    return values if data[0] == 0 else np.cumsum(values, axis={1: 1, 2: 0}[data[0]], dtype=np.uint8)
+
+
+def _read_fixed(data: bytes, symbols: np.ndarray, bits: list[int]) -> None:
+    """Fill ``symbols: (coded planes, rows, columns)``."""
+    at = 0
+    for plane, b in zip(symbols, bits, strict=False):
+        length = -(-plane.size * b // 8)
+        text = "".join(f"{byte:08b}" for byte in data[at : at + length])
+        plane.flat = [int(text[i * b : (i + 1) * b], 2) for i in range(plane.size)]
+        assert "1" not in text[plane.size * b :]
+        at += length
+    assert at == len(data)
+
+
+def _steps(rows: int, columns: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Kind, stride and (n, 2) sites of each step, in coding order."""
+
+    def sites(row: int, column: int, apart: int) -> list[tuple[int, int]]:
+        return [(r, c) for r in range(row, rows, apart) for c in range(column, columns, apart)]
+
+    lists = [(0, 32, sites(0, 0, 32))]
+    for t in (16, 8, 4, 2, 1):
+        lists.append((3 if t == 1 else 1, t, sites(t, t, 2 * t)))
+        lists.append((4 if t == 1 else 2, t, sites(t, 0, 2 * t) + sites(0, t, 2 * t)))
+    for kind, stride, every in lists:
+        for i in range(0, len(every), STEP):
+            yield kind, stride, np.array(every[i : i + STEP])
+
+
+def _read_context(data: bytes, symbols: np.ndarray, coded: int, model: Model) -> None:
+    """Fill the first ``coded`` planes of ``symbols``; the others are known."""
+    coder = ReferenceReader(data)
+    descriptors = np.zeros((*symbols.shape[1:], 49), np.int64)
+    for kind, stride, sites in _steps(*symbols.shape[1:]):
+        r, c = sites.T
+        inputs = _trunk(descriptors, kind, stride, sites, model)
+        k = 0
+        for plane in range(coded):
+            index = np.zeros(len(sites), np.int64)
+            for part, part_bits in enumerate(_split(model.bits[plane])):
+                frequencies = _frequencies(inputs, k, index if part > 0 else None, model)
+                index = index << part_bits | [coder.read(row) for row in frequencies.tolist()]
+                k += 1
+            symbols[plane, r, c] = index
+            if plane + 1 < coded:
+                inputs = np.concatenate([inputs, model.context(f"current.{plane}")[index]], axis=1)
+        total = sum(model.context(f"describe.{p}")[indices[r, c]] for p, indices in enumerate(symbols))
+        descriptors[r, c, :48] = np.clip(total, -127, 127)
+        descriptors[r, c, 48] = 127
+
+
+def _split(bits: int) -> list[int]:
+    """The bits of each part of an index."""
+    n = -(-bits // 4)
+    return [bits // n + (i < bits % n) for i in range(n)]
+
+
+def _trunk(descriptors: np.ndarray, kind: int, stride: int, sites: np.ndarray, model: Model) -> np.ndarray:
+    """(sites, 160)"""
+    bias = model.context("trunk.bias")[kind]
+    if kind == 0:
+        return np.tile(_relu(bias), (len(sites), 1))
+    found = np.zeros((len(sites), 12, 49), np.int64)
+    for n, distance in enumerate(CENTRES if kind in (1, 3) else SIDES):
+        r, c = (sites + stride * np.array(distance)).T
+        inside = (r >= 0) & (r < descriptors.shape[0]) & (c >= 0) & (c < descriptors.shape[1])
+        found[inside, n] = descriptors[r[inside], c[inside]]
+    features = np.concatenate([found[:, :, :48].reshape(len(sites), -1), found[:, :, 48]], axis=1)
+    return _relu(_product(features, model.context("trunk.weight")[kind - 1]) + bias)
+
+
+def _frequencies(inputs: np.ndarray, k: int, known: np.ndarray | None, model: Model) -> np.ndarray:
+    """(sites, values) of part k, given the ``known`` bits of each site's index."""
+    stage = f"stage.{k}."
+    hidden = _product(inputs, model.context(stage + "hidden.weight")) + model.context(stage + "hidden.bias")
+    if known is not None:
+        hidden += 64 * model.context(stage + "prefix")[known]
+    out = _product(_relu(hidden), model.context(stage + "out.weight")) + model.context(stage + "out.bias")
+    logits = (out + 128) // 256
+    weights = model.context("exp")[np.minimum(logits.max(axis=1, keepdims=True) - logits, 255)]
+    free = 2**24 - logits.shape[1]
+    counts = weights * free // weights.sum(axis=1, keepdims=True)
+    counts[np.arange(len(counts)), logits.argmax(axis=1)] += free - counts.sum(axis=1)
+    return counts + 1
+
+
+def _relu(a: np.ndarray) -> np.ndarray:
+    return np.clip((a + 32) // 64, 0, 127)
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Matrix product of integers; exact in float64, and faster than numpy's for integers."""
+    return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
+
+
+def _pixels(symbols: np.ndarray, grey: bool, model: Model) -> np.ndarray:
+    """(C, rows * s, columns * s) uint8"""
+    channels, planes = [], iter(symbols)
+    for channel in range(3):
+        words = [codebook[next(planes)] for codebook in model.codebooks(channel)]
+        values = sum(words) if model.config["method"] == "rq" else np.concatenate(words, axis=-1)
+        rotation = model.tensors.get(f"quantizers.{channel}.rotation")
+        values = values if rotation is None else values @ rotation
+        rows, columns, s = *symbols.shape[1:], model.patch
+        channels.append(values.reshape(rows, columns, s, s).transpose(0, 2, 1, 3).reshape(rows * s, columns * s))
+    y, cr, cb = channels
+    red, blue = y + 1.402 * (cr - 128), y + 1.772 * (cb - 128)
+    green = y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128)
+    rgb = np.clip(np.rint([red, green, blue]), 0, 255)
+    return np.rint(rgb.mean(axis=0, keepdims=True) if grey else rgb).astype(np.uint8)

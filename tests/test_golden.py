@@ -1,0 +1,60 @@
+"""Files of released versions: the same symbols for ever, the same pixels but for rounding, every damage told."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import difflate
+from difflate.codecs.vq import VqCodec
+from difflate.container import SECTION_CONTEXT, SECTION_FIXED, read_dfl
+from difflate.errors import FormatError
+from difflate.hub import codec_for
+
+FOLDER = Path(__file__).parent / "golden"
+EXPECTED = json.loads((FOLDER / "expected.json").read_text())
+PIXEL_TOLERANCE = 1
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_symbols_and_pixels(name):
+    data = (FOLDER / name).read_bytes()
+    codec = codec_for(data)
+    assert isinstance(codec, VqCodec)
+    assert codec.name == EXPECTED[name]["codec"]
+    file = read_dfl(data)
+    latent = codec.read_latent(file)
+    assert list(latent.shape) == EXPECTED[name]["shape"]
+    assert hashlib.sha256(latent.astype("<u2").tobytes()).hexdigest() == EXPECTED[name]["symbols_sha256"]
+    restored = np.asarray(difflate.decode(data)).astype(int)
+    reference = np.asarray(Image.open(FOLDER / name.replace(".dfl", ".png"))).astype(int)
+    assert np.abs(restored - reference).max() <= PIXEL_TOLERANCE
+    # the same symbols still make the same bytes
+    for kind in (SECTION_CONTEXT, SECTION_FIXED):
+        section = file.section(kind)
+        if section is not None:
+            assert codec._write_symbols(latent, file.grey, kind == SECTION_FIXED) == section
+
+
+def test_metadata_of_the_golden_file():
+    file = read_dfl((FOLDER / "v1-eopq-32-8-8-grey-alpha.dfl").read_bytes())
+    assert (file.width, file.height, file.grey) == (33, 40, True)
+    image = difflate.decode((FOLDER / "v1-eopq-32-8-8-grey-alpha.dfl").read_bytes())
+    assert image.mode == "LA"
+    ramp = np.linspace(0, 255, 40 * 33).astype(np.uint8).reshape(40, 33)
+    np.testing.assert_array_equal(np.asarray(image)[:, :, 1], ramp)
+
+
+def test_every_truncation_and_every_flipped_bit_is_a_typed_error():
+    data = (FOLDER / "v1-eopq-32-8-8-photo.dfl").read_bytes()
+    for length in range(len(data)):
+        with pytest.raises(FormatError):
+            read_dfl(data[:length])
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(FormatError):
+            read_dfl(bytes(damaged))

@@ -1,0 +1,119 @@
+"""docs/format.md is complete: a reader written from it alone decodes what the package writes, with every model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import difflate
+import reference_reader
+from difflate.codecs.vq import VqCodec
+from difflate.container import read_dfl
+from difflate.entropy import ContextModel
+from difflate.entropy.context import exp_table, shapes
+from difflate.hub import WEIGHTS_FOLDER, bundled_models
+from difflate.models import load_model, save_model
+from difflate.pixels import Picture, open_image
+from difflate.quantize import ProductQuantizer, ResidualQuantizer
+
+PHOTO = Path(__file__).parents[1] / "examples" / "kodim23.png"
+NAMES = sorted(bundled_models())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Pictures this small do not gain from more, and on a busy machine threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    """(3, H, W)"""
+    return open_image(PHOTO).pixels
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def bundled(request) -> tuple[VqCodec, reference_reader.Model]:
+    codec = difflate.load(request.param)
+    assert isinstance(codec, VqCodec)
+    return codec, reference_reader.Model(WEIGHTS_FOLDER / request.param)
+
+
+def pictures(photo: np.ndarray) -> Iterator[Picture]:
+    rng = np.random.default_rng(0)
+    yield Picture(photo[:, 100:167, 200:301])
+    yield Picture(photo[:, :1, :1])
+    yield Picture(photo[:, 200:203, 300:340], alpha=np.tile(np.arange(40, dtype=np.uint8), (3, 1)), icc=b"profile")
+    yield Picture(photo[:, :16, :280])  # more than 32 patches in a row
+    noise = rng.integers(0, 256, (40, 33), np.uint8)
+    yield Picture(photo[:1, 140:180, 300:333], alpha=noise, exif=b"II*\0exif", xmp=b"<x/>")
+    ramp = np.repeat(np.arange(17, dtype=np.uint8) * 15, 9).reshape(1, 17, 9)
+    yield Picture(ramp, alpha=ramp[0])
+
+
+def check(codec: VqCodec, model: reference_reader.Model, picture: Picture, fixed_rate: bool) -> None:
+    """Both readers agree on the file of ``picture``: symbols, pixels, and all beside them."""
+    data = codec.encode(picture, fixed_rate=fixed_rate)
+    found = reference_reader.decode(data, model)
+    np.testing.assert_array_equal(found.symbols, codec.read_latent(read_dfl(data)))
+    pixels = codec.decode(data).pixels
+    assert found.pixels.shape == pixels.shape
+    assert np.abs(found.pixels.astype(int) - pixels).max() <= 1
+    assert (found.alpha is None) == (picture.alpha is None)
+    if picture.alpha is not None:
+        np.testing.assert_array_equal(found.alpha, picture.alpha)
+    metadata = [
+        found.sections.get(kind) for kind in (reference_reader.EXIF, reference_reader.ICC, reference_reader.XMP)
+    ]
+    assert metadata == [picture.exif, picture.icc, picture.xmp]
+
+
+def test_the_fingerprint_is_that_of_the_model(bundled):
+    codec, model = bundled
+    assert model.fingerprint() == codec.fingerprint
+    assert model.fingerprint().hex() == model.config["fingerprint"]
+
+
+@pytest.mark.parametrize("fixed_rate", [False, True])
+def test_files_of_bundled_models(bundled, photo, fixed_rate):
+    for picture in pictures(photo):
+        check(*bundled, picture, fixed_rate)
+
+
+def test_more_sites_of_a_kind_than_are_coded_in_one_step(photo):
+    grey = np.tile(photo[:1], (1, 3, 2))[:, :1040, :1040]  # 130x130 patches, 8450 of them sides of the last stride
+    codec = difflate.load("vq-8-8-8")
+    assert isinstance(codec, VqCodec)
+    check(codec, reference_reader.Model(WEIGHTS_FOLDER / "vq-8-8-8"), Picture(grey), False)
+
+
+@pytest.mark.parametrize("method", ["pq", "opq", "rq"])
+def test_files_of_models_with_other_sizes(tmp_path, photo, method):
+    """Patches of 4x4 px, indices in one, two and three parts, and random weights that reach every limit."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    bits = [[7, 9], [3], [1, 10]]
+    quantizers = []
+    for channel in bits:
+        length = 16 if method == "rq" else 16 // len(channel)
+        books = [256 * torch.rand(2**b, length) for b in channel]
+        rotation = torch.linalg.qr(torch.randn(16, 16)).Q.contiguous() if method == "opq" else None
+        quantizers.append(ResidualQuantizer(books) if method == "rq" else ProductQuantizer(books, rotation))
+    flat = [b for channel in bits for b in channel]
+    tensors = {}
+    for name, shape in shapes(flat).items():
+        bound, dtype = (3000, np.int32) if name.endswith("bias") else (30, np.int8)
+        tensors[name] = rng.integers(-bound, bound + 1, shape, dtype)
+    tensors["exp"] = exp_table()
+    model = VqCodec("random", 4, quantizers, [5, 1, 700], ContextModel(flat, tensors))
+    save_model(model, tmp_path, method, "")
+    codec, reader = load_model(tmp_path), reference_reader.Model(tmp_path)
+    assert reader.fingerprint() == codec.fingerprint
+    for fixed_rate in (False, True):
+        check(codec, reader, Picture(photo[:, 100:167, 200:301]), fixed_rate)
+        check(codec, reader, Picture(photo[:1, :30, :50]), fixed_rate)
