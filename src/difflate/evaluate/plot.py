@@ -1,0 +1,47 @@
+"""Rate-distortion plots, drawn without a display."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+from difflate.extras import require
+
+# Okabe and Ito's colours, told apart with any kind of colour vision, in an order that keeps neighbours far apart
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+_MARKERS = "osD^vP*X"
+
+
+def quality_plots(
+    curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], measures: Mapping[str, str]
+) -> bytes:
+    """PNG with one plot per measure of ``measures`` (key to axis label), all against bits per pixel.
+
+    curves: for each codec and measure its (bpp, value) points by rising bpp; one point is drawn as a marker, several
+    as a line. Raises ConfigError if matplotlib is not installed.
+    """
+    # the Figure class alone: pyplot would keep global state and look for a display
+    figure = require("matplotlib.figure", "eval").Figure(figsize=(5 * len(measures), 4.6), layout="constrained")
+    require("matplotlib.backends.backend_agg", "eval").FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(measures), squeeze=False)[0]
+    for axis, (measure, label) in zip(axes, measures.items(), strict=True):
+        for i, (codec, values) in enumerate(curves.items()):
+            points = values[measure]
+            alone = len(points) < 2
+            axis.plot(
+                [bpp for bpp, _ in points],
+                [value for _, value in points],
+                label=codec,
+                color=_COLOURS[i % len(_COLOURS)],
+                marker=_MARKERS[i % len(_MARKERS)],
+                markersize=9 if alone else 4,
+                linestyle="none" if alone else "-",
+            )
+        axis.set_xlabel("bits per pixel")
+        axis.set_ylabel(label)
+        axis.set_xlim(left=0)
+        axis.grid(alpha=0.3)
+    if curves:
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 8), frameon=False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()
