@@ -1,0 +1,131 @@
+"""The command line: parses, calls one command, turns exceptions into one line and an exit code."""
+
+import argparse
+import contextlib
+import errno
+import io
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from typing import NoReturn
+
+from difflate import __version__
+from difflate.cli import codecs, compress, decompress, eval, info, reproduce, train, verify
+from difflate.cli.batch import output_failed, write_output
+from difflate.errors import DifflateError
+
+INTERRUPTED = 130
+_EPILOG = """examples:
+  difflate compress photo.png                   photo.dfl, beside it
+  difflate decompress photo.dfl -o restored.png
+  difflate COMMAND --help                       options and examples of a command
+
+exit codes:
+  0 ok, 1 unexpected, 2 usage, 3 corrupt or truncated input, 4 model missing or mismatched,
+  5 limit exceeded, 6 output exists, 7 verification failed, 130 interrupted"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong command line in one line, as every other error is told."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"difflate: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = _Parser(
+        prog="difflate",
+        description="Compress images with learned codecs, restore them, and compare codecs honestly.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"difflate {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="show the traceback of an error")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in (compress, decompress, info, verify, codecs, eval, train, reproduce):
+        command.add_parser(subparsers)
+    for sub in subparsers.choices.values():
+        sub.formatter_class = argparse.RawDescriptionHelpFormatter
+        # also accepted behind the command, where people write it
+        sub.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    _prepare_streams()
+    args = argparse.Namespace(verbose=False)
+    try:
+        with _terminated_as_interrupted():
+            args = build_parser().parse_args(argv)
+            code = args.run(args)
+            write_output(b"")  # flushes what was printed, while its errors can still be told
+            return code
+    except KeyboardInterrupt:
+        print("difflate: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        _drop_output()
+        return 1
+    except Exception as error:
+        code = report(error, args.verbose)
+        if sys.stdout is not None:
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _drop_output()
+        return code
+
+
+def report(error: Exception, verbose: bool) -> int:
+    """Prints ``error`` as one line on stderr (with its traceback if ``verbose``); returns its exit code."""
+    if verbose:
+        traceback.print_exception(error)
+    if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        error = output_failed(error)  # of a print; those of files are told where they are written
+    message = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, DifflateError):
+        message = f"unexpected {type(error).__name__}: {message}; run again with --verbose for details"
+    print(f"difflate: {message}", file=sys.stderr)
+    return error.exit_code if isinstance(error, DifflateError) else 1
+
+
+def _prepare_streams() -> None:
+    """Any file name can be printed, whatever bytes it has; and a stream that was closed swallows what it is given."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+        elif name != "stdin" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Standard output is of no more use; what Python flushes at its end must not complain again."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM cleans up as Ctrl-C does; its default action would leave temporary files."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Lets Pillow open and save .dfl files. Importing this module registers the format ``DFL``.
+
+>>> import difflate.integrations.pillow
+>>> from PIL import Image
+>>> Image.registered_extensions()[".dfl"]
+'DFL'
+
+Opening reads and checks the file but decodes nothing until pixels are asked for. Saving takes ``codec=`` (a name, a
+model's folder or a loaded codec), ``fixed_rate=``, and as other formats ``exif=``, ``icc_profile=`` and ``xmp=``.
+imageio then reads and writes .dfl too, through Pillow: ``imageio.v3.imread("x.dfl")``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import IO, TYPE_CHECKING, Any
+
+from PIL import Image, ImageFile
+
+from difflate.container import MAGIC, SECTION_ALPHA, SECTION_EXIF, SECTION_ICC, SECTION_XMP, read_dfl
+from difflate.errors import DifflateError
+
+if TYPE_CHECKING:
+    from difflate.pixels import Picture
+
+_FORMAT = "DFL"
+_CARRIED = {SECTION_EXIF: "exif", SECTION_ICC: "icc_profile", SECTION_XMP: "xmp"}
+
+
+class DflImageFile(ImageFile.ImageFile):
+    """A .dfl file; errors are OSError, as Pillow's users expect, with difflate's exception as their cause."""
+
+    format = _FORMAT
+    format_description = "Difflate"
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        self._data: bytes | None = self.fp.read()
+        try:
+            file = read_dfl(self._data)
+        except DifflateError as error:
+            raise OSError(str(error)) from error
+        self._size = (file.width, file.height)
+        alpha = file.section(SECTION_ALPHA) is not None
+        self._mode = ("LA" if alpha else "L") if file.grey else ("RGBA" if alpha else "RGB")
+        for section, key in _CARRIED.items():
+            content = file.section(section)
+            if content is not None:
+                self.info[key] = content
+
+    def load(self) -> Any:
+        """Decodes the pixels, once."""
+        if self._data is not None:
+            from difflate import decode
+
+            try:
+                image = decode(self._data)
+            except DifflateError as error:
+                raise OSError(str(error)) from error
+            self.im, self._data = image.im, None
+            if self.fp is not None and getattr(self, "_exclusive_fp", False):
+                self.fp.close()
+            self.fp = None
+        return super().load()
+
+
+def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
+    from difflate import DEFAULT_CODEC
+    from difflate.codecs.base import Codec
+    from difflate.hub import load
+
+    options = image.encoderinfo  # type: ignore[attr-defined]
+    try:
+        picture = _picture(image, options)
+        named = options.get("codec", DEFAULT_CODEC)
+        codec = named if isinstance(named, Codec) else load(named)
+        if codec.suffix != ".dfl":
+            raise OSError(f"codec {codec.name} does not write .dfl files; save with its own format")
+        kept: dict[str, Any] = {"fixed_rate": True} if options.get("fixed_rate") else {}
+        file.write(codec.encode(picture, **kept))
+    except DifflateError as error:
+        raise OSError(str(error)) from error
+
+
+def _picture(image: Image.Image, options: dict[str, Any]) -> Picture:
+    """The picture to save: upright, in sRGB unless ``options`` gives a profile that its pixels are in."""
+    from difflate.pixels import from_pil, to_srgb
+
+    given = {key: options[key] for key in _CARRIED.values() if options.get(key)}
+    if not given:
+        return from_pil(image)
+    image = image.copy()
+    if isinstance(given.get("exif"), Image.Exif):
+        given["exif"] = given["exif"].tobytes()
+    image.info.update(given)
+    picture = from_pil(image, metadata=True)
+    if "icc_profile" not in given:
+        picture = to_srgb(picture)
+    dropped = {key: None for key in ("exif", "xmp") if key not in given}
+    return dataclasses.replace(picture, **dropped)
+
+
+def _accept(prefix: bytes) -> bool:
+    return prefix[:4] == MAGIC
+
+
+Image.register_open(_FORMAT, DflImageFile, _accept)
+Image.register_save(_FORMAT, _save)
+Image.register_extension(_FORMAT, ".dfl")
+Image.register_mime(_FORMAT, "image/x-dfl")
