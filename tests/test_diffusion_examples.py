@@ -1,0 +1,75 @@
+"""The examples of docs/diffusion.md, of the docstrings and in two dimensions run."""
+
+import ast
+import doctest
+import importlib.util
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+import difflate.diffusion
+
+
+def test_docstring():
+    assert doctest.testmod(difflate.diffusion).failed == 0
+
+
+def test_docs(pytestconfig, capsys):
+    text = (pytestconfig.rootpath / "docs" / "diffusion.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 4
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["images"].shape == (3, 3, 16, 16)
+    assert names["indices"].shape == (2, 3, 8, 8)
+    assert names["loss"].isfinite()
+    assert capsys.readouterr().out.splitlines()[-1] == "20 of 20, t = 0.00"
+
+
+def test_diffusion_imports_nothing_else_of_difflate():
+    code = "import difflate.diffusion, sys; print([m for m in sys.modules if m.startswith('difflate.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    others = {name for name in ast.literal_eval(done.stdout) if not name.startswith("difflate.diffusion")}
+    assert others == {"difflate.errors"}
+
+
+@pytest.fixture
+def one_thread():
+    """For work too small to share: threads that wait for each other take longer than one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_toy_learns(pytestconfig, tmp_path, capsys):
+    script = pytestconfig.rootpath / "examples" / "toy_diffusion.py"
+    assert len(script.read_text(encoding="utf-8").splitlines()) < 200
+    spec = importlib.util.spec_from_file_location("toy_diffusion", script)
+    assert spec is not None
+    assert spec.loader is not None
+    toy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(toy)
+    distances = toy.main(steps=250, n=1000, out=tmp_path / "out" / "toy.png")
+    for sampler in ("ddpm, 100", "ddim, 20", "heun, 10 (19)", "dpmpp_2m, 20"):
+        assert distances[sampler] < distances["noise"] / 2
+    first, last = map(float, re.findall(r"loss ([\d.]+) .* ([\d.]+) in", capsys.readouterr().out)[0])
+    assert last < first
+    with Image.open(tmp_path / "out" / "toy.png") as picture:
+        assert picture.size == (7 * 220, 236)
+
+
+@pytest.mark.slow
+def test_the_toy_as_documented(pytestconfig, tmp_path):
+    script = pytestconfig.rootpath / "examples" / "toy_diffusion.py"
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shares = dict(re.findall(r"^(.+?) {2,}[\d.]+ +([\d.]+) %$", done.stdout, re.MULTILINE))
+    assert float(shares["noise"]) < 50
+    assert float(shares["dpmpp_2m, 20"]) > 80
