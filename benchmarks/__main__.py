@@ -1,0 +1,84 @@
+"""`python -m benchmarks`: all ratios in one run, as Markdown on stdout and as JSON in out/benchmarks.json."""
+
+import argparse
+import json
+import os
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+IMAGE = Path(__file__).parent.parent / "examples" / "kodim23.png"
+PACKAGES = ("difflate", "torch", "numpy", "pillow", "constriction", "faiss-cpu")
+
+
+def main() -> None:
+    """Parses the command line, measures and writes."""
+    arguments = _parser().parse_args()
+    if not arguments.image.is_file():
+        raise SystemExit(f"image ({arguments.image}) is not there; name one of at least 768 x 512 with --image")
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # numpy's matrices read them when it is imported
+        os.environ[name] = str(arguments.threads)
+    machine = _machine(arguments.threads)
+    results = _measure(arguments)
+    from benchmarks.timing import markdown
+
+    print(markdown(results))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps({"machine": machine, **asdict(results)}, indent=2) + "\n", "utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--model", default="opq-32-8-8", metavar="FOLDER", help="vq model: name or folder")
+    parser.add_argument("--image", type=Path, default=IMAGE, help="at least 768 x 512 pixels")
+    parser.add_argument("--compressai", metavar="PYTHON", help="Python of an environment that has CompressAI")
+    parser.add_argument("--threads", type=int, default=_cores(), help="default: all cores")
+    parser.add_argument("--rounds", type=int, default=41, help="interleaved rounds that the medians are taken over")
+    parser.add_argument("--out", type=Path, default=Path("out/benchmarks.json"), help="JSON file to write")
+    return parser
+
+
+def _measure(arguments: argparse.Namespace):
+    import faiss
+    import torch
+    from PIL import Image
+
+    import difflate
+    from benchmarks import context, entropy, transform
+    from benchmarks.timing import Results
+    from difflate.codecs.vq import VqCodec
+
+    torch.set_num_threads(arguments.threads)
+    faiss.omp_set_num_threads(arguments.threads)
+    codec = difflate.load(arguments.model)
+    if not isinstance(codec, VqCodec):
+        raise SystemExit(f"model ({arguments.model}) must be one of the vq codec")
+    with Image.open(arguments.image) as image:
+        image.load()
+    if image.width < context.WIDTH_PX or image.height < context.HEIGHT_PX:
+        raise SystemExit(f"image ({image.width} x {image.height}) must have at least 768 x 512 pixels")
+    parts = [
+        transform.run(codec, image, arguments.rounds),
+        context.run(codec, image, arguments.rounds),
+        entropy.run(arguments.rounds, arguments.compressai),
+    ]
+    return Results([row for part in parts for row in part.rows], [fact for part in parts for fact in part.facts])
+
+
+def _machine(threads: int) -> dict[str, object]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {"architecture": platform.machine(), "cores": _cores(), "threads": threads, "packages": found}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    main()
