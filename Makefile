@@ -25,7 +25,7 @@ test-all: setup
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pyright
+	$(PY) -m pyright --pythonpath $(PY)
 
 bench: setup
 	$(PY) -m benchmarks
