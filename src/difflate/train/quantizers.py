@@ -147,7 +147,7 @@ def _start_rotation(method: str, vectors: np.ndarray, parts: int, seed: int) -> 
     """(n, n) float32 rotation that the search begins with.
 
     ``opq``: a random one, as FAISS does. ``eopq``: the principal axes dealt to the parts so that each gets an equal
-    share of the log-variance (eigenvalue allocation, Ge et al. 2013): .8 dB better on Kodak.
+    share of the log-variance (eigenvalue allocation, Ge et al. 2013). docs/vq.md compares the two.
     """
     length = vectors.shape[1]
     if method == "opq":
