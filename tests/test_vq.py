@@ -221,6 +221,14 @@ def test_a_model_saves_and_loads_as_itself(tmp_path):
     assert again.encode(picture) == codec.encode(picture)
 
 
+def test_a_folder_that_was_written_anew_is_read_anew(tmp_path):
+    for name in ("opq-32-8-8", "pq-32-8-8"):
+        save_model(load(name), tmp_path, "pq", "card")
+        again = difflate.load(tmp_path)
+        assert isinstance(again, VqCodec)
+        assert again.fingerprint == load(name).fingerprint
+
+
 def test_a_rotation_that_lies_transposed_in_memory_is_saved_as_it_is(tmp_path):
     codec = copy.deepcopy(load())
     codec.__dict__.pop("fingerprint", None)

@@ -34,19 +34,21 @@ def load(name: str | Path = DEFAULT_CODEC) -> Codec:
     if str(name) in classical:
         return classical[str(name)]
     if str(name).lower() in bundled_models():
-        return _load_folder(WEIGHTS_FOLDER / str(name).lower())
+        return _load_bundled(str(name).lower())
     folder = Path(name)
     if folder.is_dir():
-        return _load_folder(folder)
+        from difflate.models import load_model
+
+        return load_model(folder)  # not cached: training may have written it anew
     known = ", ".join([*classical, *bundled_models()])
     raise ConfigError(f"codec {str(name)!r} is unknown; choose one of {known}, or name a model's folder")
 
 
-@functools.lru_cache(maxsize=8)
-def _load_folder(folder: Path) -> Codec:
+@functools.cache
+def _load_bundled(name: str) -> Codec:
     from difflate.models import load_model
 
-    return load_model(folder)
+    return load_model(WEIGHTS_FOLDER / name)
 
 
 def codec_for(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Codec:
