@@ -10,31 +10,25 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from difflate import config_json
 from difflate.codecs.vq import VqCodec
+from difflate.config_json import CARD, CONFIG
 from difflate.entropy import ContextModel
 from difflate.errors import ModelError
 from difflate.files import atomic_path, atomic_write
 from difflate.quantize import ProductQuantizer, Quantizer, ResidualQuantizer
 
-CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-CARD = "README.md"
-_CONFIG_MAX_BYTES = 1 << 20
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The checked config.json of a model folder. Raises ModelError."""
+    config = config_json.read_config(folder)
     path = folder / CONFIG
-    try:
-        if path.stat().st_size > _CONFIG_MAX_BYTES:
-            raise ModelError(f"{path}: larger than {_CONFIG_MAX_BYTES} bytes; it is not a model's configuration")
-        config = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder}: is not a model folder, {CONFIG} is missing; name another folder") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); get the model folder again") from error
-    if not isinstance(config, dict) or config.get("codec") != "vq":
-        raise ModelError(f'{path}: codec (={config.get("codec") if isinstance(config, dict) else None}) must be "vq"')
+    if "kind" in config:
+        raise ModelError(f"{folder}: is a generator ({config['kind']}), not a codec; difflate sample takes it")
+    if config.get("codec") != "vq":
+        raise ModelError(f'{path}: codec (={config.get("codec")}) must be "vq"')
     for key in ("name", "method", "fingerprint"):
         if not isinstance(config.get(key), str):
             raise ModelError(f"{path}: {key} (={config.get(key)}) must be a text; get the model folder again")

@@ -1,10 +1,15 @@
 """`difflate train CONFIG key=value…`."""
 
 import argparse
+import importlib
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
+
+_RECIPES = {"vq": ("difflate.train.vq", "VqTraining"), "pixel": ("difflate.train.pixel", "PixelTraining")}
+"""Module and settings of what a configuration's key `recipe` names."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -27,24 +32,27 @@ def run(args: argparse.Namespace) -> int:
     """Trains what the configuration says; prints the model's folder."""
     from difflate.errors import ConfigError
     from difflate.files import check_output
-    from difflate.train import vq
-    from difflate.train.config import read_recipe, read_settings, write_settings
+    from difflate.train.config import as_yaml, read_recipe, read_settings, write_settings
 
     recipe = read_recipe(args.config)
-    if recipe != "vq":
-        raise ConfigError(f"{args.config}: recipe (={recipe}) is unknown; known: vq")
-    settings = read_settings(vq.VqTraining, args.config, args.overrides)
+    module, settings_name = _RECIPES.get(recipe, (None, ""))
+    if module is None:
+        raise ConfigError(f"{args.config}: recipe (={recipe}) is unknown; known: {', '.join(_RECIPES)}")
+    trainer = importlib.import_module(module)
+    settings = read_settings(getattr(trainer, settings_name), args.config, args.overrides)
     if args.dry_run:
-        for key, value in vars(settings).items():
-            print(f"{key}: {value}")
+        print(as_yaml(settings, recipe), end="")
         return 0
-    check_output(Path(settings.out) / "training.yaml", force=True)  # before hours of work
-    interactive = sys.stderr.isatty()
+    target = Path(settings.out) / "training.yaml"
+    check_output(target, force=True)  # before hours of work
+    first = int(os.environ.get("RANK", "0")) == 0  # of the processes that `accelerate launch` started
+    interactive = sys.stderr.isatty() and first
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    if not interactive:  # where there is no progress bar
+    if not interactive and first:  # where there is no progress bar
         logging.getLogger("difflate").setLevel(logging.INFO)
     command = shlex.join(["difflate", "train", str(args.config), *args.overrides])
-    out = vq.run(settings, command, progress=interactive)
-    write_settings(settings, recipe, out / "training.yaml")
-    print(out)
+    out = trainer.run(settings, command, progress=interactive)
+    if first:
+        write_settings(settings, recipe, target)
+        print(out)
     return 0

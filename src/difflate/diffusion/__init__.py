@@ -23,6 +23,7 @@ generator that yields a `Step` after each of its steps. Here data from N(3, 0.5Â
 """
 
 from difflate.diffusion.categorical import IndexSpace, eps_z, expected_codewords, gumbel_softmax, sampled_x0
+from difflate.diffusion.config import ProcessConfig
 from difflate.diffusion.draws import Generators, gumbel, normal
 from difflate.diffusion.guidance import Model, denoise, guide, guided, self_condition
 from difflate.diffusion.process import Condition, Process, Scaling, expand
@@ -47,6 +48,7 @@ __all__ = [
     "MinSNR",
     "Model",
     "Process",
+    "ProcessConfig",
     "Sampler",
     "Scaling",
     "Schedule",

@@ -125,11 +125,13 @@ class Process:
             return x
         return x * expand(logsnr.sigmoid().sqrt(), x)
 
+    def training_times(self, u: Tensor) -> Tensor:
+        """Times to train at, in the shape of ``u``, uniform in [0, 1): u itself, for n/N one of {1/N, 2/N … 1}."""
+        return (u * self.N + 1).floor().clamp(max=self.N) / self.N if self.condition == "n/N" else u
+
     def draw_times(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """(batch,) float32 times to train at, on the CPU: uniform in [0, 1), for n/N uniform in {1/N, 2/N … 1}."""
-        if self.condition == "n/N":
-            return torch.randint(1, self.N + 1, (batch,), generator=generator) / self.N
-        return torch.rand(batch, generator=generator)
+        """(batch,) float32 times to train at, on the CPU, drawn independently."""
+        return self.training_times(torch.rand(batch, generator=generator))
 
     def start(
         self,

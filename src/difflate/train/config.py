@@ -1,11 +1,14 @@
 """Typed settings from a YAML file and `key=value` overrides."""
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from difflate.errors import ConfigError
 from difflate.extras import require
+from difflate.files import atomic_write
 
 
 def read_recipe(config: Path) -> str:
@@ -39,11 +42,11 @@ def read_settings(settings_class: type, config: Path, overrides: Sequence[str]) 
             raise ConfigError(f"{override!r} must be written key=value")
         arguments.append(f"--{key}={_as_list(settings_class, key, value)}")
     try:
-        parsed = parser.parse_args(arguments)
+        parsed = parser.instantiate_classes(parser.parse_args(arguments))
     except (jsonargparse.ArgumentError, TypeError, KeyError) as error:
         message = " ".join(str(error).split())
         raise ConfigError(f"{config}: {message}") from error
-    values = {k: v for k, v in parsed.as_dict().items() if k not in ("config", "recipe")}
+    values = {k: v for k, v in vars(parsed).items() if k not in ("config", "recipe")}
     return settings_class(**values)
 
 
@@ -55,12 +58,13 @@ def _as_list(settings_class: type, key: str, value: str) -> str:
     return value
 
 
-def write_settings(settings: Any, recipe: str, path: Path) -> None:
-    """Writes the resolved settings as YAML that `read_settings` reads again."""
-    import dataclasses
-
-    from difflate.files import atomic_write
-
+def as_yaml(settings: Any, recipe: str) -> str:
+    """The resolved settings as YAML that `read_settings` reads again."""
     yaml = require("yaml", "train")
-    text = yaml.safe_dump({"recipe": recipe, **dataclasses.asdict(settings)}, sort_keys=False)
-    atomic_write(path, text.encode())
+    plain = json.loads(json.dumps(dataclasses.asdict(settings)))  # tuples as lists
+    return yaml.safe_dump({"recipe": recipe, **plain}, sort_keys=False)
+
+
+def write_settings(settings: Any, recipe: str, path: Path) -> None:
+    """Writes `as_yaml` to ``path``."""
+    atomic_write(path, as_yaml(settings, recipe).encode())

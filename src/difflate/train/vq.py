@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from difflate.codecs.vq import VqCodec
 from difflate.colour import rgb_to_ycrcb, to_patches
+from difflate.config_json import CONFIG
 from difflate.data.images import list_images
 from difflate.errors import ConfigError, ImageError, OutputExists
-from difflate.models import CONFIG, save_model
+from difflate.models import save_model
 from difflate.pixels import open_image, to_tensor
 from difflate.quantize import Quantizer
 from difflate.train.context import SITES_PER_STEP, train_context

@@ -1,0 +1,140 @@
+"""Crops of images for training: any of them can be made from its number alone.
+
+Training shows the images n = 0, 1, 2 … What n is, which image, crop and flip, follows from the seed and n. So neither
+the number of workers or processes nor an interruption changes what is shown.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from difflate.data.items import Item
+from difflate.errors import ConfigError, DifflateError
+from difflate.pixels import Picture, open_image
+from difflate.seeds import numpy_generator
+
+_TRIES = 100
+"""So many unreadable images in a row end the training: what is read is something else than images."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops with their numbers, which seed all randomness that belongs to them."""
+
+    pixels: Tensor
+    """(B, 3, H, W) uint8."""
+    numbers: Tensor
+    """(B,) int64."""
+    labels: Tensor
+    """(B,) int64, the class of each image; -1: none."""
+    skipped: list[str]
+    """What was said of images that could not be read and were replaced by others."""
+
+    def pin_memory(self) -> "Batch":
+        """For DataLoader: copies from pinned memory do not hold up the GPU."""
+        return Batch(self.pixels.pin_memory(), self.numbers, self.labels, self.skipped)
+
+    def images(self, device: torch.device) -> Tensor:
+        """(B, 3, H, W) float32 in [-1, 1] on ``device``."""
+        return self.pixels.to(device, non_blocking=True).float() / 127.5 - 1
+
+
+Sample = tuple[Tensor, int, int, list[str]]
+"""(3, size, size) uint8, number, label, what was said of images that this one replaces."""
+
+
+class Crops(Dataset[Sample]):
+    """Square crops of ``items``: item n.
+
+    ``short_side``: images are scaled so that their short side has as many pixels; None: they keep their size. Smaller
+    images than a crop are enlarged to it. Without ``augment`` crop n is the centre of item n; with it the items are
+    shuffled anew each time round, cropped at random places and, with ``flips``, mirrored half of the time.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        size: int,
+        *,
+        short_side: int | None = None,
+        flips: bool = True,
+        augment: bool = True,
+        seed: int = 0,
+    ):
+        if not items:
+            raise ConfigError("there are no images to train on; name folders or tar shards")
+        if size < 1 or (short_side is not None and short_side < size):
+            raise ConfigError(f"short_side (={short_side}) must not be below the crop's size (={size})")
+        self.items, self.size, self.short_side = list(items), size, short_side
+        self.flips, self.augment, self.seed = flips, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> Sample:
+        """Raises ConfigError if no image can be read."""
+        count, messages = len(self.items), []
+        for further in range(min(_TRIES, count)):
+            place = number + further
+            turn, index = divmod(place, count)
+            item = self.items[_order(self.seed, turn, count)[index] if self.augment else index]
+            try:
+                picture = open_image(item.source())
+            except (DifflateError, OSError) as error:
+                text = str(error)
+                messages.append(text if text.startswith(item.path) else f"{item}: {text}")
+                continue
+            return torch.from_numpy(self._crop(picture, number)), number, item.label, messages
+        raise ConfigError(f"{len(messages)} images in a row cannot be read; the last: {messages[-1]}")
+
+    def _crop(self, picture: Picture, number: int) -> np.ndarray:
+        short = min(picture.height, picture.width)
+        scale = (self.short_side or max(short, self.size)) / short
+        height, width = (max(round(side * scale), self.size) for side in (picture.height, picture.width))
+        if self.augment:
+            rng = numpy_generator(self.seed, number)
+            top, left = int(rng.integers(height - self.size + 1)), int(rng.integers(width - self.size + 1))
+            flip = self.flips and bool(rng.integers(2))
+        else:
+            top, left, flip = (height - self.size) // 2, (width - self.size) // 2, False
+        pixels = picture.pixels if len(picture.pixels) == 3 else np.repeat(picture.pixels, 3, axis=0)
+        if (height, width) == (picture.height, picture.width):
+            pixels = pixels[:, top : top + self.size, left : left + self.size]
+        else:
+            tall, wide = picture.height / height, picture.width / width
+            box = (left * wide, top * tall, (left + self.size) * wide, (top + self.size) * tall)
+            image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+            image = image.resize((self.size, self.size), Image.Resampling.LANCZOS, box)
+            pixels = np.asarray(image).transpose(2, 0, 1)
+        return np.array(pixels[:, :, ::-1] if flip else pixels, order="C")
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, turn: int, count: int) -> np.ndarray:
+    """(count,) the items in the order of one time round."""
+    return numpy_generator(seed, 1 << 32, turn).permutation(count)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """The batch of what `Crops` gives."""
+    pixels, numbers, labels, skipped = zip(*samples, strict=True)
+    messages = [text for texts in skipped for text in texts]
+    return Batch(torch.stack(pixels), torch.tensor(numbers), torch.tensor(labels), messages)
+
+
+def numbers_of(batch: int, part: int, parts: int, first_step: int, pieces: int) -> Iterator[list[int]]:
+    """The numbers of this process's share (``part`` of ``parts``) of each step, in ``pieces`` for each step."""
+    size = batch // (parts * pieces)
+    step = first_step
+    while True:
+        for piece in range(pieces):
+            start = step * batch + (piece * parts + part) * size
+            yield list(range(start, start + size))
+        step += 1
+

@@ -1,0 +1,109 @@
+"""Images to train on, as items that are opened when needed: files of folders, and members of tar shards.
+
+Shards are WebDataset's: tar archives whose members are images, of any names. Their headers are read once, so that
+every member can be read by itself, in any order; that is what an exact resume and a true shuffle need.
+"""
+
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from difflate.data.images import SUFFIXES, list_images
+from difflate.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An image file, or ``size`` bytes of a tar archive from ``offset`` on."""
+
+    path: str
+    offset: int = -1
+    size: int = 0
+    label: int = -1
+    """Number of its class; -1: none."""
+
+    def source(self) -> Path | bytes:
+        """For `difflate.pixels.open_image`. Raises OSError."""
+        if self.offset < 0:
+            return Path(self.path)
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+    def __str__(self) -> str:
+        return self.path if self.offset < 0 else f"{self.path} (at byte {self.offset})"
+
+
+def list_items(sources: Sequence[str | Path]) -> list[Item]:
+    """The images of ``sources``: image files, folders of images or of shards, tar archives, ``name-{0000..0012}.tar``.
+
+    In the order of their names. Raises ConfigError for a source that does not exist or has no images.
+    """
+    return [item for source in sources for item in _items_of(str(source))]
+
+
+def label_by_folder(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
+    """``items`` with labels, and the names of the classes: the folders that the images, or the shards, lie in.
+
+    Raises ConfigError if that is a single one.
+    """
+    folders = [Path(item.path).parent for item in items]
+    places = sorted(set(folders))
+    names = [place.name for place in places]
+    if len(places) < 2 or len(set(names)) < len(names):
+        raise ConfigError(
+            f"classes: the images must lie in two or more folders of different names, not {', '.join(map(str, places))}"
+        )
+    numbers = {place: i for i, place in enumerate(places)}
+    return [replace(item, label=numbers[folder]) for item, folder in zip(items, folders, strict=True)], names
+
+
+def _items_of(source: str) -> Iterator[Item]:
+    for name in _braces(source):
+        path = Path(name)
+        shards = sorted(path.rglob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" else []
+        if not shards:
+            yield from (Item(str(image)) for image in list_images([path]))
+            continue
+        count = 0
+        for shard in shards:
+            for item in _members(shard):
+                count += 1
+                yield item
+        if not count:
+            raise ConfigError(f"{name}: no images in its tar archives; looked for {', '.join(sorted(SUFFIXES))}")
+
+
+def _members(shard: Path) -> Iterator[Item]:
+    try:
+        with tarfile.open(shard, "r:") as tar:  # without compression: only so can a member be read by itself
+            for member in tar:
+                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
+                    yield Item(str(shard), member.offset_data, member.size)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{shard}: no such file or folder") from error
+    except (tarfile.TarError, OSError) as error:
+        raise ConfigError(f"{shard}: is not an uncompressed tar archive ({error}); unpack or repack it") from error
+
+
+def _braces(name: str) -> Iterable[str]:
+    """``a-{00..12}.tar`` as its names, as the shell and WebDataset write them."""
+    before, brace, rest = name.partition("{")
+    inside, closed, after = rest.partition("}")
+    first, dots, last = inside.partition("..")
+    if not (brace and closed and dots and first.isdigit() and last.isdigit()):
+        return [name]
+    numbers = range(int(first), int(last) + 1)
+    return [f"{before}{number:0{len(first)}d}{after}" for number in numbers]
+
+
+def hold_back(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]:
+    """(for training, held back): ``count`` items, evenly spaced, are kept from training.
+
+    Raises ConfigError if none would be left.
+    """
+    if not 0 <= count < len(items):
+        raise ConfigError(f"holdback (={count}) must be below the number of images (={len(items)})")
+    chosen = {i * len(items) // count for i in range(count)} if count else set()
+    return [x for i, x in enumerate(items) if i not in chosen], [x for i, x in enumerate(items) if i in chosen]

@@ -1,0 +1,68 @@
+"""A `Process` as plain settings, which YAML and config.json hold."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from difflate.diffusion.checks import one_of
+from difflate.diffusion.process import Condition, Process, Scaling
+from difflate.diffusion.schedules import SCHEDULES, Shifted
+from difflate.diffusion.weighting import WEIGHTS, Target
+from difflate.errors import ConfigError
+
+_NOISE_SCALE = {"t": 1000.0, "n/N": 1000.0, "logsnr": 25.0, "sigma": 12.5}
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """The five choices by their names."""
+
+    schedule: Literal["cosine", "linear", "edm", "flow"] = "cosine"
+    schedule_options: dict[str, float] = field(default_factory=dict)
+    """Of the schedule's class in difflate.diffusion, for instance logsnr_min of cosine."""
+    shift: float = 1.0
+    """Noise for images so many times as large (Hoogeboom et al. 2023)."""
+    scaling: Scaling = "vp"
+    target: Target = "v"
+    condition: Condition = "t"
+    """What the network is told about the noise."""
+    weighting: Literal["none", "constant", "min-snr", "p2", "sech", "truncated", "edm"] = "none"
+    """On the squared error of x0; none: the plain squared error of the target."""
+    weighting_options: dict[str, Any] = field(default_factory=dict)
+    """Of the weight's class in difflate.diffusion, for instance gamma of min-snr."""
+    N: int = 1000
+    """Discrete times of the condition n/N."""
+
+    def __post_init__(self) -> None:
+        one_of("schedule", self.schedule, SCHEDULES)
+        one_of("weighting", self.weighting, ["none", *WEIGHTS])
+        self.build()
+
+    def build(self) -> Process:
+        """The process. Raises ConfigError for options that its parts do not have."""
+        schedule = _made(SCHEDULES[self.schedule], self.schedule, "schedule_options", self.schedule_options)
+        weighting = None
+        if self.weighting != "none":
+            weighting = _made(WEIGHTS[self.weighting], self.weighting, "weighting_options", self.weighting_options)
+        return Process(
+            schedule if self.shift == 1 else Shifted(schedule, self.shift),
+            self.scaling,
+            self.target,
+            self.condition,
+            weighting,
+            self.N,
+        )
+
+    @property
+    def noise_scale(self) -> float:
+        """For `difflate.nn.UNetConfig.noise_scale`: takes the condition to a range of about a thousand."""
+        return _NOISE_SCALE[self.condition]
+
+
+def _made(cls: Any, name: str, key: str, options: Mapping[str, Any]) -> Any:
+    known = [field.name for field in dataclasses.fields(cls)]
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"`{key}` (={option!r}) must be one of {', '.join(known) or 'none'} for {name!r}")
+    return cls(**options)

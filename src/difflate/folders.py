@@ -1,0 +1,112 @@
+"""Neural models as folders: config.json, safetensors (in shards if large) and README.md, by huggingface_hub's mixin."""
+
+import json
+import struct
+import tempfile
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, load_torch_model, save_torch_model, snapshot_download
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from difflate.config_json import CARD, CONFIG, read_config
+from difflate.errors import ConfigError, ModelError
+from difflate.files import atomic_write
+
+FILES = [CONFIG, CARD, "training.yaml", "*.safetensors", "*.safetensors.index.json"]
+"""All that is ever fetched of a repository."""
+_KIND = "kind"
+
+
+class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", license="apache-2.0"):
+    """A module whose constructor's arguments, dataclasses and plain values, are its config.json."""
+
+    kind: str
+    """What config.json calls it."""
+    card: str | None = None
+    """The text of README.md."""
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, *, card: str | None = None, max_shard_size: str = "2GB", **options: Any
+    ) -> str | None:
+        """Writes the folder, each file complete or not there; ``card`` is the text of its README.md.
+
+        ``options`` are those of the mixin, ``push_to_hub=True`` and ``repo_id`` among them. Raises DifflateError.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        options.setdefault("repo_id", folder.name)
+        self.card = card or self.card
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".difflate-") as name:
+            temporary = Path(name)
+            save_torch_model(self, temporary, max_shard_size=max_shard_size)
+            written = sorted(temporary.iterdir())
+            for path in written:
+                path.replace(folder / path.name)
+            for path in [*folder.glob("model*.safetensors"), *folder.glob("model*.safetensors.index.json")]:
+                if path.name not in {p.name for p in written}:
+                    path.unlink()  # of a save with other shards
+        atomic_write(folder / CONFIG, (json.dumps(self.config_dict(), indent=2) + "\n").encode())
+        atomic_write(folder / CARD, (self.card or str(self.generate_model_card())).encode())
+        if options.pop("push_to_hub", False):
+            return self.push_to_hub(**options)
+        return None
+
+    def config_dict(self) -> dict[str, Any]:
+        """What config.json holds."""
+        given = {key: getattr(self, key) for key in self._hub_mixin_init_parameters if key != "self"}
+        return {_KIND: self.kind, **{k: asdict(v) if is_dataclass(v) else v for k, v in given.items()}}  # type: ignore
+
+    @classmethod
+    def _from_pretrained(
+        cls, *, model_id: str, revision: str | None, cache_dir: str | Path | None, force_download: bool,
+        local_files_only: bool, token: str | bool | None, **arguments: Any,
+    ) -> Self:  # fmt: skip
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = Path(
+                snapshot_download(
+                    model_id, revision=revision, cache_dir=cache_dir, force_download=force_download, token=token,
+                    local_files_only=local_files_only, allow_patterns=FILES,
+                )
+            )  # fmt: skip
+        return cls._load(folder, arguments)
+
+    @classmethod
+    def _load(cls, folder: Path, arguments: dict[str, Any]) -> Self:
+        """The model in ``folder``. Raises ModelError if a file is missing or damaged."""
+        config = read_config(folder)
+        if config.get(_KIND) != cls.kind:
+            raise ModelError(f"{folder}: kind (={config.get(_KIND)}) must be {cls.kind}; name a folder of that kind")
+        try:
+            with torch.device("meta"):
+                wanted = {name: tuple(value.shape) for name, value in cls(**arguments).state_dict().items()}
+            found = _shapes(folder)
+            if found != wanted:  # before anything is allocated
+                names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+                raise ModelError(f"{folder}: the weights do not fit {CONFIG} ({names[0]}); get the folder again")
+            model = cls(**arguments)
+            load_torch_model(model, folder, strict=True, safe=True)
+        except ConfigError as error:
+            raise ModelError(f"{folder / CONFIG}: {error}; get the folder again") from error
+        except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError, struct.error) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{folder}: cannot be loaded ({reason}); get the folder again") from error
+        card = folder / CARD
+        model.card = card.read_text("utf-8", "replace") if card.is_file() else None
+        return model.eval()
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name to shape of all tensors in the folder's safetensors files."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    paths = sorted(folder.glob("model*.safetensors"))
+    if not paths:
+        raise ModelError(f"{folder}: model.safetensors is missing; get the model folder again")
+    for path in paths:
+        with safe_open(str(path), "pt") as file:
+            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return shapes

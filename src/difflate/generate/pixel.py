@@ -1,0 +1,85 @@
+"""A diffusion model of images of one size, in pixels."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from difflate.diffusion import Model, ProcessConfig, guided
+from difflate.errors import ConfigError
+from difflate.folders import FolderModel
+from difflate.nn import UNet, UNetConfig
+
+_MAX_IMAGE_PX = 4096
+
+
+class PixelDiffusion(FolderModel):
+    """Network and process; `difflate.generate.sample` draws images of (3, image_px, image_px) from it."""
+
+    kind = "pixel-diffusion"
+
+    def __init__(
+        self, network: UNetConfig, process: ProcessConfig, image_px: int, classes: list[str] | None = None
+    ) -> None:
+        """``classes``: names of what the network is told to make, `vector_channels` of it; None: it is told nothing.
+
+        Raises ConfigError.
+        """
+        super().__init__()
+        if not 1 <= image_px <= _MAX_IMAGE_PX:
+            raise ConfigError(f"`image_px` (={image_px}) must be from 1 to {_MAX_IMAGE_PX}")
+        if network.vector_channels != len(classes or ()):
+            raise ConfigError(
+                f"`vector_channels` (={network.vector_channels}) must be the number of classes (={len(classes or ())})"
+            )
+        self.network, self.process, self.image_px, self.classes = network, process, image_px, classes
+        self.unet = UNet(network)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return 3, self.image_px, self.image_px
+
+    def forward(
+        self, x: Tensor, condition: Tensor, x0_prev: Tensor | None = None, *, labels: Tensor | None = None
+    ) -> Tensor:
+        """The target: (B, 3, H, W) for ``x: (B, 3, H, W)``, the noise ``condition: (B,)`` and ``labels: (B,)`` int64.
+
+        A label of -1, or none, is no class.
+        """
+        return self.unet(x, condition, x0_prev, vector=self._vector(labels, x))
+
+    def _vector(self, labels: Tensor | None, x: Tensor) -> Tensor | None:
+        count = len(self.classes or ())
+        if not count:
+            return None
+        if labels is None:
+            return x.new_zeros(len(x), count)
+        return F.one_hot(labels.to(x.device) + 1, count + 1)[:, 1:].to(x.dtype)
+
+    def guided_model(self, labels: Tensor | None = None, guidance: float = 1.0) -> Model:
+        """The model for ``labels: (B,)`` int64, guided away from the one without a class (Ho & Salimans 2022).
+
+        Raises ConfigError for guidance of a network that knows no classes.
+        """
+        if not self.classes:
+            if guidance != 1:
+                raise ConfigError(f"guidance (={guidance:g}) needs a model with classes; this one has none: leave it out")
+            return self
+
+        def conditional(x: Tensor, condition: Tensor, *extra: Tensor) -> Tensor:
+            return self(x, condition, *extra, labels=labels)
+
+        return guided(conditional, self, guidance)
+
+    def labels_of(self, names: Sequence[str], count: int) -> Tensor | None:
+        """(count,) int64: ``names`` in turn, or all classes in turn if there are none. Raises ConfigError."""
+        known = self.classes or []
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"class (={name}) is unknown; this model knows {', '.join(known) or 'no classes'}")
+        if not known:
+            return None
+        chosen = [known.index(name) for name in names] or range(len(known))
+        return torch.tensor([chosen[i % len(chosen)] for i in range(count)])

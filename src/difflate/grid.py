@@ -1,0 +1,35 @@
+"""Pictures side by side, and PNG files of them."""
+
+import io
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from difflate.files import atomic_write
+from difflate.pixels import from_tensor, to_pil
+
+_GAP_PX = 2
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """(B, C, H, W) uint8 of ``images: (B, C, H, W)`` float in [-1, 1]; values beyond are clipped."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def image_grid(images: Tensor, columns: int | None = None) -> Tensor:
+    """(3, H', W') uint8 of ``images: (B, 3, H, W)`` uint8, row by row, in a square unless ``columns`` is given."""
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    padded = F.pad(images, (0, _GAP_PX, 0, _GAP_PX, 0, 0, 0, rows * columns - len(images)))
+    lines = padded.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
+    return lines.flatten(3).flatten(1, 2)[:, :-_GAP_PX, :-_GAP_PX]
+
+
+def save_png(image: Tensor, path: Path, force: bool = True) -> None:
+    """Writes ``image: (3, H, W)`` uint8. Raises as `difflate.files.atomic_write`."""
+    file = io.BytesIO()
+    to_pil(from_tensor(image)).save(file, "PNG")
+    atomic_write(path, file.getvalue(), force)

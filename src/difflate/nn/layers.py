@@ -1,0 +1,169 @@
+"""The layers of the U-Net. All take (B, C, H, W) in the memory format channels-last, in which they are fastest."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Each pixel's channels with mean 0 and variance 1.
+
+    All three papers' networks normalise so. Unlike group normalisation it is local: a pixel depends on no far one, so
+    an image may be computed in tiles, and its size changes nothing. In channels-last it is the faster one as well.
+    """
+
+    def __init__(self, width: int, affine: bool = True):
+        super().__init__(width, eps=1e-6, elementwise_affine=affine)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``input: (B, C, H, W)``, same shape."""
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def conv(width_in: int, width_out: int, kernel: int = 3, **options: int) -> nn.Conv2d:
+    """A convolution that keeps the size of the image unless ``options`` has a stride."""
+    return nn.Conv2d(width_in, width_out, kernel, padding=kernel // 2, **options)
+
+
+def zeroed(module: nn.Conv2d) -> nn.Conv2d:
+    """``module`` with weights and bias 0: a residual branch that ends so starts as the identity."""
+    nn.init.zeros_(module.weight)
+    assert module.bias is not None
+    nn.init.zeros_(module.bias)
+    return module
+
+
+class NoiseEmbedding(nn.Module):
+    """Sines and cosines of the noise condition, then a perceptron of one hidden layer (Ho et al. 2020)."""
+
+    def __init__(self, features: int, width: int, scale: float):
+        super().__init__()
+        self.scale = scale
+        self.features = features
+        self.hidden = nn.Linear(2 * (features // 2), width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """(B, width) of ``condition: (B,)``."""
+        half = self.features // 2
+        # float32 whatever autocast says: bfloat16 cannot tell 500/1000 from 501/1000
+        steps = torch.arange(half, device=condition.device, dtype=torch.float32) / max(half - 1, 1)
+        angles = self.scale * condition.float()[:, None] * torch.exp(-math.log(10_000) * steps)
+        features = torch.cat([angles.sin(), angles.cos()], dim=1).to(self.hidden.weight.dtype)
+        return self.out(F.silu(self.hidden(features)))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around the modulation by noise (He et al. 2016, Dhariwal & Nichol 2021)."""
+
+    def __init__(self, width_in: int, width: int, embedding: int):
+        super().__init__()
+        self.width_in = width_in
+        self.norm_in = ChannelNorm(width_in)
+        self.conv_in = conv(width_in, width)
+        self.modulation = nn.Linear(embedding, 2 * width)
+        self.norm_out = ChannelNorm(width, affine=False)
+        self.conv_out = zeroed(conv(width, width))
+        self.shortcut = conv(width_in, width, 1) if width_in != width else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, width, H, W) of ``x: (B, width_in, H, W)`` and ``embedding: (B, E)``."""
+        h = self.conv_in(F.silu(self.norm_in(x)))
+        h = _modulate(self.norm_out(h), self.modulation(embedding))
+        return self.shortcut(x) + self.conv_out(F.silu(h))
+
+
+class DepthwiseBlock(nn.Module):
+    """A 3x3 convolution of each channel, then a perceptron of each pixel (Rampas 2024, 3.3.1; Liu et al. 2022)."""
+
+    def __init__(self, width_in: int, width: int, embedding: int):
+        super().__init__()
+        self.width_in = width_in
+        self.entrance = conv(width_in, width, 1) if width_in != width else nn.Identity()
+        self.depthwise = conv(width, width, groups=width)
+        self.norm = ChannelNorm(width, affine=False)
+        self.modulation = nn.Linear(embedding, 2 * width)
+        self.hidden = conv(width, 4 * width, 1)
+        self.out = zeroed(conv(4 * width, width, 1))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, width, H, W) of ``x: (B, width_in, H, W)`` and ``embedding: (B, E)``."""
+        x = self.entrance(x)
+        h = _modulate(self.norm(self.depthwise(x)), self.modulation(embedding))
+        return x + self.out(F.gelu(self.hidden(h)))
+
+
+def _modulate(h: Tensor, modulation: Tensor) -> Tensor:
+    scale, shift = modulation[:, :, None, None].chunk(2, dim=1)
+    return torch.addcmul(shift, h, 1 + scale)
+
+
+class Attention(nn.Module):
+    """Every pixel looks at every other (Vaswani et al. 2017); H·W squared work."""
+
+    def __init__(self, width: int, head_width: int):
+        super().__init__()
+        self.heads = width // head_width
+        self.norm = ChannelNorm(width)
+        self.qkv = conv(width, 3 * width, 1)
+        self.out = zeroed(conv(width, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x: (B, C, H, W)``, same shape."""
+        q, k, v = _heads(self.qkv(self.norm(x)), self.heads)
+        return x + self.out(_image(F.scaled_dot_product_attention(q, k, v), x))
+
+
+class LinearAttention(nn.Module):
+    """Attention through a summary of head_width² numbers (Shen et al. 2021), which CDC uses; H·W work."""
+
+    def __init__(self, width: int, head_width: int):
+        super().__init__()
+        self.heads = width // head_width
+        self.norm = ChannelNorm(width)
+        self.qkv = conv(width, 3 * width, 1)
+        self.out = zeroed(conv(width, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x: (B, C, H, W)``, same shape."""
+        q, k, v = _heads(self.qkv(self.norm(x)), self.heads)
+        summary = k.softmax(dim=2).transpose(2, 3) @ v  # (B, heads, D, D)
+        mixed = (q.softmax(dim=3) * q.shape[3] ** -0.5) @ summary
+        return x + self.out(_image(mixed, x))
+
+
+def _heads(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """q, k, v: (B, heads, H·W, D) of ``qkv: (B, 3·heads·D, H, W)``."""
+    return qkv.flatten(2).transpose(1, 2).unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _image(tokens: Tensor, like: Tensor) -> Tensor:
+    """(B, heads·D, H, W) of ``tokens: (B, heads, H·W, D)``."""
+    return tokens.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, like.shape[2:])
+
+
+class Downsample(nn.Module):
+    """Half the height and width, rounded up, by a convolution of stride 2."""
+
+    def __init__(self, width_in: int, width: int):
+        super().__init__()
+        self.conv = conv(width_in, width, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, ⌈H/2⌉, ⌈W/2⌉) of ``x: (B, width_in, H, W)``."""
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """The nearest pixel, then a convolution."""
+
+    def __init__(self, width_in: int, width: int):
+        super().__init__()
+        self.conv = conv(width_in, width)
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        """(B, width, *size) of ``x: (B, width_in, H, W)``; ``size`` is 2H or 2H - 1 high, and as wide."""
+        doubled = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return self.conv(doubled[:, :, : size[0], : size[1]])

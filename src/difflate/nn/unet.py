@@ -1,0 +1,260 @@
+"""The U-Net of all three systems: Scribano's latent denoiser and refiner, CDC's decoder, the diffusion autoencoder.
+
+    x ─unshuffle─ entrance ─ level 0 ────────────────────────── level 0 ─ exit ─shuffle─ y
+                               └─ level 1 ──────────── level 1 ──┘
+                                    └─ lowest level ─────┘
+
+A level is blocks on the way down, blocks on the way up, and attention behind either, where it is asked for. What the
+way down ends with is concatenated to the input of the way up, once a level, as in CDC and Rampas 2024. Any height and
+width from 1 on; nothing in the network depends on the size or on the other items of the batch.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from difflate.errors import ConfigError
+from difflate.nn.layers import (
+    Attention,
+    ChannelNorm,
+    DepthwiseBlock,
+    Downsample,
+    LinearAttention,
+    NoiseEmbedding,
+    ResidualBlock,
+    Upsample,
+    conv,
+    zeroed,
+)
+
+AttentionKind = Literal["none", "linear", "full"]
+BlockKind = Literal["residual", "depthwise"]
+_BLOCKS = {"residual": ResidualBlock, "depthwise": DepthwiseBlock}
+_ATTENTION = {"linear": LinearAttention, "full": Attention}
+
+_MAX_LEVELS = 12
+_BOUNDS = (
+    ("in_channels", 1, 1 << 14),
+    ("out_channels", 1, 1 << 14),
+    ("widths", 2, 1 << 14),
+    ("blocks", 1, 256),
+    ("up_blocks", 1, 256),
+    ("up_repeats", 1, 16),
+    ("head_width", 1, 1 << 14),
+    ("patch", 1, 64),
+    ("cond_channels", 0, 1 << 14),
+    ("vector_channels", 0, 1 << 16),
+)
+"""A configuration comes from files: nothing in it may order more memory than a network can need."""
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of a `UNet`; lists have one entry for each level, the highest resolution first."""
+
+    in_channels: int = 3
+    """Of x, without x0_prev and conditions."""
+    out_channels: int = 3
+    widths: list[int] | tuple[int, ...] = (64, 128, 256)
+    """Channels of each level; each level has half the height and width of the one before."""
+    blocks: list[int] | tuple[int, ...] = (2, 2, 2)
+    """Blocks of each level on the way down."""
+    up_blocks: list[int] | tuple[int, ...] | None = None
+    """Blocks on the way up; null: as many as down."""
+    up_repeats: int = 1
+    """Times that each block on the way up is run, with the same weights."""
+    block: BlockKind = "residual"
+    """residual: two 3x3 convolutions; depthwise: a 3x3 convolution per channel and a perceptron."""
+    attention: list[AttentionKind] | tuple[AttentionKind, ...] | None = None
+    """none, linear or full for each level; null: none anywhere."""
+    attention_each: bool = False
+    """Attention behind each block of a level, not only behind the last."""
+    head_width: int = 32
+    """Channels of an attention head; divides the widths of the levels with attention."""
+    patch: int = 1
+    """Side of the patches that PixelUnshuffle moves into the channels; sizes that it does not divide are padded."""
+    self_condition: bool = False
+    """The network is also given its last x0 (Chen et al. 2023)."""
+    cond_channels: list[int] | tuple[int, ...] | None = None
+    """Channels of the spatial condition concatenated to each level's input on the way down; 0 or null: none."""
+    vector_channels: int = 0
+    """Length of the global condition that is added to the noise embedding; 0: none."""
+    noise_scale: float = 1000.0
+    """The noise condition times this should reach over about a thousand: 1000 for t and n/N, 25 for logSNR."""
+
+    def __post_init__(self) -> None:
+        levels = len(self.widths)
+        if not 1 <= levels <= _MAX_LEVELS:
+            raise ConfigError(f"`widths` (={levels} levels) must have from 1 to {_MAX_LEVELS}")
+        for name in ("blocks", "up_blocks", "attention", "cond_channels"):
+            value = getattr(self, name)
+            if value is not None and len(value) != levels:
+                raise ConfigError(f"`{name}` (={list(value)}) must have an entry for each of `widths` (={levels})")
+        for name, least, most in _BOUNDS:
+            values = getattr(self, name)
+            for value in [values] if isinstance(values, int) else values or ():
+                if not least <= value <= most:
+                    raise ConfigError(f"`{name}` (={value}) must be from {least} to {most}")
+        if self.block not in _BLOCKS:
+            raise ConfigError(f"`block` (={self.block!r}) must be one of {', '.join(_BLOCKS)}")
+        for width, kind in zip(self.widths, self.attention or (), strict=False):
+            if kind not in get_args(AttentionKind):
+                raise ConfigError(f"`attention` (={kind!r}) must be one of {', '.join(get_args(AttentionKind))}")
+            if kind != "none" and width % self.head_width:
+                raise ConfigError(f"`widths` (={width}) must be divisible by `head_width` (={self.head_width})")
+
+
+class _Path(nn.Module):
+    """The blocks of a level in one direction, with its attention."""
+
+    def __init__(self, config: UNetConfig, level: int, width_in: int, count: int, repeats: int = 1):
+        super().__init__()
+        width, embedding = config.widths[level], 2 * config.widths[0]
+        kind = config.attention[level] if config.attention else "none"
+        self.repeats = repeats
+        self.blocks = nn.ModuleList(
+            _BLOCKS[config.block](width_in if i == 0 else width, width, embedding) for i in range(count)
+        )
+        self.attention = nn.ModuleList(
+            _ATTENTION[kind](width, config.head_width)
+            if kind != "none" and (config.attention_each or i == count - 1)
+            else nn.Identity()
+            for i in range(count)
+        )
+
+    def forward(self, x: Tensor, embedding: Tensor, save_memory: bool) -> Tensor:
+        for turn in range(self.repeats):
+            for block, attention in zip(self.blocks, self.attention, strict=True):
+                if turn and block.width_in != x.shape[1]:
+                    continue  # it merges what comes from elsewhere, which is done once
+                if save_memory:
+                    x = checkpoint(block, x, embedding, use_reentrant=False)
+                    x = checkpoint(attention, x, use_reentrant=False)
+                else:
+                    x = attention(block(x, embedding))
+        return x
+
+
+class UNet(nn.Module):
+    """The network ``(x, noise condition[, x0_prev]) -> target`` that `difflate.diffusion` calls a model."""
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = False
+        """Compute the blocks again going back instead of keeping what is inside of them; for training."""
+        widths, lowest = config.widths, len(config.widths) - 1
+        embedding, area = 2 * widths[0], config.patch**2
+        conds = config.cond_channels or [0] * len(widths)
+        up_blocks = config.up_blocks or config.blocks
+        self.noise_embedding = NoiseEmbedding(widths[0], embedding, config.noise_scale)
+        self.vector_embedding = nn.Linear(config.vector_channels, embedding) if config.vector_channels else None
+        inputs = config.in_channels + (config.out_channels if config.self_condition else 0)
+        self.entrance = conv(inputs * area, widths[0])
+        self.down = nn.ModuleList(
+            _Path(config, i, widths[i] + conds[i], config.blocks[i]) for i in range(len(widths))
+        )
+        self.up = nn.ModuleList(
+            _Path(config, i, widths[i] * (1 if i == lowest else 2), up_blocks[i], config.up_repeats)
+            for i in range(len(widths))
+        )
+        self.downsample = nn.ModuleList(Downsample(widths[i], widths[i + 1]) for i in range(lowest))
+        self.upsample = nn.ModuleList(Upsample(widths[i + 1], widths[i]) for i in range(lowest))
+        self.norm = ChannelNorm(widths[0])
+        self.exit = zeroed(conv(widths[0], config.out_channels * area))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        x0_prev: Tensor | None = None,
+        *,
+        spatial: Sequence[Tensor | None] = (),
+        vector: Tensor | None = None,
+    ) -> Tensor:
+        """(B, out_channels, H, W) of ``x: (B, in_channels, H, W)`` and the noise ``condition: (B,)``.
+
+        ``x0_prev``: (B, out_channels, H, W), with `self_condition`. ``spatial``: for each level with `cond_channels` a
+        condition (B, cond_channels, ⌈H/(patch·2^level)⌉, ⌈W/(patch·2^level)⌉). ``vector``: (B, vector_channels).
+        Raises ConfigError for a condition that the network does not take, or lacks.
+        """
+        height, width = x.shape[2:]
+        if self.config.self_condition:
+            if x0_prev is None:
+                raise ConfigError("`x0_prev` is missing; the network is self-conditioned: give zeros at first")
+            x = torch.cat([x, x0_prev], dim=1)
+        elif x0_prev is not None:
+            raise ConfigError("`x0_prev` is given to a network without `self_condition`; leave it out")
+        embedding = F.silu(self._embed(condition, vector))
+        conds = self._conditions(spatial)
+        x = self.entrance(_unshuffle(x, self.config.patch).contiguous(memory_format=torch.channels_last))
+        save_memory = self.gradient_checkpointing and self.training
+        kept: list[Tensor] = []
+        for level, path in enumerate(self.down):
+            cond = conds[level]
+            x = path(x if cond is None else torch.cat([x, cond], dim=1), embedding, save_memory)
+            if level < len(self.downsample):
+                kept.append(x)
+                x = self.downsample[level](x)
+        x = self.up[-1](x, embedding, save_memory)
+        for level in reversed(range(len(self.upsample))):
+            same = kept.pop()
+            x = torch.cat([self.upsample[level](x, same.shape[2:]), same], dim=1)
+            x = self.up[level](x, embedding, save_memory)
+        y = self.exit(F.silu(self.norm(x)))
+        return F.pixel_shuffle(y, self.config.patch)[:, :, :height, :width]
+
+    def _embed(self, condition: Tensor, vector: Tensor | None) -> Tensor:
+        embedding = self.noise_embedding(condition)
+        if (vector is None) != (self.vector_embedding is None):
+            raise ConfigError(f"`vector` must be given exactly if `vector_channels` (={self.config.vector_channels}) > 0")
+        return embedding if self.vector_embedding is None else embedding + self.vector_embedding(vector)
+
+    def _conditions(self, spatial: Sequence[Tensor | None]) -> list[Tensor | None]:
+        channels = list(self.config.cond_channels or [0] * len(self.down))
+        given = list(spatial) + [None] * (len(channels) - len(spatial))
+        found = [0 if cond is None else cond.shape[1] for cond in given]
+        if found != channels:
+            raise ConfigError(f"`spatial` (channels {found}) must have `cond_channels` (={channels}), level by level")
+        return given
+
+
+def _unshuffle(x: Tensor, patch: int) -> Tensor:
+    """(B, C·patch², ⌈H/patch⌉, ⌈W/patch⌉); the last row and column are repeated where the patch does not divide."""
+    if patch == 1:
+        return x
+    down, right = -x.shape[2] % patch, -x.shape[3] % patch
+    if down or right:
+        x = F.pad(x, (0, right, 0, down), mode="replicate")
+    return F.pixel_unshuffle(x, patch)
+
+
+def multiply_adds(config: UNetConfig, height: int, width: int) -> int:
+    """Multiplications of one forward pass for an image of that size, counted on the meta device."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        network = UNet(config)
+        x = torch.empty(1, config.in_channels, height, width)
+        prev = torch.empty(1, config.out_channels, height, width) if config.self_condition else None
+        high, wide = -(-height // config.patch), -(-width // config.patch)
+        spatial: list[Tensor | None] = []
+        for channels in config.cond_channels or ():
+            spatial.append(torch.empty(1, channels, high, wide) if channels else None)
+            high, wide = -(-high // 2), -(-wide // 2)
+        vector = torch.empty(1, config.vector_channels) if config.vector_channels else None
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(x, torch.empty(1), prev, spatial=spatial, vector=vector)
+    return counter.get_total_flops() // 2
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of trained numbers of ``module``."""
+    return sum(math.prod(p.shape) for p in module.parameters())

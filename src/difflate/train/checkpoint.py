@@ -1,0 +1,105 @@
+"""Checkpoints: one safetensors file each, complete or not there."""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from difflate.errors import ModelError
+from difflate.files import atomic_path
+
+_NAME = re.compile(r"step-(\d{8,})\.safetensors")
+
+
+@dataclass
+class Progress:
+    """What a training knows of itself beside its tensors."""
+
+    step: int = 0
+    """Steps that are done."""
+    seconds: float = 0.0
+    """Spent on them, over all sittings."""
+    skipped: int = 0
+    """Images that could not be read."""
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    """(step, mean training loss since the entry before)."""
+    validations: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    """(step, values on held-back images, with averaged weights)."""
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint in ``folder``."""
+    found = _all(folder)
+    return found[-1] if found else None
+
+
+def save(
+    folder: Path, keep: int, progress: Progress, settings: dict[str, Any], optimizer: torch.optim.Optimizer,
+    **modules: nn.Module,
+) -> Path:
+    """Writes a checkpoint of ``modules`` and ``optimizer``, then removes all but the ``keep`` newest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    path = folder / f"step-{progress.step:08d}.safetensors"
+    metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
+    with atomic_path(path) as temporary:
+        save_file(tensors, str(temporary), metadata)
+    for old in _all(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def read_head(path: Path) -> tuple[Progress, dict[str, Any]]:
+    """(progress, settings) of a checkpoint. Raises ModelError if it is damaged."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata()
+        return Progress(**json.loads(metadata["progress"])), json.loads(metadata["settings"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def restore(path: Path, optimizer: torch.optim.Optimizer, **modules: nn.Module) -> None:
+    """Puts the tensors of a checkpoint back. Raises ModelError if it is damaged or of other modules."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        for name, module in modules.items():
+            module.load_state_dict(_below(tensors, f"{name}."))
+        _restore_optimizer(optimizer, _below(tensors, "optimizer."))
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        like = parameters[int(index)]
+        if value.shape == like.shape:  # in the parameter's own memory format, as the optimizer makes it
+            value = torch.empty_like(like, dtype=value.dtype, device=like.device).copy_(value)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _below(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:
+    return {name[len(start) :]: value for name, value in tensors.items() if name.startswith(start)}
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name))
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())[:200]
+    return ModelError(f"{path}: is damaged or of another network ({reason}); remove it to go on from the one before")

@@ -1,0 +1,43 @@
+"""Randomness of training that follows from the seed and an image's number alone.
+
+So it does not matter in which process, in which part of a step, or after which interruption an image is trained on.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from difflate.seeds import numpy_generator, torch_generator
+
+_ITEM, _STEP, _TOSS, _DROP = 1, 2, 3, 5  # streams of their own
+
+
+@dataclass(frozen=True)
+class Draws:
+    """For images ``numbers: (B,)`` int64 of steps with ``batch`` images each."""
+
+    seed: int
+    numbers: Tensor
+    batch: int
+
+    def generators(self) -> list[torch.Generator]:
+        """One for each image, on the CPU."""
+        return [torch_generator(self.seed, _ITEM, int(n)) for n in self.numbers]
+
+    def uniform(self) -> Tensor:
+        """(B,) float32 in [0, 1), those of a step equally spaced from a random start: every noise level has its share
+        in every step (Kingma et al. 2021, I.1)."""
+        starts = {step: numpy_generator(self.seed, _STEP, step).random() for step in {int(n) // self.batch for n in self.numbers}}
+        values = [(starts[int(n) // self.batch] + int(n) % self.batch / self.batch) % 1.0 for n in self.numbers]
+        return torch.tensor(values, dtype=torch.float64).float().clamp(max=1 - 2**-24)
+
+    def dropped(self, probability: float) -> Tensor:
+        """(B,) bool, true with ``probability``: whose condition is hidden, for classifier-free guidance."""
+        values = [numpy_generator(self.seed, _DROP, int(n)).random() < probability for n in self.numbers]
+        return torch.tensor(values)
+
+    def toss(self) -> torch.Generator:
+        """For what is decided once for all images of a step."""
+        return torch_generator(self.seed, _TOSS, int(self.numbers[0]) // self.batch)
+

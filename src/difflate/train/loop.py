@@ -1,0 +1,377 @@
+"""The one training loop.
+
+A step is a function of the weights, the optimizer and the step's number: its images and its noise follow from the seed
+and the numbers of the images (`difflate.data.crops`, `difflate.train.draws`). So a run that was killed and resumed has
+the same weights as one that was not, to the bit on the same machine; and any number of processes, and of parts that a
+step is computed in, has the same up to the order of additions.
+"""
+
+import contextlib
+import copy
+import logging
+import math
+import shutil
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from difflate.data.crops import Batch, Crops, Sample, collate, numbers_of
+from difflate.errors import ConfigError, DifflateError, OutputExists
+from difflate.extras import require
+from difflate.grid import image_grid, save_png
+from difflate.train import checkpoint, ema
+from difflate.train.checkpoint import Progress
+from difflate.train.learning_rate import learning_rate
+from difflate.train.progress_bar import Reporter, reporter
+from difflate.train.settings import FREE_ON_RESUME, LoopSettings
+
+log = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+_AGREE_EVERY = 10
+"""Steps after which several processes agree on whether to stop."""
+_SKIPPED_SHOWN = 10
+
+Card = Callable[[Progress], str]
+"""The text of the model card, from what the training knows of itself."""
+
+
+def train(
+    objective: Any,
+    crops: Crops,
+    held_back: Crops | None,
+    settings: LoopSettings,
+    out: Path,
+    *,
+    config: dict[str, Any],
+    card: Card,
+    bar: bool = False,
+) -> Progress:
+    """Trains ``objective`` (see `difflate.train.objective.Objective`) on ``crops``; writes the model folder ``out``.
+
+    ``out`` gets the averaged model, TensorBoard's events in ``log/``, pictures, and checkpoints, from which the same
+    call goes on. ``config``: the resolved settings, which must be those of the checkpoint but for `FREE_ON_RESUME`.
+    Raises ConfigError, OutputExists (trained already), ModelError (a damaged checkpoint), DifflateError (a loss that is
+    not finite), and KeyboardInterrupt after SIGINT or SIGTERM, when the step is done and saved.
+    """
+    return _Run(objective, crops, held_back, settings, out, config, card).run(bar)
+
+
+class _Run:
+    def __init__(
+        self, objective: Any, crops: Crops, held_back: Crops | None, settings: LoopSettings, out: Path,
+        config: dict[str, Any], card: Card,
+    ):  # fmt: skip
+        accelerate = require("accelerate", "train")
+        self.settings, self.out, self.config, self.card = settings, out, config, card
+        self.crops, self.held_back = crops, held_back
+        self.accelerator = accelerate.Accelerator(
+            mixed_precision="bf16" if settings.precision == "bf16" else "no",
+            log_with="tensorboard",
+            project_dir=str(out),
+            step_scheduler_with_optimizer=False,
+        )
+        processes = self.accelerator.num_processes
+        if settings.batch % (processes * settings.accumulate):
+            raise ConfigError(
+                f"batch (={settings.batch}) must be divisible by processes x accumulate "
+                f"(={processes} x {settings.accumulate})"
+            )
+        self.main = self.accelerator.is_main_process
+        for module in objective.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = settings.gradient_checkpointing
+        # before accelerate puts its hooks around forward
+        self.average = copy.deepcopy(objective).requires_grad_(False).eval().to(self.accelerator.device)
+        self.objective = objective
+        optimizer = torch.optim.AdamW(
+            [p for p in objective.parameters() if p.requires_grad],
+            lr=settings.lr,
+            betas=(0.9, settings.beta2),
+            weight_decay=settings.weight_decay,
+        )
+        self.wrapped, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self.progress = Progress()
+        self.gamma = ema.exponent(settings.ema) if settings.ema else None
+        self.stop_requested = False
+        """In this process."""
+        self.stop_asked = False
+        """In all of them."""
+        self.skipped = 0
+        """In this process and sitting."""
+
+    def run(self, bar: bool) -> Progress:
+        self._begin()
+        steps = max(self.settings.max_steps, self.progress.step)
+        try:
+            with _signals(self._ask_to_stop), reporter(steps, self.progress.step, bar and self.main) as shown:
+                if self.progress.step == 0:
+                    self._validate()
+                self._steps(shown)
+        finally:
+            self.accelerator.end_training()
+            type(self.accelerator.state)._reset_state(reset_partial_state=True)  # another training may follow
+        if self.stop_asked:
+            raise KeyboardInterrupt
+        return self.progress
+
+    def _begin(self) -> None:
+        """From the newest checkpoint, or from new."""
+        settings, folder = self.settings, self.out / CHECKPOINTS
+        newest = None if settings.force or not settings.resume else checkpoint.latest(folder)
+        if newest is not None:
+            self.progress, before = checkpoint.read_head(newest)
+            _same(before, self.config, newest)
+            if self._finished():
+                raise OutputExists(
+                    f"{self.out}: is trained already ({self.progress.step} steps, {self.progress.seconds / 60:.1f} "
+                    "minutes); raise max_steps or max_minutes to go on, or set force=true to start anew"
+                )
+            checkpoint.restore(newest, self.optimizer.optimizer, objective=self.objective, average=self.average)
+            log.info("going on from %s", newest)
+        elif not settings.force and (checkpoint.latest(folder) or (self.out / "config.json").exists()):
+            raise OutputExists(f"{self.out}: holds a model already; choose another folder or set force=true")
+        self.accelerator.wait_for_everyone()
+        if newest is None and self.main:
+            for old in (CHECKPOINTS, "log", "pictures"):
+                shutil.rmtree(self.out / old, ignore_errors=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # tensorboard's own
+            self.accelerator.init_trackers("log", init_kwargs={"tensorboard": {"purge_step": self.progress.step}})
+
+    def _steps(self, shown: Reporter) -> None:
+        settings, progress, device = self.settings, self.progress, self.accelerator.device
+        batches = iter(self._loader())
+        self.wrapped.train()
+        total, counted = torch.zeros((), device=device), 0
+        since, before, skipped_before = time.monotonic(), progress.seconds, progress.skipped
+        logged_at, logged_step = since, progress.step
+        while not self._finished() and not self.stop_asked:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate()
+            self.optimizer.zero_grad(set_to_none=True)
+            for piece in range(settings.accumulate):
+                batch = next(batches)
+                self._tell(batch.skipped)
+                last = piece == settings.accumulate - 1
+                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                    loss = self.wrapped(batch)["loss"]
+                    self.accelerator.backward(loss / settings.accumulate)
+                total += loss.detach()
+                counted += 1
+            if settings.clip_norm:
+                self.accelerator.clip_grad_norm_(self.wrapped.parameters(), settings.clip_norm)
+            self.optimizer.step()
+            progress.step += 1
+            if self.gamma is not None:
+                ema.update(self.average, self.objective, progress.step, self.gamma)
+            else:
+                self.average.load_state_dict(self.objective.state_dict())
+            self._agree(before + time.monotonic() - since)
+            ends = self._finished() or self.stop_asked
+            if progress.step % settings.log_every == 0 or ends:
+                loss_value = float(self._reduced(total / counted, "mean"))
+                self._check(loss_value)
+                progress.skipped = skipped_before + int(self._reduced(torch.tensor(float(self.skipped)), "sum"))
+                now = time.monotonic()
+                rate = (progress.step - logged_step) * settings.batch / max(now - logged_at, 1e-9)
+                self._log(loss_value, rate, shown)
+                total.zero_()
+                counted, logged_at, logged_step = 0, now, progress.step
+            if progress.step % settings.validate_every == 0 or self._finished():
+                self._validate()
+            if settings.pictures_every and (progress.step % settings.pictures_every == 0 or self._finished()):
+                self._pictures()
+            if progress.step % settings.checkpoint_every == 0 or ends:
+                self._save()
+        if progress.step == 0:
+            self._save()
+
+    def _loader(self) -> Iterator[Batch]:
+        accelerator, settings = self.accelerator, self.settings
+        numbers = numbers_of(
+            settings.batch, accelerator.process_index, accelerator.num_processes, self.progress.step,
+            settings.accumulate,
+        )  # fmt: skip
+        return _loaded(self.crops, numbers, settings.workers, accelerator.device)
+
+    def _rate(self) -> float:
+        s = self.settings
+        done = self.progress.step / max(s.max_steps, 1)
+        if s.max_minutes is not None:
+            done = max(done, min(self.progress.seconds / 60 / s.max_minutes, 1.0))
+        return learning_rate(s.lr, self.progress.step, s.warmup_steps, s.decay, done, s.decay_steps)
+
+    def _finished(self) -> bool:
+        s, done = self.settings, self.progress
+        return done.step >= s.max_steps or (s.max_minutes is not None and done.seconds >= 60 * s.max_minutes)
+
+    def _agree(self, seconds: float) -> None:
+        """All processes have the same clock, and stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            self.progress.seconds = seconds
+        elif self.progress.step % _AGREE_EVERY == 0:
+            found = self._reduced(torch.tensor([seconds, float(self.stop_requested)]), "mean")
+            self.progress.seconds = float(found[0])
+            self.stop_asked = bool(found[1] > 0)
+
+    def _ask_to_stop(self) -> None:
+        self.stop_requested = True
+        if self.accelerator.num_processes == 1:
+            self.stop_asked = True
+
+    def _reduced(self, value: Tensor, how: str) -> Tensor:
+        """``value`` over all processes, its sum or mean."""
+        reduced = self.accelerator.reduce(value.to(self.accelerator.device), how)
+        assert isinstance(reduced, Tensor)
+        return reduced
+
+    def _check(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            kept = checkpoint.latest(self.out / CHECKPOINTS)
+            raise DifflateError(
+                f"the loss is {loss} at step {self.progress.step}; set a lower lr or clip_norm and go on from "
+                f"{kept or 'the start'}"
+            )
+
+    def _log(self, loss: float, rate: float, shown: Reporter) -> None:
+        s, done = self.settings, self.progress
+        done.losses.append((done.step, loss))
+        left = (s.max_steps - done.step) * s.batch / rate
+        if s.max_minutes is not None:
+            left = min(left, max(60 * s.max_minutes - done.seconds, 0.0))
+        values = {"train/loss": loss, "train/lr": self.optimizer.param_groups[0]["lr"], "train/images_per_s": rate,
+                  "train/skipped_images": float(done.skipped)}  # fmt: skip
+        self.accelerator.log(values, step=done.step)
+        if self.main:
+            shown.show(done.step, s.max_steps, loss, rate, left)
+
+    def _tell(self, skipped: list[str]) -> None:
+        for text in skipped[: max(_SKIPPED_SHOWN - self.skipped, 0)]:
+            log.warning("skipped: %s", text)
+        self.skipped += len(skipped)
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """The averaged model's losses on the held-back images, always with the same noise."""
+        if self.held_back is None:
+            return
+        part, parts, size = self.accelerator.process_index, self.accelerator.num_processes, self.settings.batch
+        pieces = [list(range(i, min(i + size, len(self.held_back)))) for i in range(0, len(self.held_back), size)]
+        sums: dict[str, float] = {}
+        count = 0
+        for batch in _loaded(self.held_back, iter(pieces[part::parts]), 0, self.accelerator.device):
+            with self.accelerator.autocast():
+                values = self.average(batch)
+            count += len(batch.numbers)
+            for key, value in values.items():
+                sums[key] = sums.get(key, 0.0) + float(value) * len(batch.numbers)
+        keys = sorted(sums) or ["loss"]
+        packed = torch.tensor([*(sums.get(key, 0.0) for key in keys), count], dtype=torch.float32)
+        packed = self._reduced(packed, "sum")
+        found = {key: float(packed[i] / packed[-1]) for i, key in enumerate(keys)}
+        self.progress.validations.append((self.progress.step, found))
+        self.accelerator.log({f"held_back/{key}": value for key, value in found.items()}, step=self.progress.step)
+        text = ", ".join(f"{key} {value:.4f}" for key, value in found.items())
+        if self.main:
+            log.info("step %d: on held-back images %s", self.progress.step, text)
+
+    def _pictures(self) -> None:
+        if not self.main:
+            return
+        pictures = self.average.pictures()
+        if pictures is None:
+            return
+        grid = image_grid(pictures)
+        self.accelerator.get_tracker("tensorboard", unwrap=True).add_image("samples", grid, self.progress.step)
+        save_png(grid, self.out / "pictures" / f"step-{self.progress.step:08d}.png")
+
+    def _save(self) -> None:
+        """The checkpoint, and the model folder with the averaged weights."""
+        self.accelerator.wait_for_everyone()
+        if self.main:
+            checkpoint.save(
+                self.out / CHECKPOINTS, self.settings.keep_checkpoints, self.progress, self.config,
+                self.optimizer.optimizer, objective=self.objective, average=self.average,
+            )  # fmt: skip
+            self.average.model.save_pretrained(self.out, card=self.card(self.progress))
+        self.accelerator.wait_for_everyone()
+
+
+def _same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Raises ConfigError for a setting that a training cannot change when it goes on."""
+    free = FREE_ON_RESUME | {"out", "resume", "force", "init_from"}
+    for key, value in _flat(now).items():
+        if key.rsplit(".", 1)[-1] not in free and _flat(before).get(key, value) != value:
+            raise ConfigError(
+                f"{key} (={value}) is {_flat(before)[key]} in {path}; give it that value to go on, choose another out, "
+                "or set force=true to start anew"
+            )
+
+
+def _flat(settings: dict[str, Any], start: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{start}{key}.") if isinstance(value, dict) else {start + key: value}
+    return flat
+
+
+def _loaded(
+    crops: Crops, numbers: Iterator[list[int]], workers: int, device: torch.device
+) -> DataLoader[Sample]:
+    return DataLoader(
+        crops,
+        batch_sampler=_Once(numbers),
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_leave_signals,
+    )
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C goes to all processes of a terminal; those that read images must live until the step is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class _Once:
+    """The lists of an iterator, as a sampler."""
+
+    def __init__(self, lists: Iterator[list[int]]):
+        self._lists = lists
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self._lists
+
+
+@contextlib.contextmanager
+def _signals(ask_to_stop: Callable[[], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM asks to stop, the second does what it did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: object) -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        print("difflate: stopping after this step; once more to stop at once", file=sys.stderr)
+        ask_to_stop()
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

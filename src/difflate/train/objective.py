@@ -1,0 +1,49 @@
+"""What is minimised: the loss of a diffusion model, which all recipes share."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from difflate.data.crops import Batch
+from difflate.diffusion import Model, Process, normal, self_condition
+from difflate.train.draws import Draws
+
+
+class Objective(Protocol):
+    """A torch module with the trained model inside; called with a batch it gives {"loss": …} and further scalars."""
+
+    model: Any
+    """What is saved: a torch module with ``save_pretrained``."""
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]: ...
+
+    def pictures(self) -> Tensor | None:
+        """(B, 3, H, W) uint8 to look at, from the same seeds each time; None: there are none."""
+        ...
+
+
+def diffusion_loss(
+    process: Process, network: Model, x0: Tensor, draws: Draws, *, self_conditioned: bool = False, **conds: Any
+) -> Tensor:
+    """(B,) weighted squared errors of the target for ``x0: (B, …)`` (Rampas 2024, 2.4).
+
+    ``conds`` go to the network. Noise is drawn on the CPU, image by image.
+    """
+    t = process.training_times(draws.uniform()).to(x0.device)
+    logsnr = process.logsnr(t)
+    eps = normal(x0.shape, draws.generators(), x0.device)
+    x = process.noise(x0, eps, logsnr)
+
+    def model(x: Tensor, condition: Tensor, *extra: Tensor) -> Tensor:
+        return network(x, condition, *extra, **conds)
+
+    extra = (self_condition(process, model, x, t, clip=1.0, generator=draws.toss()),) if self_conditioned else ()
+    y = model(process.network_input(x, logsnr), process.noise_condition(t).to(x.dtype), *extra).float()
+    errors = (y - process.target_of(x0, eps, logsnr)).square().flatten(1).mean(1)
+    return process.weight(logsnr) * errors
+
+
+def mean_loss(losses: Tensor) -> dict[str, Tensor]:
+    """The scalars of an objective that has one loss for each image."""
+    return {"loss": torch.mean(losses)}

@@ -1,0 +1,80 @@
+"""The settings of the training loop, the same for every recipe."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from difflate.errors import ConfigError
+from difflate.train.ema import exponent
+from difflate.train.learning_rate import Decay
+
+FREE_ON_RESUME = {
+    "max_steps", "max_minutes", "log_every", "validate_every", "pictures_every", "checkpoint_every", "workers",
+    "keep_checkpoints", "accumulate", "gradient_checkpointing",
+}  # fmt: skip
+"""Keys that may differ when a training is continued: they do not change what one step does."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long, how fast and how often."""
+
+    max_steps: int = 100_000
+    """Steps of the optimizer, after which the training is finished."""
+    max_minutes: float | None = None
+    """Finish after so many minutes of training, over all sittings, if the steps take longer."""
+    batch: int = 64
+    """Images of a step, over all processes."""
+    accumulate: int = 1
+    """Parts that each process computes its share of a step in, to save memory."""
+    lr: float = 3e-4
+    """Learning rate after the warm-up."""
+    warmup_steps: int = 200
+    decay: Decay = "inverse-sqrt"
+    """constant, linear, cosine or inverse-sqrt; linear and cosine end at max_steps or max_minutes, what comes first."""
+    decay_steps: int = 2000
+    """Where inverse-sqrt begins to fall."""
+    weight_decay: float = 0.0
+    beta2: float = 0.99
+    """Of AdamW; β1 is 0.9."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; 0: any."""
+    ema: float = 0.1
+    """Width of the weights' average as a share of the training so far (EDM2's σ_rel); 0: none."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: mixed, by autocast. Faster on GPUs; most CPUs are slower with it."""
+    gradient_checkpointing: bool = False
+    """Less memory for about a third more time."""
+    log_every: int = 50
+    validate_every: int = 1000
+    """Steps between losses on held-back images."""
+    pictures_every: int = 2000
+    """Steps between pictures for TensorBoard; 0: none."""
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    workers: int = 1
+    """Processes that read images, for each process that trains; 0: none beside it."""
+    seed: int = 0
+    init_from: str | None = None
+    """Folder of a model whose weights the training starts from."""
+    resume: bool = True
+    """Go on from the newest checkpoint in `out`, if there is one."""
+    force: bool = False
+    """Start anew, over what is in `out`."""
+
+    def __post_init__(self) -> None:
+        least = {
+            "batch": 1, "accumulate": 1, "decay_steps": 1, "log_every": 1, "validate_every": 1, "checkpoint_every": 1,
+            "keep_checkpoints": 1, "max_steps": 0, "warmup_steps": 0, "pictures_every": 0, "workers": 0, "seed": 0,
+            "weight_decay": 0, "clip_norm": 0,
+        }  # fmt: skip
+        for key, value in least.items():
+            if getattr(self, key) < value:
+                raise ConfigError(f"{key} (={getattr(self, key)}) must be at least {value}")
+        if not self.lr > 0:
+            raise ConfigError(f"lr (={self.lr}) must be above 0")
+        if not 0 < self.beta2 < 1:
+            raise ConfigError(f"beta2 (={self.beta2}) must be between 0 and 1")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise ConfigError(f"max_minutes (={self.max_minutes}) must be above 0, or null for no limit")
+        if self.ema:
+            exponent(self.ema)
