@@ -9,7 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 IMAGE = Path(__file__).parent.parent / "examples" / "kodim23.png"
-PACKAGES = ("difflate", "torch", "numpy", "pillow", "constriction", "faiss-cpu")
+PACKAGES = (
+    "difflate",
+    "torch",
+    "numpy",
+    "pillow",
+    "constriction",
+    "faiss-cpu",
+    "denoising-diffusion-pytorch",
+    "diffusers",
+)
 
 
 def main() -> None:
@@ -35,22 +44,58 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compressai", metavar="PYTHON", help="Python of an environment that has CompressAI")
     parser.add_argument("--threads", type=int, default=_cores(), help="default: all cores")
     parser.add_argument("--rounds", type=int, default=41, help="interleaved rounds that the medians are taken over")
+    parser.add_argument("--only", choices=PARTS, metavar="PART", help=f"measure only one of {', '.join(PARTS)}")
     parser.add_argument("--out", type=Path, default=Path("out/benchmarks.json"), help="JSON file to write")
     return parser
 
 
 def _measure(arguments: argparse.Namespace):
-    import faiss
     import torch
+
+    from benchmarks.timing import Results
+
+    torch.set_num_threads(arguments.threads)
+    parts = [run(arguments) for name, run in PARTS.items() if arguments.only in (None, name)]
+    return Results([row for part in parts for row in part.rows], [fact for part in parts for fact in part.facts])
+
+
+def _transform(arguments: argparse.Namespace):
+    import faiss
+
+    from benchmarks import transform
+
+    faiss.omp_set_num_threads(arguments.threads)
+    return transform.run(*_codec_and_image(arguments), arguments.rounds)
+
+
+def _context(arguments: argparse.Namespace):
+    from benchmarks import context
+
+    return context.run(*_codec_and_image(arguments), arguments.rounds)
+
+
+def _entropy(arguments: argparse.Namespace):
+    from benchmarks import entropy
+
+    return entropy.run(arguments.rounds, arguments.compressai)
+
+
+def _networks(arguments: argparse.Namespace):
+    from benchmarks import networks
+
+    return networks.run(arguments.rounds)
+
+
+PARTS = {"transform": _transform, "context": _context, "entropy": _entropy, "networks": _networks}
+
+
+def _codec_and_image(arguments: argparse.Namespace):
     from PIL import Image
 
     import difflate
-    from benchmarks import context, entropy, transform
-    from benchmarks.timing import Results
+    from benchmarks import context
     from difflate.codecs.vq import VqCodec
 
-    torch.set_num_threads(arguments.threads)
-    faiss.omp_set_num_threads(arguments.threads)
     codec = difflate.load(arguments.model)
     if not isinstance(codec, VqCodec):
         raise SystemExit(f"model ({arguments.model}) must be one of the vq codec")
@@ -58,12 +103,7 @@ def _measure(arguments: argparse.Namespace):
         image.load()
     if image.width < context.WIDTH_PX or image.height < context.HEIGHT_PX:
         raise SystemExit(f"image ({image.width} x {image.height}) must have at least 768 x 512 pixels")
-    parts = [
-        transform.run(codec, image, arguments.rounds),
-        context.run(codec, image, arguments.rounds),
-        entropy.run(arguments.rounds, arguments.compressai),
-    ]
-    return Results([row for part in parts for row in part.rows], [fact for part in parts for fact in part.facts])
+    return codec, image
 
 
 def _machine(threads: int) -> dict[str, object]:

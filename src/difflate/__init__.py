@@ -63,11 +63,11 @@ def decode(data: bytes, *, codec: str | Path | Codec | None = None, limits: Limi
     return to_pil(found.decode(data, limits=limits))
 
 
-def load(name: str | Path = DEFAULT_CODEC) -> Codec:
-    """The codec of that name, or in that model folder (see `difflate.hub.load`)."""
+def load(name: str | Path = DEFAULT_CODEC, *, allow_download: bool = False) -> Codec:
+    """The codec of that name, in that model folder or Hugging Face repository (see `difflate.hub.load`)."""
     from difflate.hub import load
 
-    return load(name)
+    return load(name, allow_download=allow_download)
 
 
 def open_image(source: Any, **options: Any) -> Any:

@@ -15,9 +15,8 @@ from torch import nn
 from difflate.config_json import CARD, CONFIG, read_config
 from difflate.errors import ConfigError, ModelError
 from difflate.files import atomic_write
+from difflate.hub import MODEL_FILES
 
-FILES = [CONFIG, CARD, "training.yaml", "*.safetensors", "*.safetensors.index.json"]
-"""All that is ever fetched of a repository."""
 _KIND = "kind"
 
 
@@ -70,7 +69,7 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
             folder = Path(
                 snapshot_download(
                     model_id, revision=revision, cache_dir=cache_dir, force_download=force_download, token=token,
-                    local_files_only=local_files_only, allow_patterns=FILES,
+                    local_files_only=local_files_only, allow_patterns=MODEL_FILES,
                 )
             )  # fmt: skip
         return cls._load(folder, arguments)

@@ -5,6 +5,7 @@ Imports torch only when a learned codec is loaded.
 
 import functools
 import json
+import re
 from pathlib import Path
 
 from difflate import DEFAULT_CODEC, container
@@ -13,6 +14,9 @@ from difflate.codecs.classical import classical_codecs, sniff
 from difflate.errors import ConfigError, ImageError, ModelError
 from difflate.limits import DEFAULT_LIMITS, Limits
 
+MODEL_FILES = ["config.json", "README.md", "training.yaml", "*.safetensors", "*.safetensors.index.json"]
+"""All that is ever fetched of a repository."""
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 
@@ -25,23 +29,55 @@ def bundled_models() -> dict[str, dict]:
     return found
 
 
-def load(name: str | Path = DEFAULT_CODEC) -> Codec:
-    """The codec of that name (``jpeg``, ``opq-32-8-8`` …) or in that model folder.
+def load(name: str | Path = DEFAULT_CODEC, *, allow_download: bool = False) -> Codec:
+    """The codec of that name (``jpeg``, ``opq-32-8-8`` …), or in the model folder that `model_folder` finds.
 
-    Raises ConfigError if there is none, ModelError if the folder's model is incomplete or altered.
+    Raises ConfigError if there is none, ModelError if the folder's model is incomplete, altered or not here.
     """
     classical = classical_codecs()
     if str(name) in classical:
         return classical[str(name)]
     if str(name).lower() in bundled_models():
         return _load_bundled(str(name).lower())
-    folder = Path(name)
-    if folder.is_dir():
+    folder = model_folder(name, allow_download=allow_download)
+    if folder is not None:
         from difflate.models import load_model
 
         return load_model(folder)  # not cached: training may have written it anew
     known = ", ".join([*classical, *bundled_models()])
     raise ConfigError(f"codec {str(name)!r} is unknown; choose one of {known}, or name a model's folder")
+
+
+def model_folder(name: str | Path, *, allow_download: bool = False) -> Path | None:
+    """The local folder, or that of the Hugging Face repository ``owner/name``; None if ``name`` is neither.
+
+    A repository is looked for in the local cache and, only if ``allow_download``, fetched: no more than config,
+    safetensors and card. Raises ModelError if it is not in the cache, or cannot be fetched.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if not _REPOSITORY.fullmatch(str(name)):
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(str(name), allow_patterns=MODEL_FILES, local_files_only=not allow_download)
+    except LocalEntryNotFoundError as error:
+        if not allow_download:
+            raise ModelError(
+                f"{name}: is no folder, and not in the cache of Hugging Face models; allow fetching it with "
+                "--allow-download, or allow_download=True in Python"
+            ) from error
+        raise ModelError(f"{name}: cannot be fetched ({_reason(error)}); check the name and the network") from error
+    except (OSError, ValueError) as error:  # the hub's errors are OSErrors
+        raise ModelError(f"{name}: cannot be fetched ({_reason(error)}); check the name and the network") from error
+    return Path(found)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 @functools.cache

@@ -42,7 +42,8 @@ def read_settings(settings_class: type, config: Path, overrides: Sequence[str]) 
             raise ConfigError(f"{override!r} must be written key=value")
         arguments.append(f"--{key}={_as_list(settings_class, key, value)}")
     try:
-        parsed = parser.instantiate_classes(parser.parse_args(arguments))
+        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # what older versions have
+        parsed = instantiate(parser.parse_args(arguments))
     except (jsonargparse.ArgumentError, TypeError, KeyError) as error:
         message = " ".join(str(error).split())
         raise ConfigError(f"{config}: {message}") from error

@@ -8,6 +8,7 @@ step is computed in, has the same up to the order of additions.
 
 import contextlib
 import copy
+import json
 import logging
 import math
 import shutil
@@ -72,7 +73,8 @@ class _Run:
         config: dict[str, Any], card: Card,
     ):  # fmt: skip
         accelerate = require("accelerate", "train")
-        self.settings, self.out, self.config, self.card = settings, out, config, card
+        self.settings, self.out, self.card = settings, out, card
+        self.config = json.loads(json.dumps(config))  # as a checkpoint gives it back: no tuples
         self.crops, self.held_back = crops, held_back
         self.accelerator = accelerate.Accelerator(
             mixed_precision="bf16" if settings.precision == "bf16" else "no",
@@ -81,6 +83,7 @@ class _Run:
             step_scheduler_with_optimizer=False,
         )
         processes = self.accelerator.num_processes
+        log.info("%d process%s on %s", processes, "es" if processes > 1 else "", self.accelerator.device.type)
         if settings.batch % (processes * settings.accumulate):
             raise ConfigError(
                 f"batch (={settings.batch}) must be divisible by processes x accumulate "

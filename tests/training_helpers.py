@@ -1,0 +1,98 @@
+"""Images and settings for the tests of training."""
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from difflate.diffusion import ProcessConfig
+from difflate.nn import UNetConfig
+from difflate.train import pixel
+from difflate.train.settings import LoopSettings
+
+NETWORK = UNetConfig(widths=(8, 16), blocks=(1, 1), head_width=8)
+LOOP = LoopSettings(
+    max_steps=12,
+    batch=8,
+    lr=2e-3,
+    warmup_steps=3,
+    log_every=2,
+    validate_every=6,
+    pictures_every=0,
+    checkpoint_every=4,
+    workers=0,
+)
+YAML = """
+recipe: pixel
+out: {out}
+images: [{images}]
+holdback: 6
+image_px: 8
+network: {{widths: [8, 16], blocks: [1, 1], head_width: 8}}
+training: {{max_steps: 12, batch: 8, lr: 2.0e-3, warmup_steps: 3, log_every: 2, validate_every: 6, pictures_every: 0,
+  checkpoint_every: 4, workers: 0}}
+"""
+
+
+def picture(number: int, height: int = 10, width: int = 12) -> np.ndarray:
+    """(height, width, 3) uint8: a coloured slope, another for each number."""
+    rng = np.random.default_rng(number)
+    rows, columns = np.mgrid[0:height, 0:width] / max(height, width)
+    plane = rng.uniform(0, 200, 3) + 50 * (rows[..., None] * rng.normal(size=3) + columns[..., None])
+    return plane.clip(0, 255).astype(np.uint8)
+
+
+def write_images(folder: Path, count: int = 30) -> Path:
+    """``folder`` with so many PNG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.fromarray(picture(number)).save(folder / f"{number:03d}.png")
+    return folder
+
+
+def write_shard(path: Path, numbers: range, broken: tuple[int, ...] = ()) -> Path:
+    """A tar archive of PNG members, as WebDataset has them; those in ``broken`` are no images."""
+    with tarfile.open(path, "w") as tar:
+        for number in numbers:
+            file = io.BytesIO()
+            Image.fromarray(picture(number)).save(file, "PNG")
+            data = b"no image" if number in broken else file.getvalue()
+            for suffix, content in ((".png", data), (".json", b"{}")):
+                info = tarfile.TarInfo(f"{number:03d}{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def settings(images: Path | list[Path], out: Path, loop: dict[str, Any] | None = None, **others: Any):
+    """`PixelTraining` of a network that trains in a second."""
+    named = images if isinstance(images, list) else [images]
+    values: dict[str, Any] = {"holdback": 6, "image_px": 8, "network": NETWORK, "process": ProcessConfig(), **others}
+    return pixel.PixelTraining(
+        out=str(out), images=[str(path) for path in named], training=LoopSettings(**{**vars(LOOP), **(loop or {})}),
+        **values,
+    )  # fmt: skip
+
+
+def write_yaml(folder: Path, images: Path, out: Path) -> Path:
+    """The same settings as a file."""
+    path = folder / "tiny.yaml"
+    path.write_text(YAML.format(out=out, images=images))
+    return path
+
+
+def command(*words: str) -> list[str]:
+    """The command line ``difflate …`` of this interpreter."""
+    return [sys.executable, "-m", "difflate", *words]
+
+
+def start(words: list[str], **environment: str) -> "subprocess.Popen[str]":
+    """A process of one thread, so that its arithmetic is repeatable."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
