@@ -24,6 +24,7 @@ from difflate.nn.layers import (
 )
 from difflate.nn.unet import multiply_adds, parameters
 
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """The tensors are so small that several threads mostly wait for each other."""
@@ -76,16 +77,6 @@ def inputs(config, height=9, width=7, batch=2):
 def run(network, height=9, width=7, batch=2):
     args, conditions = inputs(network.config, height, width, batch)
     return network(*args, **conditions)
-
-
-def copy(source, target, names):
-    """``target`` with the weights of ``source``; ``names``: prefix in target -> prefix in source, where they differ."""
-    state = source.state_dict()
-    for name in target.state_dict():
-        prefix = next((p for p in names if name.startswith(p)), "")
-        state[name] = source.state_dict()[names.get(prefix, "") + name.removeprefix(prefix)]
-    target.load_state_dict({name: state[name] for name in target.state_dict()})
-    return target
 
 
 # Presets
@@ -237,6 +228,21 @@ def test_the_noise_condition_matters(condition):
     assert (one - other).abs().max() > 1e-2
 
 
+def test_the_levels_are_joined_as_drawn():
+    network, x, t = unet(), random(2, 3, 9, 7), torch.tensor([0.2, 0.7])
+    embedding = F.silu(network.noise_embedding(t))
+
+    def through(path, h):
+        for block in path.blocks:
+            h = block(h, embedding)
+        return h
+
+    high = through(network.down[0], network.entrance(x))
+    low = through(network.up[1], through(network.down[1], network.downsample[0](high)))
+    h = through(network.up[0], torch.cat([network.upsample[0](low, high.shape[2:]), high], dim=1))
+    torch.testing.assert_close(network(x, t), network.exit(F.silu(network.norm(h))))
+
+
 def kinds(network, kind):
     return [name for name, module in network.named_modules() if isinstance(module, kind)]
 
@@ -258,12 +264,12 @@ def test_blocks_are_of_the_kind_and_number_asked_for(block, kind):
     assert [len(path.blocks) for path in (*network.down, *network.up)] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("block", ["residual", "depthwise"])
+@pytest.mark.parametrize("kind", ["residual", "depthwise"])
 @pytest.mark.parametrize("each", [False, True])
-def test_repeats_are_the_same_blocks_again(block, each):
+def test_repeats_are_the_same_blocks_again(kind, each):
     """As a network that has the blocks several times; the one that merges two levels runs once."""
     config = UNetConfig(
-        widths=(8, 8), blocks=(1, 1), up_blocks=(2, 2), block=block, up_repeats=2,
+        widths=(8, 8), blocks=(1, 1), up_blocks=(2, 2), block=kind, up_repeats=2,
         attention=("linear", "full"), attention_each=each, head_width=4,
     )  # fmt: skip
     repeated = unet(config)
@@ -272,20 +278,16 @@ def test_repeats_are_the_same_blocks_again(block, each):
     assert parameters(once) == parameters(repeated)
     assert (run(once) - run(repeated)).abs().max() > 1e-2
 
-    # level 0 is [merge, block, block] of the two kept there, level 1 is [first, second, first, second]
     again = UNet(dataclasses.replace(config, up_repeats=1, up_blocks=(3, 4), attention_each=True))
-    sources = [(0, 1, 0), (0, 2, 1), (1, 2, 0), (1, 3, 1)]
-    names = {
-        f"up.{level}.{part}.{to}.": f"up.{level}.{part}.{source}."
-        for level, to, source in sources
-        for part in ("blocks", "attention")
-    }
-    names.pop("up.0.blocks.1."), names.pop("up.0.attention.1.")
-    names |= {"up.0.blocks.2.": "up.0.blocks.1.", "up.0.attention.2.": "up.0.attention.1."}
-    if not each:  # nothing behind the first block of a turn
-        for level, place in ((0, 0), (1, 0), (1, 2)):
-            again.up[level].attention[place] = torch.nn.Identity()
-    copy(repeated, again, names)
+    state = {key: value for key, value in repeated.state_dict().items() if not key.startswith("up.")}
+    for level, order in ((0, (0, 1, 1)), (1, (0, 1, 0, 1))):
+        for to, source in enumerate(order):
+            block, attention = repeated.up[level].blocks[source], repeated.up[level].attention[source]
+            if isinstance(attention, torch.nn.Identity):
+                again.up[level].attention[to] = attention
+            state |= {f"up.{level}.blocks.{to}.{key}": value for key, value in block.state_dict().items()}
+            state |= {f"up.{level}.attention.{to}.{key}": value for key, value in attention.state_dict().items()}
+    again.load_state_dict(state)
     torch.testing.assert_close(run(again), run(repeated))
 
 
@@ -453,7 +455,7 @@ def test_bfloat16_is_near_float32(name):
 
 
 def test_bfloat16_tells_neighbouring_noise_levels_apart():
-    module, t = NoiseEmbedding(64, 32, scale=1000), torch.tensor([0.5, 0.501])
+    module, t = alive(NoiseEmbedding(64, 32, scale=1000)), torch.tensor([0.5, 0.501])
     one, other = module(t)
     with torch.autocast("cpu", torch.bfloat16):
         rough_one, rough_other = module(t)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from training_helpers import command, settings, start, write_images, write_yaml
 
 from difflate.cli.main import main
 from difflate.errors import ConfigError, DifflateError, ModelError, OutputExists
 from difflate.generate import load_generator
 from difflate.train import checkpoint, pixel
 from difflate.train.loop import CHECKPOINTS
+from training_helpers import command, settings, start, write_images, write_yaml
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,8 @@ def assert_same(a: Path, b: Path, tolerance: float = 0.0) -> None:
 def test_loss_falls_and_the_averaged_model_is_saved(images: Path, tmp_path: Path) -> None:
     out = pixel.run(settings(images, tmp_path, {"max_steps": 60, "lr": 1e-2}), "the command", progress=False)
     newest = checkpoint.latest(out / CHECKPOINTS)
-    assert newest is not None and newest.name == "step-00000060.safetensors"
+    assert newest is not None
+    assert newest.name == "step-00000060.safetensors"
     progress, _ = checkpoint.read_head(newest)
     assert progress.step == 60
     first, last = progress.validations[0][1]["loss"], progress.validations[-1][1]["loss"]
@@ -104,7 +105,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(images: Path, tmp_path: P
     assert_same(tmp_path / "undisturbed", out)
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "undisturbed" / name).read_bytes() == (out / name).read_bytes()
-    assert not [path for path in out.rglob("*.tmp")] or kills  # what a kill leaves is never read
+    assert not list(out.rglob("*.tmp")) or kills  # what a kill leaves is never read
 
 
 def load_or_none(out: Path) -> bool:
@@ -114,9 +115,7 @@ def load_or_none(out: Path) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_step_saves_and_exits_with_130(
-    number: signal.Signals, images: Path, tmp_path: Path
-) -> None:
+def test_a_signal_ends_the_step_saves_and_exits_with_130(number: signal.Signals, images: Path, tmp_path: Path) -> None:
     config = write_yaml(tmp_path, images, tmp_path / "out")
     words = command("train", str(config), "training.max_steps=100000", "training.workers=1")
     process = start(words)
@@ -148,7 +147,7 @@ def test_two_processes_average_their_gradients_and_one_writes(images: Path, tmp_
     pair = start([*launcher, *words], ACCELERATE_USE_CPU="true")
     output, errors = pair.communicate(timeout=120)
     assert pair.returncode == 0, errors
-    single_output, single_errors = single.communicate()
+    _single_output, single_errors = single.communicate()
     assert single.returncode == 0, single_errors
     assert_same(tmp_path / "one", tmp_path / "two", tolerance=1e-5)
     first_moments = [value for name, value in tensors(tmp_path / "one").items() if name.endswith("exp_avg")]
@@ -210,7 +209,7 @@ def test_a_checkpoint_of_other_tensors_is_named(images: Path, tmp_path: Path) ->
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(DifflateError, match="the loss is (nan|inf) at step"):
+    with pytest.raises(DifflateError, match=r"the loss is (nan|inf) at step"):
         pixel.run(settings(images, tmp_path, {"lr": 1e30, "clip_norm": 0, "warmup_steps": 0}), "", progress=False)
 
 

@@ -1,7 +1,6 @@
 """Neural models as folders: config.json, safetensors (in shards if large) and README.md, by huggingface_hub's mixin."""
 
 import json
-import struct
 import tempfile
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -60,6 +59,22 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
         return {_KIND: self.kind, **{k: asdict(v) if is_dataclass(v) else v for k, v in given.items()}}  # type: ignore
 
     @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Self:  # type: ignore[override]
+        """The model in a folder, or in a Hugging Face repository, which is fetched unless ``local_files_only=True``.
+
+        ``options`` are those of the mixin. Raises ModelError if a file is missing, damaged, or not of this kind.
+        """
+        if Path(name).is_dir():
+            cls._check_kind(Path(name))
+        try:
+            return super().from_pretrained(name, **options)
+        except ConfigError as error:
+            raise ModelError(f"{Path(name) / CONFIG}: {error}; get the folder again") from error
+        except (SafetensorError, OSError, TypeError, AttributeError, LookupError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{name}: cannot be loaded ({reason}); get the folder again") from error
+
+    @classmethod
     def _from_pretrained(
         cls, *, model_id: str, revision: str | None, cache_dir: str | Path | None, force_download: bool,
         local_files_only: bool, token: str | bool | None, **arguments: Any,
@@ -72,31 +87,24 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
                     local_files_only=local_files_only, allow_patterns=MODEL_FILES,
                 )
             )  # fmt: skip
-        return cls._load(folder, arguments)
-
-    @classmethod
-    def _load(cls, folder: Path, arguments: dict[str, Any]) -> Self:
-        """The model in ``folder``. Raises ModelError if a file is missing or damaged."""
-        config = read_config(folder)
-        if config.get(_KIND) != cls.kind:
-            raise ModelError(f"{folder}: kind (={config.get(_KIND)}) must be {cls.kind}; name a folder of that kind")
-        try:
-            with torch.device("meta"):
-                wanted = {name: tuple(value.shape) for name, value in cls(**arguments).state_dict().items()}
-            found = _shapes(folder)
-            if found != wanted:  # before anything is allocated
-                names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-                raise ModelError(f"{folder}: the weights do not fit {CONFIG} ({names[0]}); get the folder again")
-            model = cls(**arguments)
-            load_torch_model(model, folder, strict=True, safe=True)
-        except ConfigError as error:
-            raise ModelError(f"{folder / CONFIG}: {error}; get the folder again") from error
-        except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError, struct.error) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"{folder}: cannot be loaded ({reason}); get the folder again") from error
+            cls._check_kind(folder)
+        with torch.device("meta"):
+            wanted = {name: tuple(value.shape) for name, value in cls(**arguments).state_dict().items()}
+        found = _shapes(folder)
+        if found != wanted:  # before anything is allocated
+            names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+            raise ModelError(f"{folder}: the weights do not fit {CONFIG} ({names[0]}); get the folder again")
+        model = cls(**arguments)
+        load_torch_model(model, folder, strict=True, safe=True)
         card = folder / CARD
         model.card = card.read_text("utf-8", "replace") if card.is_file() else None
         return model.eval()
+
+    @classmethod
+    def _check_kind(cls, folder: Path) -> None:
+        found = read_config(folder).get(_KIND)
+        if found != cls.kind:
+            raise ModelError(f"{folder}: kind (={found}) must be {cls.kind}; name a folder of that kind")
 
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -26,15 +26,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog="examples:\n  difflate sample runs/cats-32-small -n 16 -o grid.png\n"
         "  difflate sample runs/cats-32-small -n 1000 -o samples/ --seed 7",
     )
-    parser.add_argument("model", metavar="MODEL", help="a generator's folder, or owner/name of a Hugging Face repository")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a generator's folder, or owner/name of a Hugging Face repository"
+    )
     parser.add_argument("-n", "--count", type=int, default=16, metavar="N", help="images (default: %(default)s)")
     parser.add_argument("-o", "--output", type=output_path, required=True, metavar="OUT", help="grid.png, or folder/")
     parser.add_argument(
         "--steps", type=int, default=_DEFAULT_STEPS, metavar="N", help="of the sampler (default: %(default)s)"
     )
-    parser.add_argument(
-        "--sampler", choices=SAMPLER_NAMES, default=_DEFAULT_SAMPLER, help="(default: %(default)s)"
-    )
+    parser.add_argument("--sampler", choices=SAMPLER_NAMES, default=_DEFAULT_SAMPLER, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default: %(default)s)")
     parser.add_argument(
         "--class", dest="classes", action="append", default=[], metavar="NAME",

@@ -137,4 +137,3 @@ def numbers_of(batch: int, part: int, parts: int, first_step: int, pieces: int) 
             start = step * batch + (piece * parts + part) * size
             yield list(range(start, start + size))
         step += 1
-

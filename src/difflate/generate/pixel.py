@@ -65,7 +65,9 @@ class PixelDiffusion(FolderModel):
         """
         if not self.classes:
             if guidance != 1:
-                raise ConfigError(f"guidance (={guidance:g}) needs a model with classes; this one has none: leave it out")
+                raise ConfigError(
+                    f"guidance (={guidance:g}) needs a model with classes; this one has none: leave it out"
+                )
             return self
 
         def conditional(x: Tensor, condition: Tensor, *extra: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from difflate.diffusion import SAMPLERS, Step
@@ -41,7 +40,9 @@ def sample(
     labels = model.labels_of(classes, first + count)
     model.guided_model(None, guidance)  # raises now, not at the first image
     numbers = range(first, first + count)
-    return _batches(model, [numbers[i : i + batch] for i in range(0, count, batch)], steps, sampler, seed, labels, guidance)
+    return _batches(
+        model, [numbers[i : i + batch] for i in range(0, count, batch)], steps, sampler, seed, labels, guidance
+    )
 
 
 def _batches(
@@ -49,7 +50,9 @@ def _batches(
     guidance: float,
 ) -> Iterator[Tensor]:  # fmt: skip
     for part in parts:
-        *_, last = trajectory(model, part, steps, sampler, seed, None if labels is None else labels[list(part)], guidance)
+        *_, last = trajectory(
+            model, part, steps, sampler, seed, None if labels is None else labels[list(part)], guidance
+        )
         yield to_uint8(last.x).cpu()
 
 

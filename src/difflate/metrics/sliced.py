@@ -31,7 +31,7 @@ _BATCH_PX = 2**21
 _PROJECTED_BYTES = 2**26
 """Of one set, held at once: some directions at a time."""
 _DESCRIPTOR_BYTES = 2**30
-"""Of one set and level: more descriptors than these (7 000 to 14 000 images of them) are made anew for each pass."""
+"""Of one set and level: more descriptors than these (of 14 000 images) are made anew for each pass."""
 _SPOTS, _DIRECTIONS = 0, 1
 """What random numbers are for: the last part of their key."""
 

@@ -157,9 +157,7 @@ class UNet(nn.Module):
         self.vector_embedding = nn.Linear(config.vector_channels, embedding) if config.vector_channels else None
         inputs = config.in_channels + (config.out_channels if config.self_condition else 0)
         self.entrance = conv(inputs * area, widths[0])
-        self.down = nn.ModuleList(
-            _Path(config, i, widths[i] + conds[i], config.blocks[i]) for i in range(len(widths))
-        )
+        self.down = nn.ModuleList(_Path(config, i, widths[i] + conds[i], config.blocks[i]) for i in range(len(widths)))
         self.up = nn.ModuleList(
             _Path(config, i, widths[i] * (1 if i == lowest else 2), up_blocks[i], config.up_repeats)
             for i in range(len(widths))
@@ -214,7 +212,9 @@ class UNet(nn.Module):
     def _embed(self, condition: Tensor, vector: Tensor | None) -> Tensor:
         embedding = self.noise_embedding(condition)
         if (vector is None) != (self.vector_embedding is None):
-            raise ConfigError(f"`vector` must be given exactly if `vector_channels` (={self.config.vector_channels}) > 0")
+            raise ConfigError(
+                f"`vector` must be given exactly if `vector_channels` (={self.config.vector_channels}) > 0"
+            )
         return embedding if self.vector_embedding is None else embedding + self.vector_embedding(vector)
 
     def _conditions(self, spatial: Sequence[Tensor | None]) -> list[Tensor | None]:

@@ -40,7 +40,11 @@ def latest(folder: Path) -> Path | None:
 
 
 def save(
-    folder: Path, keep: int, progress: Progress, settings: dict[str, Any], optimizer: torch.optim.Optimizer,
+    folder: Path,
+    keep: int,
+    progress: Progress,
+    settings: dict[str, Any],
+    optimizer: torch.optim.Optimizer,
     **modules: nn.Module,
 ) -> Path:
     """Writes a checkpoint of ``modules`` and ``optimizer``, then removes all but the ``keep`` newest."""

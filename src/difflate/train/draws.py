@@ -28,7 +28,10 @@ class Draws:
     def uniform(self) -> Tensor:
         """(B,) float32 in [0, 1), those of a step equally spaced from a random start: every noise level has its share
         in every step (Kingma et al. 2021, I.1)."""
-        starts = {step: numpy_generator(self.seed, _STEP, step).random() for step in {int(n) // self.batch for n in self.numbers}}
+        starts = {
+            step: numpy_generator(self.seed, _STEP, step).random()
+            for step in {int(n) // self.batch for n in self.numbers}
+        }
         values = [(starts[int(n) // self.batch] + int(n) % self.batch / self.batch) % 1.0 for n in self.numbers]
         return torch.tensor(values, dtype=torch.float64).float().clamp(max=1 - 2**-24)
 
@@ -40,4 +43,3 @@ class Draws:
     def toss(self) -> torch.Generator:
         """For what is decided once for all images of a step."""
         return torch_generator(self.seed, _TOSS, int(self.numbers[0]) // self.batch)
-

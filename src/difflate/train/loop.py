@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from difflate.data.crops import Batch, Crops, Sample, collate, numbers_of
+from difflate.data.crops import Batch, Crops, collate, numbers_of
 from difflate.errors import ConfigError, DifflateError, OutputExists
 from difflate.extras import require
 from difflate.grid import image_grid, save_png
@@ -153,7 +153,7 @@ class _Run:
 
     def _steps(self, shown: Reporter) -> None:
         settings, progress, device = self.settings, self.progress, self.accelerator.device
-        batches = iter(self._loader())
+        batches = self._loader()
         self.wrapped.train()
         total, counted = torch.zeros((), device=device), 0
         since, before, skipped_before = time.monotonic(), progress.seconds, progress.skipped
@@ -328,10 +328,8 @@ def _flat(settings: dict[str, Any], start: str = "") -> dict[str, Any]:
     return flat
 
 
-def _loaded(
-    crops: Crops, numbers: Iterator[list[int]], workers: int, device: torch.device
-) -> DataLoader[Sample]:
-    return DataLoader(
+def _loaded(crops: Crops, numbers: Iterator[list[int]], workers: int, device: torch.device) -> Iterator[Batch]:
+    loader = DataLoader(
         crops,
         batch_sampler=_Once(numbers),
         num_workers=workers,
@@ -339,6 +337,7 @@ def _loaded(
         pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals,
     )
+    return iter(loader)  # type: ignore[arg-type]  # collate makes batches of samples
 
 
 def _leave_signals(worker: int) -> None:

@@ -1,0 +1,210 @@
+"""Images for training: folders and shards, crops that follow from their numbers, what is held back and skipped."""
+
+import tarfile
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from difflate.data.crops import Crops, collate, numbers_of
+from difflate.data.items import hold_back, label_by_folder, list_items
+from difflate.errors import ConfigError
+from difflate.train import checkpoint, pixel
+from difflate.train.draws import Draws
+from difflate.train.loop import CHECKPOINTS
+from training_helpers import picture, write_images, write_shard
+from training_helpers import settings as training_settings
+
+
+def test_items_of_folders_and_files_are_in_the_order_of_their_names(tmp_path: Path) -> None:
+    write_images(tmp_path / "b", 2)
+    write_images(tmp_path / "a", 2)
+    items = list_items([tmp_path / "b", tmp_path / "a" / "001.png"])
+    assert [Path(item.path).relative_to(tmp_path).as_posix() for item in items] == [
+        "b/000.png",
+        "b/001.png",
+        "a/001.png",
+    ]
+
+
+def test_members_of_shards_are_the_images_that_were_written(tmp_path: Path) -> None:
+    write_shard(tmp_path / "s-00.tar", range(3))
+    write_shard(tmp_path / "s-01.tar", range(3, 5))
+    for source in (tmp_path, tmp_path / "s-{00..01}.tar"):
+        crops = Crops(list_items([source]), 10, augment=False, short_side=10)
+        assert len(crops) == 5
+        for number in range(5):
+            assert np.array_equal(crops[number][0].numpy(), picture(number).transpose(2, 0, 1)[:, :, 1:11])
+
+
+def test_shards_that_webdataset_writes_are_read(tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    with webdataset.ShardWriter(f"file:{tmp_path}/s-%02d.tar", maxcount=2, verbose=0) as writer:
+        for number in range(3):
+            writer.write({"__key__": f"{number}", "png": Image.fromarray(picture(number)), "cls": number})
+    crops = Crops(list_items([tmp_path]), 10, augment=False)
+    assert len(crops) == 3
+    assert np.array_equal(crops[2][0].numpy(), picture(2).transpose(2, 0, 1)[:, :, 1:11])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p / "nothing.tar", "no such file"),
+        (lambda p: p / "nothing", "no such file or folder"),
+        (lambda p: write_images(p / "e", 0), "no images in this folder"),
+        (lambda p: _text(p / "text.tar"), "is not an uncompressed tar archive"),
+        (lambda p: _compressed(p / "c.tar"), "is not an uncompressed tar archive"),
+        (lambda p: write_shard(p / "empty.tar", range(0)), "no images in its tar archives"),
+    ],
+)
+def test_a_source_without_images_is_named(make, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        list_items([make(tmp_path)])
+
+
+def _text(path: Path) -> Path:
+    path.write_text("no archive " * 100)
+    return path
+
+
+def _compressed(path: Path) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(__file__, "a.png")
+    return path
+
+
+@given(count=st.integers(2, 300), share=st.floats(0, 1))
+@settings(max_examples=40, deadline=None)
+def test_what_is_held_back_is_spread_evenly_and_not_trained_on(count: int, share: float) -> None:
+    kept = min(int(share * count), count - 1)
+    items = list(range(count))
+    trained, held = hold_back(items, kept)  # type: ignore[arg-type,var-annotated]
+    assert len(held) == kept
+    assert sorted([*trained, *held]) == items
+    if kept > 1:
+        gaps = np.diff(held)
+        assert gaps.max() - gaps.min() <= 1
+
+
+def test_each_time_round_shows_every_image_once_in_a_new_order(tmp_path: Path) -> None:
+    for number in range(7):
+        Image.new("RGB", (12, 10), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    crops = Crops(list_items([tmp_path]), 8)
+    turns = [[int(crops[n][0][0, 0, 0]) for n in range(start, start + 7)] for start in (0, 7, 14)]
+    assert all(sorted(turn) == list(range(7)) for turn in turns)
+    assert len({tuple(turn) for turn in turns}) == 3
+
+
+def test_a_crop_follows_from_seed_and_number_alone(tmp_path: Path) -> None:
+    items = list_items([write_images(tmp_path, 5)])
+    crops, again, other = (Crops(items, 8, seed=seed) for seed in (3, 3, 4))
+    shown = [crops[n][0] for n in range(20)]
+    assert all(torch.equal(again[n][0], shown[n]) for n in reversed(range(20)))
+    assert any(not torch.equal(other[n][0], shown[n]) for n in range(20))
+
+
+def test_flips_are_of_half_the_images(tmp_path: Path) -> None:
+    gradient = np.tile(np.arange(0, 240, 24, dtype=np.uint8)[None, :, None], (10, 1, 3))
+    Image.fromarray(gradient).save(tmp_path / "g.png")
+    crops = Crops(list_items([tmp_path]), 10)
+    flipped = sum(bool(crops[n][0][0, 0, 0] > crops[n][0][0, 0, -1]) for n in range(200))
+    assert 70 < flipped < 130
+    unflipped = Crops(crops.items, 10, flips=False)
+    assert all(unflipped[n][0][0, 0, 0] < unflipped[n][0][0, 0, -1] for n in range(20))
+
+
+@given(height=st.integers(1, 40), width=st.integers(1, 40), size=st.integers(1, 24), short=st.integers(0, 12))
+@settings(max_examples=60, deadline=None)
+def test_any_image_gives_crops_of_the_size_asked_for(
+    height: int, width: int, size: int, short: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("odd")
+    Image.fromarray(picture(1, height, width)).save(folder / "a.png")
+    for augment in (True, False):
+        crops = Crops(list_items([folder]), size, short_side=size + short if short else None, augment=augment)
+        pixels, _, label, skipped = crops[0]
+        assert pixels.shape == (3, size, size)
+        assert pixels.dtype == torch.uint8
+        assert (label, skipped) == (-1, [])
+
+
+def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
+    Image.fromarray(picture(0)[..., 0]).save(tmp_path / "grey.png")
+    Image.fromarray(np.dstack([picture(0), picture(1)[..., :1]])).save(tmp_path / "alpha.png")
+    crops = Crops(list_items([tmp_path]), 8, augment=False)
+    assert [crops[n][0].shape for n in range(2)] == [(3, 8, 8)] * 2
+
+
+def test_unreadable_images_are_replaced_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = write_images(tmp_path / "images", 20)
+    (images / "zz.png").write_text("no image")
+    shard = write_shard(tmp_path / "s.tar", range(10), broken=(4,))
+    loop = {"max_steps": 12, "checkpoint_every": 12}
+    out = pixel.run(training_settings([images, shard], tmp_path / "out", loop, holdback=0), "", progress=False)
+    newest = checkpoint.latest(out / CHECKPOINTS)
+    assert newest is not None
+    skipped = checkpoint.read_head(newest)[0].skipped
+    assert 4 <= skipped <= 8  # 96 crops are three times round 31 images, two of them broken
+    assert f"were skipped: {skipped}" in (out / "README.md").read_text()
+    named = [record.message for record in caplog.records if "skipped:" in record.message]
+    assert any("zz.png" in text for text in named)
+    assert any("s.tar (at byte" in text for text in named)
+
+
+def test_a_folder_without_a_readable_image_is_an_error(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no image")
+    with pytest.raises(ConfigError, match="2 images in a row cannot be read"):
+        Crops(list_items([tmp_path]), 8)[0]
+
+
+def test_classes_are_the_folders(tmp_path: Path) -> None:
+    for name in ("dogs", "cats"):
+        write_images(tmp_path / name, 2)
+    items, names = label_by_folder(list_items([tmp_path]))
+    assert names == ["cats", "dogs"]
+    assert [item.label for item in items] == [0, 0, 1, 1]
+    with pytest.raises(ConfigError, match="two or more folders"):
+        label_by_folder(list_items([tmp_path / "cats"]))
+
+
+@pytest.mark.parametrize(("parts", "pieces"), [(1, 1), (2, 1), (1, 4), (2, 2)])
+def test_processes_and_pieces_share_a_step(parts: int, pieces: int) -> None:
+    for step in (0, 5):
+        shares = [numbers_of(16, part, parts, 5, pieces) for part in range(parts)]
+        found = [n for share in shares for lists in islice(share, pieces * (step + 1)) for n in lists]
+        assert sorted(found) == list(range(5 * 16, (6 + step) * 16))
+
+
+def test_draws_follow_from_the_numbers() -> None:
+    whole = Draws(1, torch.arange(32, 48), 16)
+    part = Draws(1, torch.arange(40, 44), 16)
+    assert torch.equal(whole.uniform()[8:12], part.uniform())
+    first, second = (d.generators()[i] for d, i in ((whole, 8), (part, 0)))
+    assert torch.equal(torch.rand(3, generator=first), torch.rand(3, generator=second))
+    assert whole.toss().initial_seed() == part.toss().initial_seed()
+    assert torch.equal(whole.dropped(0.4)[8:12], part.dropped(0.4))
+    assert 0.3 < Draws(1, torch.arange(2000), 16).dropped(0.4).float().mean() < 0.5
+
+
+def test_times_of_a_step_are_equally_spaced() -> None:
+    values = Draws(1, torch.arange(32, 48), 16).uniform().sort().values
+    torch.testing.assert_close(values.diff(), torch.full((15,), 1 / 16))
+    assert values[0] >= 0
+    assert values[-1] < 1
+    starts = [float(Draws(1, torch.arange(i * 16, i * 16 + 16), 16).uniform().min()) for i in range(50)]
+    assert len(set(starts)) == 50
+
+
+def test_a_batch_is_in_the_range_of_the_networks(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[[0, 255, 51]] * 2] * 2, dtype=np.uint8)).save(tmp_path / "a.png")
+    batch = collate([Crops(list_items([tmp_path]), 2)[n] for n in range(3)])
+    images = batch.images(torch.device("cpu"))
+    torch.testing.assert_close(images[:, :, 0, 0], torch.tensor([[-1.0, 1.0, -0.6]] * 3))
+    assert batch.numbers.tolist() == [0, 1, 2]
