@@ -28,6 +28,7 @@ lint: setup
 	$(PY) -m pyright --pythonpath $(PY)
 
 bench: setup
+	$(UV) pip install --quiet --python $(PY) -e '.[bench]'
 	$(PY) -m benchmarks
 
 table1: setup

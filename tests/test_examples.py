@@ -29,21 +29,34 @@ def test_the_demo_runs(pytestconfig, tmp_path):
     assert (tmp_path / "out" / "demo.dfl").stat().st_size == int(lines[3].split()[1])
 
 
+def readme_commands(root):
+    text = (root / "README.md").read_text()
+    found = re.findall(r"^(?: {4})?difflate (.+?)(?:\s+#.*)?$", text, re.MULTILINE)
+    return [command.split() for command in found if "runs/mine" not in command]
+
+
 def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, capsys):
-    """Those that compress and compare, on small pictures; training has tests of its own."""
+    """On small pictures; trainings for two steps more each, those of codebooks have tests of their own."""
     root = pytestconfig.rootpath
-    commands = re.findall(r"^(?: {4})?difflate (.+?)(?:\s+#.*)?$", (root / "README.md").read_text(), re.MULTILINE)
-    wanted = [c.split() for c in commands if "runs/mine" not in c and "configs/" not in c]
-    assert {c[0] for c in wanted} == {"compress", "decompress", "info", "verify", "codecs", "eval"}
+    wanted = readme_commands(root)
+    ours = {"compress", "decompress", "info", "verify", "codecs", "eval", "train", "sample", "distance"}
+    assert {command[0] for command in wanted} == ours
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(root / "configs")
     photo = Image.open(root / "examples" / "kodim23.png").crop((150, 100, 350, 290))
-    for folder in ("album", "kodak"):
+    for folder in ("album", "kodak", "photos"):
         (tmp_path / folder).mkdir()
-        photo.save(tmp_path / folder / "a.png")
+        for name in ("a.png", "b.png")[: 2 if folder == "photos" else 1]:
+            photo.save(tmp_path / folder / name)
     photo.save("photo.jpg", quality=95)
-    for arguments in wanted:
+    for number, arguments in enumerate(wanted):
         if "--out" in arguments:
             arguments = [*arguments, "--force"]
+        if arguments[0] == "train":
+            steps = 2 * (number + 1)
+            arguments += ["holdback=1", "network.widths=[8,32,32]", "network.blocks=[1,1,1]", "training.batch=2"]
+            arguments += [f"training.max_steps={steps}", "training.pictures_every=0", "training.workers=0"]
+        arguments = [{"500": "2", "30": "2"}.get(word, word) for word in arguments]
         assert main(arguments) == 0, (arguments, capsys.readouterr().err)
-    for made in ("photo.dfl", "restored.png", "packed/a.dfl", "photo.avif", "report/results.json"):
+    for made in ("photo.dfl", "restored.png", "packed/a.dfl", "photo.avif", "report/results.json", "grid.png"):
         assert (tmp_path / made).exists(), made

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,21 @@ def as_bytes(values: np.ndarray) -> Tensor:
 
 def rises(values: list[float], by: float = 1.2) -> bool:
     return all(high > by * low for low, high in itertools.pairwise(values))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other take longer than the work does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def few_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests take a tenth of the time."""
+    monkeypatch.setattr(sliced, "DIRECTIONS", 40)
 
 
 # Sliced Wasserstein
@@ -248,13 +263,13 @@ class Small(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = nn.Linear(12, 5)
+        self.linear = nn.Linear(12, 5, bias=False)
         with torch.no_grad():
             self.linear.weight.copy_(torch.randn(5, 12, generator=torch_generator(1)))
 
     def forward(self, images: Tensor) -> Tensor:
         assert images.dtype == torch.uint8
-        return self.linear(nn.functional.adaptive_avg_pool2d(images.float() / 64, 2).flatten(1))
+        return self.linear(nn.functional.adaptive_avg_pool2d(images.float() / 64 - 2, 2).flatten(1))
 
 
 def test_features_do_not_depend_on_the_batch() -> None:
@@ -282,7 +297,7 @@ def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
     """Eq. 4 of Bińkowski et al. 2018, written with loops over pairs."""
 
     def kernel(u: np.ndarray, v: np.ndarray) -> float:
-        return (u @ v / len(u) + 1) ** 3
+        return float(u @ v / len(u) + 1) ** 3
 
     within = [np.mean([kernel(u, v) for i, u in enumerate(z) for j, v in enumerate(z) if i != j]) for z in (x, y)]
     return float(sum(within) - 2 * np.mean([kernel(u, v) for u in x for v in y]))
@@ -362,7 +377,8 @@ class Harmful:
 
 
 @pytest.mark.parametrize(
-    "write", [pickle.dumps, lambda thing: saved({"fc.weight": thing}), lambda thing: b"PK\3\4 cut"]
+    "write",
+    [lambda thing: pickle.dumps(thing, 2), lambda thing: saved({"fc.weight": thing}), lambda thing: b"PK\3\4 cut"],
 )
 def test_weights_cannot_name_code(
     write: Callable[[object], bytes], weights: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -378,12 +394,6 @@ def test_altered_weights_are_told(weights: Callable[[bytes], Path]) -> None:
     path = weights(saved({"fc.weight": torch.zeros(3)}))
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(ConfigError, match="damaged, or another file"):
-        frechet.inception()
-
-
-def test_weights_of_another_network_are_told(weights: Callable[[bytes], Path]) -> None:
-    weights(saved({"fc.weight": torch.zeros(3)}))
-    with pytest.raises(ConfigError, match="other things than weights"):
         frechet.inception()
 
 
@@ -421,7 +431,7 @@ def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     write(smooth(6), "made")
-    write(smooth(12, 48, 40, seed=1), "real")
+    write(smooth(12, 60, 40, seed=1), "real")
 
     def call(*words: str) -> tuple[int, str, str]:
         try:
@@ -442,9 +452,9 @@ def write(images: Tensor, folder: str) -> None:
 
 
 def scaled(*names: str) -> Tensor:
-    """What the command makes of images of 40x48 px."""
+    """What the command makes of images of 40x60 px."""
     images = [
-        Image.open(f"real/{name}.png").resize((32, 32), Image.Resampling.LANCZOS, (0, 4, 40, 44)) for name in names
+        Image.open(f"real/{name}.png").resize((32, 32), Image.Resampling.LANCZOS, (0, 10, 40, 50)) for name in names
     ]
     return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
 
@@ -531,7 +541,7 @@ def test_fid_and_kid_are_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
         (2, ["made", "real", "--floor"], "--floor: no image of real is left over; give --holdback N or --max-images N"),
         (2, ["made", "real", "--device", "abacus"], "--device (=abacus) cannot be used"),
         (2, ["made", "real", "--metrics", "fid"], "weights of the Inception network, which FID and KID need, are not"),
-        (2, ["real", "made"], "real: not squares of one size (40x48); give --size"),
+        (2, ["real", "made"], "real: not squares of one size (40x60); give --size"),
         (2, ["mixed", "made"], "mixed: not squares of one size (10x10, 12x12, 14x14, …); give --size"),
         (2, ["tiny", "made"], "tiny: images of 6x6 px are too small; give --size"),
         (3, ["broken", "real"], "broken: none of its 2 images can be read"),

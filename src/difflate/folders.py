@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from difflate.config_json import CARD, CONFIG, read_config
-from difflate.errors import ConfigError, ModelError
+from difflate.errors import ConfigError, DifflateError, ModelError
 from difflate.files import atomic_write
 from difflate.hub import MODEL_FILES
 
@@ -35,23 +35,28 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
         ``options`` are those of the mixin, ``push_to_hub=True`` and ``repo_id`` among them. Raises DifflateError.
         """
         folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
         options.setdefault("repo_id", folder.name)
         self.card = card or self.card
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".difflate-") as name:
-            temporary = Path(name)
-            save_torch_model(self, temporary, max_shard_size=max_shard_size)
-            written = sorted(temporary.iterdir())
-            for path in written:
-                path.replace(folder / path.name)
-            for path in [*folder.glob("model*.safetensors"), *folder.glob("model*.safetensors.index.json")]:
-                if path.name not in {p.name for p in written}:
-                    path.unlink()  # of a save with other shards
+        try:
+            self._save_weights(folder, max_shard_size)
+        except (OSError, SafetensorError) as error:
+            raise DifflateError(f"{folder}: cannot be written ({error}); choose another folder") from error
         atomic_write(folder / CONFIG, (json.dumps(self.config_dict(), indent=2) + "\n").encode())
         atomic_write(folder / CARD, (self.card or str(self.generate_model_card())).encode())
         if options.pop("push_to_hub", False):
             return self.push_to_hub(**options)
         return None
+
+    def _save_weights(self, folder: Path, max_shard_size: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".difflate-") as name:
+            save_torch_model(self, name, max_shard_size=max_shard_size)
+            written = sorted(Path(name).iterdir())
+            for path in written:
+                path.replace(folder / path.name)
+        for path in [*folder.glob("model*.safetensors"), *folder.glob("model*.safetensors.index.json")]:
+            if path.name not in {p.name for p in written}:
+                path.unlink()  # of a save with other shards
 
     def config_dict(self) -> dict[str, Any]:
         """What config.json holds."""

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains what the configuration says; prints the model's folder."""
     from difflate.errors import ConfigError
     from difflate.files import check_output
-    from difflate.train.config import as_yaml, read_recipe, read_settings, write_settings
+    from difflate.train.config import TRAINING, as_yaml, read_recipe, read_settings, resolved
 
     recipe = read_recipe(args.config)
     module, settings_name = _RECIPES.get(recipe, (None, ""))
@@ -41,10 +41,9 @@ def run(args: argparse.Namespace) -> int:
     trainer = importlib.import_module(module)
     settings = read_settings(getattr(trainer, settings_name), args.config, args.overrides)
     if args.dry_run:
-        print(as_yaml(settings, recipe), end="")
+        print(as_yaml(resolved(settings, recipe)), end="")
         return 0
-    target = Path(settings.out) / "training.yaml"
-    check_output(target, force=True)  # before hours of work
+    check_output(Path(settings.out) / TRAINING, force=True)  # before hours of work
     first = int(os.environ.get("RANK", "0")) == 0  # of the processes that `accelerate launch` started
     interactive = sys.stderr.isatty() and first
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -53,6 +52,5 @@ def run(args: argparse.Namespace) -> int:
     command = shlex.join(["difflate", "train", str(args.config), *args.overrides])
     out = trainer.run(settings, command, progress=interactive)
     if first:
-        write_settings(settings, recipe, target)
         print(out)
     return 0

@@ -19,7 +19,7 @@ def sample(
     count: int,
     *,
     steps: int = 30,
-    sampler: str = "ddim",
+    sampler: str = "dpmpp_2m",
     seed: int = 0,
     classes: Sequence[str] = (),
     guidance: float = 1.0,

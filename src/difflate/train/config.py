@@ -59,13 +59,20 @@ def _as_list(settings_class: type, key: str, value: str) -> str:
     return value
 
 
-def as_yaml(settings: Any, recipe: str) -> str:
-    """The resolved settings as YAML that `read_settings` reads again."""
-    yaml = require("yaml", "train")
-    plain = json.loads(json.dumps(dataclasses.asdict(settings)))  # tuples as lists
-    return yaml.safe_dump({"recipe": recipe, **plain}, sort_keys=False)
+TRAINING = "training.yaml"
+"""In a model's folder: the resolved settings that it was trained with."""
 
 
-def write_settings(settings: Any, recipe: str, path: Path) -> None:
-    """Writes `as_yaml` to ``path``."""
-    atomic_write(path, as_yaml(settings, recipe).encode())
+def resolved(settings: Any, recipe: str) -> dict[str, Any]:
+    """All settings as plain values, those of JSON and YAML."""
+    return {"recipe": recipe, **json.loads(json.dumps(dataclasses.asdict(settings)))}
+
+
+def as_yaml(settings: dict[str, Any]) -> str:
+    """`resolved` settings as YAML that `read_settings` reads again."""
+    return require("yaml", "train").safe_dump(settings, sort_keys=False)
+
+
+def write_settings(settings: dict[str, Any], folder: Path) -> None:
+    """Writes `resolved` settings into the model's ``folder``."""
+    atomic_write(folder / TRAINING, as_yaml(settings).encode())

@@ -24,7 +24,7 @@ def exponent(sigma_rel: float) -> float:
 def update(average: nn.Module, trained: nn.Module, step: int, gamma: float) -> None:
     """Moves ``average`` towards ``trained`` after step ``step`` (from 1 on): β = (1 - 1/step)^(γ + 1)."""
     share = 1 - (1 - 1 / step) ** (gamma + 1)
-    ours, theirs = list(average.parameters()), list(trained.parameters())
-    torch._foreach_lerp_(ours, theirs, share)  # pyright: ignore[reportPrivateImportUsage]
+    for ours, theirs in zip(average.parameters(), trained.parameters(), strict=True):
+        ours.lerp_(theirs, share)
     for buffer, new in zip(average.buffers(), trained.buffers(), strict=True):
         buffer.copy_(new)

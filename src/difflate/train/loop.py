@@ -8,7 +8,6 @@ step is computed in, has the same up to the order of additions.
 
 import contextlib
 import copy
-import json
 import logging
 import math
 import shutil
@@ -31,6 +30,7 @@ from difflate.extras import require
 from difflate.grid import image_grid, save_png
 from difflate.train import checkpoint, ema
 from difflate.train.checkpoint import Progress
+from difflate.train.config import write_settings
 from difflate.train.learning_rate import learning_rate
 from difflate.train.progress_bar import Reporter, reporter
 from difflate.train.settings import FREE_ON_RESUME, LoopSettings
@@ -60,7 +60,7 @@ def train(
     """Trains ``objective`` (see `difflate.train.objective.Objective`) on ``crops``; writes the model folder ``out``.
 
     ``out`` gets the averaged model, TensorBoard's events in ``log/``, pictures, and checkpoints, from which the same
-    call goes on. ``config``: the resolved settings, which must be those of the checkpoint but for `FREE_ON_RESUME`.
+    call goes on. ``config``: the `resolved` settings, which must be those of the checkpoint but for `FREE_ON_RESUME`.
     Raises ConfigError, OutputExists (trained already), ModelError (a damaged checkpoint), DifflateError (a loss that is
     not finite), and KeyboardInterrupt after SIGINT or SIGTERM, when the step is done and saved.
     """
@@ -73,8 +73,7 @@ class _Run:
         config: dict[str, Any], card: Card,
     ):  # fmt: skip
         accelerate = require("accelerate", "train")
-        self.settings, self.out, self.card = settings, out, card
-        self.config = json.loads(json.dumps(config))  # as a checkpoint gives it back: no tuples
+        self.settings, self.out, self.config, self.card = settings, out, config, card
         self.crops, self.held_back = crops, held_back
         self.accelerator = accelerate.Accelerator(
             mixed_precision="bf16" if settings.precision == "bf16" else "no",
@@ -144,9 +143,13 @@ class _Run:
         elif not settings.force and (checkpoint.latest(folder) or (self.out / "config.json").exists()):
             raise OutputExists(f"{self.out}: holds a model already; choose another folder or set force=true")
         self.accelerator.wait_for_everyone()
-        if newest is None and self.main:
-            for old in (CHECKPOINTS, "log", "pictures"):
-                shutil.rmtree(self.out / old, ignore_errors=True)
+        if self.main:
+            if newest is None:
+                for old in (CHECKPOINTS, "log", "pictures"):
+                    shutil.rmtree(self.out / old, ignore_errors=True)
+            for left in (*folder.glob(".difflate-*"), *self.out.glob(".difflate-*")):  # by a run that was killed
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            write_settings(self.config, self.out)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # tensorboard's own
             self.accelerator.init_trackers("log", init_kwargs={"tensorboard": {"purge_step": self.progress.step}})
@@ -270,15 +273,18 @@ class _Run:
             return
         part, parts, size = self.accelerator.process_index, self.accelerator.num_processes, self.settings.batch
         pieces = [list(range(i, min(i + size, len(self.held_back)))) for i in range(0, len(self.held_back), size)]
+        mine = pieces[part::parts]
         sums: dict[str, float] = {}
         count = 0
-        for batch in _loaded(self.held_back, iter(pieces[part::parts]), 0, self.accelerator.device):
+        # a process that has none computes the first, so that it knows the names, and counts it for nothing
+        for batch in _loaded(self.held_back, iter(mine or pieces[:1]), 0, self.accelerator.device):
             with self.accelerator.autocast():
                 values = self.average(batch)
-            count += len(batch.numbers)
+            counts = len(batch.numbers) if mine else 0
+            count += counts
             for key, value in values.items():
-                sums[key] = sums.get(key, 0.0) + float(value) * len(batch.numbers)
-        keys = sorted(sums) or ["loss"]
+                sums[key] = sums.get(key, 0.0) + float(value) * counts
+        keys = sorted(sums)
         packed = torch.tensor([*(sums.get(key, 0.0) for key in keys), count], dtype=torch.float32)
         packed = self._reduced(packed, "sum")
         found = {key: float(packed[i] / packed[-1]) for i, key in enumerate(keys)}
@@ -337,7 +343,7 @@ def _loaded(crops: Crops, numbers: Iterator[list[int]], workers: int, device: to
         pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals,
     )
-    return iter(loader)  # type: ignore[arg-type]  # collate makes batches of samples
+    return iter(loader)  # type: ignore[arg-type]  # collate makes batches
 
 
 def _leave_signals(worker: int) -> None:

@@ -14,6 +14,7 @@ from difflate.errors import ConfigError
 from difflate.generate import PixelDiffusion, sample
 from difflate.nn import UNetConfig
 from difflate.train.cards import card_of
+from difflate.train.config import resolved
 from difflate.train.draws import Draws
 from difflate.train.loop import train
 from difflate.train.objective import diffusion_loss, mean_loss
@@ -102,7 +103,7 @@ def run(settings: PixelTraining, command: str, progress: bool) -> Path:
         Crops(held_back, size, short_side=size, augment=False) if held_back else None,
         loop,
         Path(settings.out),
-        config=dataclasses.asdict(settings),
+        config=resolved(settings, "pixel"),
         card=card_of(model, settings.images, len(trained_on), len(held_back), command),
         bar=progress,
     )

@@ -19,6 +19,7 @@ from difflate.errors import ConfigError, ImageError, OutputExists
 from difflate.models import save_model
 from difflate.pixels import open_image, to_tensor
 from difflate.quantize import Quantizer
+from difflate.train.config import resolved, write_settings
 from difflate.train.context import SITES_PER_STEP, train_context
 from difflate.train.quantizers import METHODS, train_quantizer
 
@@ -115,6 +116,7 @@ def run(settings: VqTraining, command: str, progress: bool) -> Path:
         settings.name, settings.patch_px, quantizers, neutral_indices(quantizers, settings.patch_px), context
     )
     save_model(codec, out, settings.method, _card(settings, command, len(paths), len(context_paths)))
+    write_settings(resolved(settings, "vq"), out)
     return out
 
 
