@@ -22,7 +22,7 @@ from difflate.hub import WEIGHTS_FOLDER
 from difflate.limits import Limits
 
 Run = Callable[..., tuple[int, bytes, str]]
-COMMANDS = ("compress", "decompress", "info", "verify", "codecs", "eval", "train", "reproduce")
+COMMANDS = ("compress", "decompress", "info", "verify", "codecs", "eval", "train", "sample", "distance", "reproduce")
 
 
 @pytest.fixture
@@ -463,7 +463,7 @@ def _set(**changes: object) -> Callable[[Path], None]:
         (lambda model: (model / "model.safetensors").unlink(), "model.safetensors is missing"),
         (lambda model: (model / "config.json").write_text("[" * 100_000), "config.json: cannot be read"),
         (lambda model: (model / "config.json").write_bytes(b"\xff"), "config.json: cannot be read"),
-        (lambda model: (model / "config.json").write_text("[]"), "codec (=None)"),
+        (lambda model: (model / "config.json").write_text("[]"), "must be a JSON object"),
         (_set(codec="other"), "codec (=other)"),
         (_set(name=[1]), "name (=[1]) must be a text"),
         (_set(method=None), "method (=None) must be a text"),

@@ -70,7 +70,13 @@ def resolved(settings: Any, recipe: str) -> dict[str, Any]:
 
 def as_yaml(settings: dict[str, Any]) -> str:
     """`resolved` settings as YAML that `read_settings` reads again."""
-    return require("yaml", "train").safe_dump(settings, sort_keys=False)
+    yaml = require("yaml", "train")
+
+    class Dumper(yaml.SafeDumper):
+        """Lists in one line, as they are written on the command line."""
+
+    Dumper.add_representer(list, lambda dumper, v: dumper.represent_sequence("tag:yaml.org,2002:seq", v, True))
+    return yaml.dump(settings, Dumper=Dumper, sort_keys=False)
 
 
 def write_settings(settings: dict[str, Any], folder: Path) -> None:
