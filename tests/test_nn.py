@@ -108,13 +108,14 @@ def test_presets_give_an_image_of_the_size_they_take(name):
 def configs(draw):
     levels = draw(st.integers(1, 3))
     each = lambda of: st.lists(of, min_size=levels, max_size=levels)  # noqa: E731
+    repeats = draw(st.integers(1, 2))
     return UNetConfig(
         in_channels=draw(st.integers(1, 4)),
         out_channels=draw(st.integers(1, 4)),
         widths=draw(each(st.sampled_from([4, 8]))),
-        blocks=draw(each(st.integers(1, 2))),
-        up_blocks=draw(st.none() | each(st.integers(1, 2))),
-        up_repeats=draw(st.integers(1, 2)),
+        blocks=draw(each(st.integers(repeats, 2))),
+        up_blocks=draw(st.none() | each(st.integers(repeats, 2))),
+        up_repeats=repeats,
         block=draw(st.sampled_from(["residual", "depthwise"])),
         attention=draw(st.none() | each(st.sampled_from(["none", "linear", "full"]))),
         attention_each=draw(st.booleans()),
@@ -559,6 +560,9 @@ def test_multiply_adds_allocate_nothing():
         ({"cond_channels": (-1, 0)}, "`cond_channels` (=-1) must be from 0 to 16384"),
         ({"in_channels": 0}, "`in_channels` (=0) must be from 1 to 16384"),
         ({"out_channels": 16385}, "`out_channels` (=16385) must be from 1 to 16384"),
+        ({"up_repeats": 2, "up_blocks": [1, 2]}, "`up_repeats` (=2) repeats nothing on a level of one block"),
+        ({"noise_scale": 0.0}, "`noise_scale` (=0.0) must be above 0"),
+        ({"noise_scale": math.nan}, "`noise_scale` (=nan) must be above 0"),
         ({"up_repeats": 0}, "`up_repeats` (=0) must be from 1 to 16"),
         ({"head_width": 0}, "`head_width` (=0) must be from 1 to 16384"),
         ({"patch": 65}, "`patch` (=65) must be from 1 to 64"),
@@ -586,11 +590,17 @@ CONDITIONED = dataclasses.replace(SMALL, self_condition=True, cond_channels=(2, 
     [
         (CONDITIONED, {"x0_prev": None}, "`x0_prev` is missing"),
         (SMALL, {"x0_prev": torch.zeros(1, 3, 8, 8)}, "`x0_prev` is given to a network without `self_condition`"),
-        (CONDITIONED, {"vector": None}, "`vector` must be given exactly if `vector_channels` (=4) > 0"),
-        (SMALL, {"vector": torch.zeros(1, 4)}, "`vector` must be given exactly if `vector_channels` (=0) > 0"),
+        (CONDITIONED, {"vector": None}, "`vector` (=0 values) must have `vector_channels` (=4)"),
+        (SMALL, {"vector": torch.zeros(1, 4)}, "`vector` (=4 values) must have `vector_channels` (=0)"),
         (CONDITIONED, {"spatial": ()}, "`spatial` (channels [0, 0]) must have `cond_channels` (=[2, 3])"),
         (CONDITIONED, {"spatial": [torch.zeros(1, 2, 8, 8)]}, "`spatial` (channels [2, 0]) must have"),
         (SMALL, {"spatial": [None, torch.zeros(1, 3, 4, 4)]}, "`spatial` (channels [0, 3]) must have"),
+        (CONDITIONED, {"vector": torch.zeros(1, 5)}, "`vector` (=5 values) must have `vector_channels` (=4)"),
+        (
+            CONDITIONED,
+            {"spatial": [torch.zeros(1, 2, 8, 8), torch.zeros(1, 3, 4, 5)]},
+            "`spatial[1]` (=4 x 5) must be as large as that level (=4 x 4)",
+        ),
         (SMALL, {"spatial": [None, None, None]}, "`spatial` (channels [0, 0, 0]) must have"),
     ],
 )

@@ -68,7 +68,7 @@ class UNetConfig:
     up_blocks: list[int] | tuple[int, ...] | None = None
     """Blocks on the way up; null: as many as down."""
     up_repeats: int = 1
-    """Times that each block on the way up is run, with the same weights."""
+    """Times that each block on the way up is run, with the same weights; the one that merges two levels runs once."""
     block: BlockKind = "residual"
     """residual: two 3x3 convolutions; depthwise: a 3x3 convolution per channel and a perceptron."""
     attention: list[AttentionKind] | tuple[AttentionKind, ...] | None = None
@@ -101,6 +101,13 @@ class UNetConfig:
             for value in [values] if isinstance(values, int) else values or ():
                 if not least <= value <= most:
                     raise ConfigError(f"`{name}` (={value}) must be from {least} to {most}")
+        if not 0 < self.noise_scale < math.inf:
+            raise ConfigError(f"`noise_scale` (={self.noise_scale}) must be above 0")
+        if self.up_repeats > 1 and any(count == 1 for count in (self.up_blocks or self.blocks)[: levels - 1]):
+            raise ConfigError(
+                f"`up_repeats` (={self.up_repeats}) repeats nothing on a level of one block, which merges the skip; "
+                "give the upper levels 2 or more in `up_blocks`"
+            )
         if self.block not in _BLOCKS:
             raise ConfigError(f"`block` (={self.block!r}) must be one of {', '.join(_BLOCKS)}")
         for width, kind in zip(self.widths, self.attention or (), strict=False):
@@ -134,8 +141,7 @@ class _Path(nn.Module):
                 if turn and block.width_in != x.shape[1]:
                     continue  # it merges what comes from elsewhere, which is done once
                 if save_memory:
-                    x = checkpoint(block, x, embedding, use_reentrant=False)
-                    x = checkpoint(attention, x, use_reentrant=False)
+                    x = checkpoint(lambda x, e, f=block, g=attention: g(f(x, e)), x, embedding, use_reentrant=False)
                 else:
                     x = attention(block(x, embedding))
         return x
@@ -191,13 +197,19 @@ class UNet(nn.Module):
         elif x0_prev is not None:
             raise ConfigError("`x0_prev` is given to a network without `self_condition`; leave it out")
         embedding = F.silu(self._embed(condition, vector))
-        conds = self._conditions(spatial)
         x = self.entrance(_unshuffle(x, self.config.patch).contiguous(memory_format=torch.channels_last))
         save_memory = self.gradient_checkpointing and self.training
         kept: list[Tensor] = []
+        conds = self._conditions(spatial)
         for level, path in enumerate(self.down):
             cond = conds[level]
-            x = path(x if cond is None else torch.cat([x, cond], dim=1), embedding, save_memory)
+            if cond is not None:
+                if cond.shape[2:] != x.shape[2:]:
+                    raise ConfigError(
+                        f"`spatial[{level}]` (={_size(cond)}) must be as large as that level (={_size(x)})"
+                    )
+                x = torch.cat([x, cond], dim=1)
+            x = path(x, embedding, save_memory)
             if level < len(self.downsample):
                 kept.append(x)
                 x = self.downsample[level](x)
@@ -211,9 +223,10 @@ class UNet(nn.Module):
 
     def _embed(self, condition: Tensor, vector: Tensor | None) -> Tensor:
         embedding = self.noise_embedding(condition)
-        if (vector is None) != (self.vector_embedding is None):
+        length = 0 if vector is None else vector.shape[1]
+        if length != self.config.vector_channels:
             raise ConfigError(
-                f"`vector` must be given exactly if `vector_channels` (={self.config.vector_channels}) > 0"
+                f"`vector` (={length} values) must have `vector_channels` (={self.config.vector_channels})"
             )
         return embedding if self.vector_embedding is None else embedding + self.vector_embedding(vector)
 
@@ -224,6 +237,10 @@ class UNet(nn.Module):
         if found != channels:
             raise ConfigError(f"`spatial` (channels {found}) must have `cond_channels` (={channels}), level by level")
         return given
+
+
+def _size(x: Tensor) -> str:
+    return f"{x.shape[2]} x {x.shape[3]}"
 
 
 def _unshuffle(x: Tensor, patch: int) -> Tensor:
