@@ -247,6 +247,7 @@ def test_the_command_trains_shows_and_samples(images: Path, tmp_path: Path, caps
     assert main(["train", str(config), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "max_steps: 12" in shown
+    assert re.search(r"# 0\.0 million parameters, 0\.00 billion multiply-adds", shown)
     assert main(["train", str(config), "training.max_steps=2"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out")
     again = (tmp_path / "out" / "training.yaml").read_text()

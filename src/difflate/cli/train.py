@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="for instance configs/opq-32-8-8.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for instance images=photos/ out=runs/mine")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the cost, and stop")
     parser.set_defaults(run=run)
 
 
@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(getattr(trainer, settings_name), args.config, args.overrides)
     if args.dry_run:
         print(as_yaml(resolved(settings, recipe)), end="")
+        if hasattr(trainer, "cost"):
+            print(f"# {trainer.cost(settings)}")
         return 0
     check_output(Path(settings.out) / TRAINING, force=True)  # before hours of work
     first = int(os.environ.get("RANK", "0")) == 0  # of the processes that `accelerate launch` started

@@ -73,6 +73,7 @@ class _Run:
         config: dict[str, Any], card: Card,
     ):  # fmt: skip
         accelerate = require("accelerate", "train")
+        require("tensorboard", "train")
         self.settings, self.out, self.config, self.card = settings, out, config, card
         self.crops, self.held_back = crops, held_back
         self.accelerator = accelerate.Accelerator(
@@ -116,7 +117,7 @@ class _Run:
         steps = max(self.settings.max_steps, self.progress.step)
         try:
             with _signals(self._ask_to_stop), reporter(steps, self.progress.step, bar and self.main) as shown:
-                if self.progress.step == 0:
+                if not self.progress.validations:
                     self._validate()
                 self._steps(shown)
         finally:
@@ -152,7 +153,7 @@ class _Run:
             write_settings(self.config, self.out)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # tensorboard's own
-            self.accelerator.init_trackers("log", init_kwargs={"tensorboard": {"purge_step": self.progress.step}})
+            self.accelerator.init_trackers("log", init_kwargs={"tensorboard": {"purge_step": self.progress.step + 1}})
 
     def _steps(self, shown: Reporter) -> None:
         settings, progress, device = self.settings, self.progress, self.accelerator.device
@@ -183,8 +184,8 @@ class _Run:
             else:
                 self.average.load_state_dict(self.objective.state_dict())
             self._agree(before + time.monotonic() - since)
-            ends = self._finished() or self.stop_asked
-            if progress.step % settings.log_every == 0 or ends:
+            saves = progress.step % settings.checkpoint_every == 0 or self._finished() or self.stop_asked
+            if progress.step % settings.log_every == 0 or saves:  # weights of a loss that is not finite are not kept
                 loss_value = float(self._reduced(total / counted, "mean"))
                 self._check(loss_value)
                 progress.skipped = skipped_before + int(self._reduced(torch.tensor(float(self.skipped)), "sum"))
@@ -197,7 +198,7 @@ class _Run:
                 self._validate()
             if settings.pictures_every and (progress.step % settings.pictures_every == 0 or self._finished()):
                 self._pictures()
-            if progress.step % settings.checkpoint_every == 0 or ends:
+            if saves:
                 self._save()
         if progress.step == 0:
             self._save()

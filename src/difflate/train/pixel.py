@@ -12,7 +12,8 @@ from difflate.data.items import hold_back, label_by_folder, list_items
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError
 from difflate.generate import PixelDiffusion, sample
-from difflate.nn import UNetConfig
+from difflate.nn import UNet, UNetConfig
+from difflate.nn.unet import multiply_adds, parameters
 from difflate.train.cards import card_of
 from difflate.train.config import resolved
 from difflate.train.draws import Draws
@@ -80,6 +81,14 @@ class PixelObjective(nn.Module):
     def pictures(self) -> Tensor:
         """(16, 3, H, W) uint8."""
         return torch.cat(list(sample(self.model, _PICTURES, steps=_PICTURE_STEPS)))
+
+
+def cost(settings: PixelTraining) -> str:
+    """What the network of ``settings`` takes, in one line; nothing of it is allocated."""
+    with torch.device("meta"):
+        count = parameters(UNet(settings.network))
+    work = multiply_adds(settings.network, settings.image_px, settings.image_px)
+    return f"{count / 1e6:.1f} million parameters, {work / 1e9:.2f} billion multiply-adds an image and evaluation"
 
 
 def run(settings: PixelTraining, command: str, progress: bool) -> Path:
