@@ -24,7 +24,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="for instance configs/opq-32-8-8.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for instance images=photos/ out=runs/mine")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the cost, and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved configuration and the cost, and stop"
+    )
     parser.set_defaults(run=run)
 
 

@@ -31,9 +31,16 @@ class Tables:
         self._models: dict[int, object] = {}
 
     @classmethod
-    def from_counts(cls, counts: Sequence[np.ndarray], low: Sequence[int] | None = None) -> Tables:
-        """Tables proportional to ``counts[t]``: (A_t,) non-negative weights, with the rarest escape there is."""
-        return cls([_normalise(np.append(np.asarray(c, np.float64), 0.0)) for c in counts], low)
+    def from_counts(
+        cls, counts: Sequence[np.ndarray], low: Sequence[int] | None = None, escapes: Sequence[float] | None = None
+    ) -> Tables:
+        """Tables proportional to ``counts[t]``: (A_t,) and ``escapes[t]``, non-negative weights.
+
+        Without ``escapes`` the escape is as rare as can be.
+        """
+        weights = [0.0] * len(counts) if escapes is None else escapes
+        pairs = zip(counts, weights, strict=True)
+        return cls([_normalise(np.append(np.asarray(c, np.float64), e)) for c, e in pairs], low)
 
     def __len__(self) -> int:
         return len(self.frequencies)
