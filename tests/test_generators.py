@@ -15,7 +15,7 @@ import difflate
 from difflate import hub
 from difflate.cli.main import main
 from difflate.diffusion import SAMPLERS, ProcessConfig
-from difflate.errors import ConfigError, ModelError
+from difflate.errors import ConfigError, LimitExceeded, ModelError
 from difflate.generate import PixelDiffusion, load_generator, sample
 from difflate.generate.sampling import trajectory
 from difflate.nn import UNetConfig
@@ -103,6 +103,7 @@ def test_classes_are_learned(tmp_path: Path) -> None:
         ({"steps": 0}, r"steps \(=0\)"),
         ({"steps": 10**9}, r"steps \(=1000000000\)"),
         ({"batch": 0}, r"batch \(=0\)"),
+        ({"seed": -1}, r"seed \(=-1\)"),
     ],
 )
 def test_wrong_options_of_sampling_are_named(options: dict, message: str) -> None:
@@ -216,6 +217,43 @@ def _another_shape(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors")
 
 
+class _Harm:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('code of a model folder was run')",)
+
+
+def _index_to_a_pickle(folder: Path) -> None:
+    """A foreign index that names another file, which an unpickler would run."""
+    import pickle
+
+    names = load_file(folder / "model.safetensors")
+    (folder / "README.md").write_bytes(pickle.dumps(_Harm()))
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "README.md")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_an_index_of_shards_cannot_name_other_files(tmp_path: Path) -> None:
+    made = model()
+    made.save_pretrained(tmp_path)
+    _index_to_a_pickle(tmp_path)
+    assert torch.equal(load_generator(tmp_path).unet.entrance.weight, made.unet.entrance.weight)
+
+
+def test_other_files_beside_the_weights_are_left_alone(tmp_path: Path) -> None:
+    made = model()
+    (tmp_path / "model_backup.safetensors").write_text("mine")
+    made.save_pretrained(tmp_path)
+    assert load_generator(tmp_path).image_px == 8
+    assert (tmp_path / "model_backup.safetensors").read_text() == "mine"
+
+
+def test_a_batch_of_too_many_pixels_is_refused() -> None:
+    torch.manual_seed(0)
+    made = PixelDiffusion(NETWORK, ProcessConfig(), 4096)
+    with pytest.raises(LimitExceeded, match=r"batch \(=64\) images of 4096 x 4096 px"):
+        sample(made, 64)
+
+
 def _pickle(folder: Path) -> None:
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -228,6 +266,8 @@ def _pickle(folder: Path) -> None:
         (_without("model.safetensors"), "model.safetensors is missing"),
         (_pickle, "model.safetensors is missing"),
         (_truncate, "cannot be loaded"),
+        (_network(cond_channels=[1, 0]), "cond_channels"),
+        (_network(in_channels=4), "in_channels"),
         (_another_shape, r"do not fit config.json \(unet.entrance.bias\)"),
         (_config(kind="other"), r"kind \(=other\) must be pixel-diffusion"),
         (_config(image_px=10**9), r"image_px"),

@@ -13,7 +13,8 @@ from PIL import Image
 
 from difflate.data.crops import Crops, collate, numbers_of
 from difflate.data.items import hold_back, label_by_folder, list_items
-from difflate.errors import ConfigError
+from difflate.errors import ConfigError, ImageError
+from difflate.seeds import torch_generator
 from difflate.train import checkpoint, pixel
 from difflate.train.draws import Draws
 from difflate.train.loop import CHECKPOINTS
@@ -160,8 +161,44 @@ def test_unreadable_images_are_replaced_and_counted(tmp_path: Path, caplog: pyte
 def test_a_folder_without_a_readable_image_is_an_error(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("no image")
-    with pytest.raises(ConfigError, match="2 images in a row cannot be read"):
-        Crops(list_items([tmp_path]), 8)[0]
+    crops = Crops(list_items([tmp_path]), 8)
+    with pytest.raises(ImageError, match=r"a\.png"):
+        crops.read(0)
+    batch = collate([crops[0], crops[1]])
+    assert (len(batch.numbers), batch.dropped, len(batch.skipped)) == (0, 2, 4)
+
+
+def test_held_back_images_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    write_images(tmp_path, 3)
+    (tmp_path / "001.png").write_text("no image")
+    crops = Crops(list_items([tmp_path]), 8, augment=False)
+    batch = collate([crops[n] for n in range(3)])
+    assert batch.numbers.tolist() == [0, 2]
+    assert batch.dropped == 1
+
+
+def test_images_beside_shards_are_taken_too(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 3)
+    write_shard(tmp_path / "s.tar", range(2))
+    assert len(list_items([tmp_path])) == 5
+
+
+def test_a_truncated_shard_gives_what_is_before_the_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shard = write_shard(tmp_path / "s.tar", range(6))
+    data = shard.read_bytes()
+    shard.write_bytes(data[: data.index(b"004.png") + 512 + 20])
+    items = list_items([shard])
+    assert len(items) == 5
+    assert [len(Crops(items, 8, augment=False)[n][3]) for n in range(5)] == [0, 0, 0, 0, 1]
+    assert "is damaged" in caplog.text
+
+
+def test_streams_of_random_numbers_are_unrelated() -> None:
+    keys = [(5, 1, 0), (5, 0, 1), (5 + 2**32, 1, 0), (5, 1, 2**32), (0, 5, 1), (5, 1, 1), (1, 5, 0)]
+    assert len({torch_generator(*key).initial_seed() for key in keys}) == len(keys)
+    for seed in (-1, 2**63):
+        with pytest.raises(ConfigError, match="must be from 0"):
+            torch_generator(seed, 1)
 
 
 def test_classes_are_the_folders(tmp_path: Path) -> None:

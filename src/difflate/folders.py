@@ -1,13 +1,15 @@
 """Neural models as folders: config.json, safetensors (in shards if large) and README.md, by huggingface_hub's mixin."""
 
 import json
+import os
+import re
 import tempfile
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, load_torch_model, save_torch_model, snapshot_download
+from huggingface_hub import PyTorchModelHubMixin, save_torch_model, snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -16,6 +18,10 @@ from difflate.errors import ConfigError, DifflateError, ModelError
 from difflate.files import atomic_write
 from difflate.hub import MODEL_FILES
 
+TEMPORARY = ".difflate-model-"
+"""How the names begin of what a save that was killed leaves."""
+_INDEX = "model.safetensors.index.json"
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _KIND = "kind"
 
 
@@ -49,14 +55,16 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
 
     def _save_weights(self, folder: Path, max_shard_size: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".difflate-") as name:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as name:
             save_torch_model(self, name, max_shard_size=max_shard_size)
             written = sorted(Path(name).iterdir())
             for path in written:
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
                 path.replace(folder / path.name)
-        for path in [*folder.glob("model*.safetensors"), *folder.glob("model*.safetensors.index.json")]:
+        for path in [*weight_files(folder), folder / _INDEX]:
             if path.name not in {p.name for p in written}:
-                path.unlink()  # of a save with other shards
+                path.unlink(missing_ok=True)  # of a save with other shards
 
     def config_dict(self) -> dict[str, Any]:
         """What config.json holds."""
@@ -94,13 +102,9 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
             )  # fmt: skip
             cls._check_kind(folder)
         with torch.device("meta"):
-            wanted = {name: tuple(value.shape) for name, value in cls(**arguments).state_dict().items()}
-        found = _shapes(folder)
-        if found != wanted:  # before anything is allocated
-            names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-            raise ModelError(f"{folder}: the weights do not fit {CONFIG} ({names[0]}); get the folder again")
+            load_weights(cls(**arguments), folder)  # compares, before anything is allocated
         model = cls(**arguments)
-        load_torch_model(model, folder, strict=True, safe=True)
+        load_weights(model, folder)
         card = folder / CARD
         model.card = card.read_text("utf-8", "replace") if card.is_file() else None
         return model.eval()
@@ -112,13 +116,30 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
             raise ModelError(f"{folder}: kind (={found}) must be {cls.kind}; name a folder of that kind")
 
 
-def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name to shape of all tensors in the folder's safetensors files."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    paths = sorted(folder.glob("model*.safetensors"))
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a model's weights: model.safetensors or its shards, and no other."""
+    return sorted(path for path in folder.glob("model*.safetensors") if _WEIGHTS.fullmatch(path.name))
+
+
+def load_weights(module: nn.Module, folder: Path) -> None:
+    """Puts the folder's weights into ``module``, after their names and shapes have been compared.
+
+    Only `weight_files` are opened, and as safetensors only: the index of shards, a file from anywhere, could name
+    others. Raises ModelError if they are missing or do not fit, SafetensorError if they are damaged.
+    """
+    paths = weight_files(folder)
     if not paths:
         raise ModelError(f"{folder}: model.safetensors is missing; get the model folder again")
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    found: dict[str, tuple[int, ...]] = {}
     for path in paths:
         with safe_open(str(path), "pt") as file:
-            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    return shapes
+            found |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    if found != wanted:
+        names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+        raise ModelError(f"{folder}: the weights do not fit {CONFIG} ({names[0]}); get the folder again")
+    if next((value.is_meta for value in module.state_dict().values()), True):
+        return  # it was only to be compared
+    for path in paths:
+        with safe_open(str(path), "pt") as file:
+            module.load_state_dict({name: file.get_tensor(name) for name in file.keys()}, strict=False)  # noqa: SIM118

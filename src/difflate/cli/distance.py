@@ -145,14 +145,13 @@ def _read(path: Path, items: "Sequence[Item]", size: int) -> "Tensor":
     from tqdm import tqdm
 
     from difflate.data.crops import Crops
-    from difflate.errors import ConfigError
+    from difflate.errors import ImageError
 
     pixels, unreadable = [], []
     for item in tqdm(items, desc=path.name, file=sys.stderr, disable=not sys.stderr.isatty(), unit="image"):
         try:
-            # each by itself: among others an unreadable one would be replaced by the next
-            pixels.append(Crops([item], size, short_side=size, augment=False)[0][0])
-        except ConfigError:
+            pixels.append(Crops([item], size, short_side=size, augment=False).read(0)[0])
+        except ImageError:
             unreadable.append(item)
     if not pixels:
         raise _unreadable(path, len(items))

@@ -66,9 +66,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"-n (={args.count}) must be at least 1")
     if folder is None and Path(args.output).suffix.lower() != ".png":
         raise ConfigError(f"{args.output}: end the name in .png for a grid of the images, or in / for a folder of them")
-    paths = [Path(args.output)] if folder is None else [folder / f"{i:06d}.png" for i in range(args.count)]
-    for path in paths:
-        check_output(path, args.force)  # before the work
+    check_output(Path(args.output) if folder is None else folder / _name(0), args.force)  # before the work
+    if folder is not None and folder.is_dir() and not args.force:
+        for name in sorted(path.name for path in folder.iterdir()):
+            if name[:-4].isdigit() and name == _name(int(name[:-4])) and int(name[:-4]) < args.count:
+                check_output(folder / name, force=False)
     model = load_generator(args.model, allow_download=args.allow_download)
     try:
         model = model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -84,15 +86,19 @@ def run(args: argparse.Namespace) -> int:
                 if folder is None:
                     images.append(image)
                 else:
-                    save_png(image, paths[made], args.force)
+                    save_png(image, folder / _name(made), args.force)
                 made += 1
             bar.update(len(batch))
     seconds = time.perf_counter() - began
     if folder is None:
-        save_png(image_grid(torch.stack(images)), paths[0], args.force)
+        save_png(image_grid(torch.stack(images)), Path(args.output), args.force)
     if args.json:
         found = {"output": args.output, "images": made, "seconds": seconds, "seed": args.seed}
         print(json.dumps({**found, "steps": args.steps, "sampler": args.sampler, "images_per_s": made / seconds}))
     else:
         print(f"{args.output}: {made} images in {seconds:.1f} s")
     return 0
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}.png"

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from difflate.data.items import Item
-from difflate.errors import ConfigError, DifflateError
+from difflate.errors import ConfigError, DifflateError, ImageError
 from difflate.pixels import Picture, open_image
 from difflate.seeds import numpy_generator
 
+_CROP, _ORDER = 6, 7  # streams of random numbers
 _TRIES = 100
-"""So many unreadable images in a row end the training: what is read is something else than images."""
+"""So many unreadable images in a row are given up: what is read is something else than images."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Batch:
     labels: Tensor
     """(B,) int64, the class of each image; -1: none."""
     skipped: list[str]
-    """What was said of images that could not be read and were replaced by others."""
+    """What was said of images that could not be read."""
+    dropped: int = 0
+    """Crops that are missing: no other image could be taken instead."""
 
     def pin_memory(self) -> "Batch":
         """For DataLoader: copies from pinned memory do not hold up the GPU."""
-        return Batch(self.pixels.pin_memory(), self.numbers, self.labels, self.skipped)
+        return Batch(self.pixels.pin_memory(), self.numbers, self.labels, self.skipped, self.dropped)
 
     def images(self, device: torch.device) -> Tensor:
         """(B, 3, H, W) float32 in [-1, 1] on ``device``."""
@@ -46,7 +49,7 @@ class Batch:
 
 
 Sample = tuple[Tensor, int, int, list[str]]
-"""(3, size, size) uint8, number, label, what was said of images that this one replaces."""
+"""(3, size, size) uint8, number, label, what was said of images that could not be read."""
 
 
 class Crops(Dataset[Sample]):
@@ -78,27 +81,36 @@ class Crops(Dataset[Sample]):
         return len(self.items)
 
     def __getitem__(self, number: int) -> Sample:
-        """Raises ConfigError if no image can be read."""
+        """Sample ``number``; with pixels (3, 0, 0) if it cannot be read, as a worker's error could not be told well."""
+        try:
+            return self.read(number)
+        except ImageError as error:
+            return torch.empty(3, 0, 0, dtype=torch.uint8), number, -1, str(error).splitlines()
+
+    def read(self, number: int) -> Sample:
+        """Sample ``number``; with ``augment`` the next image that can be read takes the place of one that cannot.
+
+        Raises ImageError if none can.
+        """
         count, messages = len(self.items), []
-        for further in range(min(_TRIES, count)):
-            place = number + further
-            turn, index = divmod(place, count)
+        for further in range(min(_TRIES, count) if self.augment else 1):
+            turn, index = divmod(number + further, count)
             item = self.items[_order(self.seed, turn, count)[index] if self.augment else index]
             try:
                 picture = open_image(item.source())
             except (DifflateError, OSError) as error:
-                text = str(error)
+                text = " ".join(str(error).split())
                 messages.append(text if text.startswith(item.path) else f"{item}: {text}")
                 continue
             return torch.from_numpy(self._crop(picture, number)), number, item.label, messages
-        raise ConfigError(f"{len(messages)} images in a row cannot be read; the last: {messages[-1]}")
+        raise ImageError("\n".join(messages))
 
     def _crop(self, picture: Picture, number: int) -> np.ndarray:
         short = min(picture.height, picture.width)
         scale = (self.short_side or max(short, self.size)) / short
         height, width = (max(round(side * scale), self.size) for side in (picture.height, picture.width))
         if self.augment:
-            rng = numpy_generator(self.seed, number)
+            rng = numpy_generator(self.seed, _CROP, number)
             top, left = int(rng.integers(height - self.size + 1)), int(rng.integers(width - self.size + 1))
             flip = self.flips and bool(rng.integers(2))
         else:
@@ -118,14 +130,16 @@ class Crops(Dataset[Sample]):
 @functools.lru_cache(maxsize=2)
 def _order(seed: int, turn: int, count: int) -> np.ndarray:
     """(count,) the items in the order of one time round."""
-    return numpy_generator(seed, 1 << 32, turn).permutation(count)
+    return numpy_generator(seed, _ORDER, turn).permutation(count)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """The batch of what `Crops` gives."""
-    pixels, numbers, labels, skipped = zip(*samples, strict=True)
-    messages = [text for texts in skipped for text in texts]
-    return Batch(torch.stack(pixels), torch.tensor(numbers), torch.tensor(labels), messages)
+    kept = [sample for sample in samples if sample[0].numel()]
+    messages = [text for sample in samples for text in sample[3]]
+    pixels = torch.stack([sample[0] for sample in kept]) if kept else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    numbers, labels = (torch.tensor([sample[i] for sample in kept], dtype=torch.int64) for i in (1, 2))
+    return Batch(pixels, numbers, labels, messages, len(samples) - len(kept))
 
 
 def numbers_of(batch: int, part: int, parts: int, first_step: int, pieces: int) -> Iterator[list[int]]:

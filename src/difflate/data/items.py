@@ -4,6 +4,7 @@ Shards are WebDataset's: tar archives whose members are images, of any names. Th
 every member can be read by itself, in any order; that is what an exact resume and a true shuffle need.
 """
 
+import logging
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from difflate.data.images import SUFFIXES, list_images
 from difflate.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +64,32 @@ def label_by_folder(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
 
 def _items_of(source: str) -> Iterator[Item]:
     for name in _braces(source):
+        if not name:
+            raise ConfigError("images holds an empty name; name folders of images with images=FOLDER")
         path = Path(name)
         shards = sorted(path.rglob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" else []
-        if not shards:
-            yield from (Item(str(image)) for image in list_images([path]))
-            continue
-        count = 0
-        for shard in shards:
-            for item in _members(shard):
-                count += 1
-                yield item
-        if not count:
+        members = [item for shard in shards for item in _members(shard)]
+        if shards and path.is_dir():  # images may lie beside the shards
+            members += [Item(str(p)) for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+        if shards and not members:
             raise ConfigError(f"{name}: no images in its tar archives; looked for {', '.join(sorted(SUFFIXES))}")
+        yield from members if shards else (Item(str(image)) for image in list_images([path]))
 
 
 def _members(shard: Path) -> Iterator[Item]:
+    found = 0
     try:
         with tarfile.open(shard, "r:") as tar:  # without compression: only so can a member be read by itself
             for member in tar:
+                found += 1
                 if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
                     yield Item(str(shard), member.offset_data, member.size)
     except FileNotFoundError as error:
         raise ConfigError(f"{shard}: no such file or folder") from error
     except (tarfile.TarError, OSError) as error:
+        if found:
+            log.warning("%s: is damaged (%s); only the %d members before that are used", shard, error, found)
+            return
         raise ConfigError(f"{shard}: is not an uncompressed tar archive ({error}); unpack or repack it") from error
 
 

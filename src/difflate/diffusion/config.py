@@ -37,6 +37,10 @@ class ProcessConfig:
     def __post_init__(self) -> None:
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("weighting", self.weighting, ["none", *WEIGHTS])
+        if self.weighting == "none" and self.weighting_options:
+            raise ConfigError(
+                f"`weighting_options` (={self.weighting_options}) must be empty for `weighting` (='none')"
+            )
         self.build()
 
     def build(self) -> Process:
@@ -65,4 +69,7 @@ def _made(cls: Any, name: str, key: str, options: Mapping[str, Any]) -> Any:
     for option in options:
         if option not in known:
             raise ConfigError(f"`{key}` (={option!r}) must be one of {', '.join(known) or 'none'} for {name!r}")
-    return cls(**options)
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise ConfigError(f"`{key}` (={dict(options)}) must hold numbers for {name!r} ({error})") from error

@@ -54,7 +54,10 @@ def self_condition(
     if torch.rand((), generator=generator).item() >= probability:
         return zeros
     with torch.no_grad():
-        return denoise(process, model, x, t, zeros, clip=clip)[0]
+        x0 = denoise(process, model, x, t, zeros, clip=clip)[0]
+    # autocast keeps the weights that it has cast, and before torch 2.10 those without a graph for the pass with one
+    torch.clear_autocast_cache()
+    return x0
 
 
 def guide(y_cond: Tensor, y_null: Tensor, w: float | Tensor, rescale: float = 0.0) -> Tensor:

@@ -14,6 +14,12 @@ from difflate.nn import UNet, UNetConfig
 _MAX_IMAGE_PX = 4096
 
 
+def check_image_px(image_px: int) -> None:
+    """Raises ConfigError for a side that no such model has."""
+    if not 1 <= image_px <= _MAX_IMAGE_PX:
+        raise ConfigError(f"`image_px` (={image_px}) must be from 1 to {_MAX_IMAGE_PX}")
+
+
 class PixelDiffusion(FolderModel):
     """Network and process; `difflate.generate.sample` draws images of (3, image_px, image_px) from it."""
 
@@ -27,8 +33,11 @@ class PixelDiffusion(FolderModel):
         Raises ConfigError.
         """
         super().__init__()
-        if not 1 <= image_px <= _MAX_IMAGE_PX:
-            raise ConfigError(f"`image_px` (={image_px}) must be from 1 to {_MAX_IMAGE_PX}")
+        check_image_px(image_px)
+        if (network.in_channels, network.out_channels) != (3, 3) or any(network.cond_channels or ()):
+            raise ConfigError(
+                "`in_channels` and `out_channels` must be 3, and `cond_channels` 0: pixels are all it sees"
+            )
         if network.vector_channels != len(classes or ()):
             raise ConfigError(
                 f"`vector_channels` (={network.vector_channels}) must be the number of classes (={len(classes or ())})"

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from difflate.diffusion import SAMPLERS, Step
-from difflate.errors import ConfigError
+from difflate.errors import ConfigError, LimitExceeded
 from difflate.generate.pixel import PixelDiffusion
 from difflate.grid import to_uint8
-from difflate.seeds import torch_generator
+from difflate.seeds import check_seed, torch_generator
 
-_MAX_STEPS = 1000
+_MAX_STEPS, _MAX_COUNT = 1000, 10**7
+_MAX_PIXELS = 2**24
+"""Of a batch: a network's activations take a few hundred times as many bytes."""
 _STREAM = 4
 
 
@@ -35,8 +37,14 @@ def sample(
         raise ConfigError(f"sampler (={sampler}) must be one of {', '.join(SAMPLERS)}")
     if not 1 <= steps <= _MAX_STEPS:
         raise ConfigError(f"steps (={steps}) must be from 1 to {_MAX_STEPS}")
-    if count < 1 or batch < 1:
-        raise ConfigError(f"count (={count}) and batch (={batch}) must be at least 1")
+    if not 1 <= count <= _MAX_COUNT or batch < 1:
+        raise ConfigError(f"count (={count}) must be from 1 to {_MAX_COUNT}, and batch (={batch}) at least 1")
+    check_seed(seed)
+    if min(batch, count) * model.image_px**2 > _MAX_PIXELS:
+        raise LimitExceeded(
+            f"batch (={batch}) images of {model.image_px} x {model.image_px} px are more than {_MAX_PIXELS} pixels at "
+            "once; make it smaller"
+        )
     labels = model.labels_of(classes, first + count)
     model.guided_model(None, guidance)  # raises now, not at the first image
     numbers = range(first, first + count)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from difflate.errors import ModelError
+from difflate.errors import DifflateError, ModelError
 from difflate.files import atomic_path
 
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
@@ -27,8 +27,6 @@ class Progress:
     """Spent on them, over all sittings."""
     skipped: int = 0
     """Images that could not be read."""
-    losses: list[tuple[int, float]] = field(default_factory=list)
-    """(step, mean training loss since the entry before)."""
     validations: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     """(step, values on held-back images, with averaged weights)."""
 
@@ -48,18 +46,27 @@ def save(
     **modules: nn.Module,
 ) -> Path:
     """Writes a checkpoint of ``modules`` and ``optimizer``, then removes all but the ``keep`` newest."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     path = folder / f"step-{progress.step:08d}.safetensors"
     metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
-    with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata)
-    for old in _all(folder)[:-keep]:
-        old.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            save_file(tensors, str(temporary), metadata)
+        for old in _all(folder)[:-keep]:
+            old.unlink()
+    except (OSError, SafetensorError) as error:
+        raise DifflateError(f"{path}: cannot be written ({error}); make room or choose another out") from error
     return path
+
+
+def remove_all(folder: Path) -> None:
+    """Removes the checkpoints of ``folder``, and what is left of one that was being written."""
+    for path in [*_all(folder), *folder.glob(".difflate-*.tmp")]:
+        path.unlink(missing_ok=True)
 
 
 def read_head(path: Path) -> tuple[Progress, dict[str, Any]]:

@@ -40,6 +40,8 @@ def read_settings(settings_class: type, config: Path, overrides: Sequence[str]) 
         key, equals, value = override.partition("=")
         if not equals:
             raise ConfigError(f"{override!r} must be written key=value")
+        if key == "recipe":
+            raise ConfigError(f"recipe (={value}) is what {config} is for; choose another configuration")
         arguments.append(f"--{key}={_as_list(settings_class, key, value)}")
     try:
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # what older versions have
@@ -64,8 +66,12 @@ TRAINING = "training.yaml"
 
 
 def resolved(settings: Any, recipe: str) -> dict[str, Any]:
-    """All settings as plain values, those of JSON and YAML."""
-    return {"recipe": recipe, **json.loads(json.dumps(dataclasses.asdict(settings)))}
+    """The settings of a training as plain values, those of JSON and YAML."""
+    values = json.loads(json.dumps(dataclasses.asdict(settings)))
+    for section in (values, values.get("training", {})):
+        for key in ("force", "resume"):  # of one call, not of the training
+            section.pop(key, None)
+    return {"recipe": recipe, **values}
 
 
 def as_yaml(settings: dict[str, Any]) -> str:

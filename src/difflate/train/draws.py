@@ -10,7 +10,7 @@ from torch import Tensor
 
 from difflate.seeds import numpy_generator, torch_generator
 
-_ITEM, _STEP, _TOSS, _DROP = 1, 2, 3, 5  # streams of their own
+_ITEM, _STEP, _TOSS, _DROP = 1, 2, 3, 5  # streams, others than those of crops and samples
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,6 @@ import copy
 import logging
 import math
 import shutil
-import signal
-import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,19 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from difflate.data.crops import Batch, Crops, collate, numbers_of
-from difflate.errors import ConfigError, DifflateError, OutputExists
+from difflate.config_json import CARD, CONFIG, read_config
+from difflate.data.crops import Batch, Crops, numbers_of
+from difflate.data.loader import batches_of
+from difflate.errors import ConfigError, DifflateError, ImageError, ModelError, OutputExists
 from difflate.extras import require
+from difflate.folders import TEMPORARY, load_weights, weight_files
 from difflate.grid import image_grid, save_png
+from difflate.hub import model_folder
 from difflate.train import checkpoint, ema
 from difflate.train.checkpoint import Progress
 from difflate.train.config import write_settings
 from difflate.train.learning_rate import learning_rate
 from difflate.train.progress_bar import Reporter, reporter
-from difflate.train.settings import FREE_ON_RESUME, LoopSettings
+from difflate.train.resume import check_same, names_of
+from difflate.train.settings import LoopSettings
+from difflate.train.signals import stopping
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +63,14 @@ def train(
     """Trains ``objective`` (see `difflate.train.objective.Objective`) on ``crops``; writes the model folder ``out``.
 
     ``out`` gets the averaged model, TensorBoard's events in ``log/``, pictures, and checkpoints, from which the same
-    call goes on. ``config``: the `resolved` settings, which must be those of the checkpoint but for `FREE_ON_RESUME`.
+    call goes on. ``config``: the `resolved` settings, which must be those of the checkpoint but for a few.
     Raises ConfigError, OutputExists (trained already), ModelError (a damaged checkpoint), DifflateError (a loss that is
     not finite), and KeyboardInterrupt after SIGINT or SIGTERM, when the step is done and saved.
     """
-    return _Run(objective, crops, held_back, settings, out, config, card).run(bar)
+    try:
+        return _Run(objective, crops, held_back, settings, out, config, card).run(bar)
+    finally:  # accelerate's state is global, and another training may follow
+        require("accelerate.state", "train").AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class _Run:
@@ -111,18 +117,20 @@ class _Run:
         """In all of them."""
         self.skipped = 0
         """In this process and sitting."""
+        self.saved_step = -1
+        self.checked = {**config, "data": names_of(crops, held_back)}
+        """What a checkpoint must have been made with."""
 
     def run(self, bar: bool) -> Progress:
         self._begin()
         steps = max(self.settings.max_steps, self.progress.step)
         try:
-            with _signals(self._ask_to_stop), reporter(steps, self.progress.step, bar and self.main) as shown:
+            with stopping(self._ask_to_stop), reporter(steps, self.progress.step, bar and self.main) as shown:
                 if not self.progress.validations:
                     self._validate()
                 self._steps(shown)
         finally:
             self.accelerator.end_training()
-            type(self.accelerator.state)._reset_state(reset_partial_state=True)  # another training may follow
         if self.stop_asked:
             raise KeyboardInterrupt
         return self.progress
@@ -133,27 +141,64 @@ class _Run:
         newest = None if settings.force or not settings.resume else checkpoint.latest(folder)
         if newest is not None:
             self.progress, before = checkpoint.read_head(newest)
-            _same(before, self.config, newest)
+            check_same(before, self.checked, newest)
+            checkpoint.restore(newest, self.optimizer.optimizer, objective=self.objective, average=self.average)
             if self._finished():
+                self._repair()
                 raise OutputExists(
                     f"{self.out}: is trained already ({self.progress.step} steps, {self.progress.seconds / 60:.1f} "
                     "minutes); raise max_steps or max_minutes to go on, or set force=true to start anew"
                 )
-            checkpoint.restore(newest, self.optimizer.optimizer, objective=self.objective, average=self.average)
+            self.saved_step = self.progress.step
             log.info("going on from %s", newest)
-        elif not settings.force and (checkpoint.latest(folder) or (self.out / "config.json").exists()):
+        elif not settings.force and (checkpoint.latest(folder) or (self.out / CONFIG).exists()):
             raise OutputExists(f"{self.out}: holds a model already; choose another folder or set force=true")
+        elif settings.init_from:
+            self._init_from(settings.init_from)
         self.accelerator.wait_for_everyone()
         if self.main:
-            if newest is None:
-                for old in (CHECKPOINTS, "log", "pictures"):
-                    shutil.rmtree(self.out / old, ignore_errors=True)
-            for left in (*folder.glob(".difflate-*"), *self.out.glob(".difflate-*")):  # by a run that was killed
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            if newest is None and settings.force:
+                self._clear()
+            for left in self.out.glob(f"{TEMPORARY}*"):  # of a save that was killed
+                shutil.rmtree(left)
             write_settings(self.config, self.out)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # tensorboard's own
             self.accelerator.init_trackers("log", init_kwargs={"tensorboard": {"purge_step": self.progress.step + 1}})
+
+    def _repair(self) -> None:
+        """A kill between the last checkpoint and the model folder leaves an older model there, or none."""
+        try:
+            if (self.out / CARD).exists() and read_config(self.out):
+                saved = copy.deepcopy(self.average.model)
+                load_weights(saved, self.out)
+                ours, theirs = (module.state_dict() for module in (self.average.model, saved))
+                if all(torch.equal(theirs[name], value) for name, value in ours.items()):
+                    return
+        except (ModelError, SafetensorError):
+            pass
+        if self.main:
+            self.average.model.save_pretrained(self.out, card=self.card(self.progress))
+
+    def _init_from(self, name: str) -> None:
+        folder = model_folder(name)
+        if folder is None:
+            raise ConfigError(f"training.init_from (={name}): no such folder; name the folder of a model")
+        source = type(self.objective.model).from_pretrained(folder)
+        try:
+            self.objective.model.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            raise ModelError(
+                f"{folder}: is a network of another shape than the one to train; change `network`"
+            ) from error
+        self.average.load_state_dict(self.objective.state_dict())
+
+    def _clear(self) -> None:
+        """Removes what a training has written here, and nothing else."""
+        checkpoint.remove_all(self.out / CHECKPOINTS)
+        own = [*(self.out / "log").rglob("events.out.tfevents.*"), *(self.out / "pictures").glob("step-*.png")]
+        for path in [*own, *weight_files(self.out), self.out / CONFIG, self.out / CARD]:
+            path.unlink(missing_ok=True)
 
     def _steps(self, shown: Reporter) -> None:
         settings, progress, device = self.settings, self.progress, self.accelerator.device
@@ -168,6 +213,8 @@ class _Run:
             self.optimizer.zero_grad(set_to_none=True)
             for piece in range(settings.accumulate):
                 batch = next(batches)
+                if batch.dropped:
+                    raise ImageError(f"the images cannot be read, one after the other; the last: {batch.skipped[-1]}")
                 self._tell(batch.skipped)
                 last = piece == settings.accumulate - 1
                 with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
@@ -200,7 +247,7 @@ class _Run:
                 self._pictures()
             if saves:
                 self._save()
-        if progress.step == 0:
+        if self.saved_step != progress.step:  # nothing was trained, or a signal came while something else was done
             self._save()
 
     def _loader(self) -> Iterator[Batch]:
@@ -209,7 +256,7 @@ class _Run:
             settings.batch, accelerator.process_index, accelerator.num_processes, self.progress.step,
             settings.accumulate,
         )  # fmt: skip
-        return _loaded(self.crops, numbers, settings.workers, accelerator.device)
+        return batches_of(self.crops, numbers, settings.workers, accelerator.device)
 
     def _rate(self) -> float:
         s = self.settings
@@ -246,13 +293,12 @@ class _Run:
         if not math.isfinite(loss):
             kept = checkpoint.latest(self.out / CHECKPOINTS)
             raise DifflateError(
-                f"the loss is {loss} at step {self.progress.step}; set a lower lr or clip_norm and go on from "
-                f"{kept or 'the start'}"
+                f"the loss is {loss} at step {self.progress.step} (the last checkpoint: {kept or 'none'}); start anew "
+                "with a lower lr or clip_norm, from this model with init_from if it was good"
             )
 
     def _log(self, loss: float, rate: float, shown: Reporter) -> None:
         s, done = self.settings, self.progress
-        done.losses.append((done.step, loss))
         left = (s.max_steps - done.step) * s.batch / rate
         if s.max_minutes is not None:
             left = min(left, max(60 * s.max_minutes - done.seconds, 0.0))
@@ -267,6 +313,11 @@ class _Run:
             log.warning("skipped: %s", text)
         self.skipped += len(skipped)
 
+    def _check_weights(self) -> None:
+        """A loss is of before its step: what the last step made of the weights must not be kept unseen."""
+        if not all(bool(value.isfinite().all()) for value in self.objective.parameters()):
+            self._check(math.nan)
+
     @torch.no_grad()
     def _validate(self) -> None:
         """The averaged model's losses on the held-back images, always with the same noise."""
@@ -278,16 +329,22 @@ class _Run:
         sums: dict[str, float] = {}
         count = 0
         # a process that has none computes the first, so that it knows the names, and counts it for nothing
-        for batch in _loaded(self.held_back, iter(mine or pieces[:1]), 0, self.accelerator.device):
+        for batch in batches_of(self.held_back, iter(mine or pieces[:1]), 0, self.accelerator.device):
+            if not self.progress.validations and mine:
+                self._tell(batch.skipped)  # once; those that are left are the same each time
+            if not len(batch.numbers):
+                continue
             with self.accelerator.autocast():
                 values = self.average(batch)
             counts = len(batch.numbers) if mine else 0
             count += counts
             for key, value in values.items():
                 sums[key] = sums.get(key, 0.0) + float(value) * counts
-        keys = sorted(sums)
+        keys = sorted(sums) or ["loss"]
         packed = torch.tensor([*(sums.get(key, 0.0) for key in keys), count], dtype=torch.float32)
         packed = self._reduced(packed, "sum")
+        if not packed[-1]:
+            raise ImageError(f"none of the {len(self.held_back)} images that are held back can be read")
         found = {key: float(packed[i] / packed[-1]) for i, key in enumerate(keys)}
         self.progress.validations.append((self.progress.step, found))
         self.accelerator.log({f"held_back/{key}": value for key, value in found.items()}, step=self.progress.step)
@@ -307,80 +364,13 @@ class _Run:
 
     def _save(self) -> None:
         """The checkpoint, and the model folder with the averaged weights."""
+        self._check_weights()
+        self.saved_step = self.progress.step
         self.accelerator.wait_for_everyone()
         if self.main:
             checkpoint.save(
-                self.out / CHECKPOINTS, self.settings.keep_checkpoints, self.progress, self.config,
+                self.out / CHECKPOINTS, self.settings.keep_checkpoints, self.progress, self.checked,
                 self.optimizer.optimizer, objective=self.objective, average=self.average,
             )  # fmt: skip
             self.average.model.save_pretrained(self.out, card=self.card(self.progress))
         self.accelerator.wait_for_everyone()
-
-
-def _same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    """Raises ConfigError for a setting that a training cannot change when it goes on."""
-    free = FREE_ON_RESUME | {"out", "resume", "force", "init_from"}
-    for key, value in _flat(now).items():
-        if key.rsplit(".", 1)[-1] not in free and _flat(before).get(key, value) != value:
-            raise ConfigError(
-                f"{key} (={value}) is {_flat(before)[key]} in {path}; give it that value to go on, choose another out, "
-                "or set force=true to start anew"
-            )
-
-
-def _flat(settings: dict[str, Any], start: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{start}{key}.") if isinstance(value, dict) else {start + key: value}
-    return flat
-
-
-def _loaded(crops: Crops, numbers: Iterator[list[int]], workers: int, device: torch.device) -> Iterator[Batch]:
-    loader = DataLoader(
-        crops,
-        batch_sampler=_Once(numbers),
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_leave_signals,
-    )
-    return iter(loader)  # type: ignore[arg-type]  # collate makes batches
-
-
-def _leave_signals(worker: int) -> None:
-    """Ctrl-C goes to all processes of a terminal; those that read images must live until the step is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-class _Once:
-    """The lists of an iterator, as a sampler."""
-
-    def __init__(self, lists: Iterator[list[int]]):
-        self._lists = lists
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return self._lists
-
-
-@contextlib.contextmanager
-def _signals(ask_to_stop: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks to stop, the second does what it did before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: object) -> None:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        print("difflate: stopping after this step; once more to stop at once", file=sys.stderr)
-        ask_to_stop()
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,6 +12,7 @@ from difflate.data.items import hold_back, label_by_folder, list_items
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError
 from difflate.generate import PixelDiffusion, sample
+from difflate.generate.pixel import check_image_px
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.unet import multiply_adds, parameters
 from difflate.train.cards import card_of
@@ -53,9 +54,10 @@ class PixelTraining:
             raise ConfigError(f"unlabelled (={self.unlabelled}) must be from 0 to 1")
         if (self.network.in_channels, self.network.out_channels) != (3, 3):
             raise ConfigError("network.in_channels and network.out_channels must be 3; pixels are RGB")
-        for key in ("noise_scale", "vector_channels"):
+        for key in ("noise_scale", "vector_channels", "cond_channels"):
             if getattr(self.network, key) != getattr(UNetConfig, key):
                 raise ConfigError(f"network.{key} follows from process.condition and classes; leave it out")
+        check_image_px(self.image_px)
 
 
 class PixelObjective(nn.Module):
@@ -103,8 +105,6 @@ def run(settings: PixelTraining, command: str, progress: bool) -> Path:
         settings.network, noise_scale=settings.process.noise_scale, vector_channels=len(classes or ())
     )
     model = PixelDiffusion(network, settings.process, settings.image_px, classes)
-    if loop.init_from:
-        model.load_state_dict(PixelDiffusion.from_pretrained(loop.init_from).state_dict())
     size = settings.image_px
     train(
         PixelObjective(model, loop.batch, loop.seed, settings.unlabelled),

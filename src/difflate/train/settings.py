@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from difflate.errors import ConfigError
+from difflate.seeds import check_seed
 from difflate.train.ema import exponent
 from difflate.train.learning_rate import Decay
 
@@ -11,7 +12,8 @@ FREE_ON_RESUME = {
     "max_steps", "max_minutes", "log_every", "validate_every", "pictures_every", "checkpoint_every", "workers",
     "keep_checkpoints", "accumulate", "gradient_checkpointing",
 }  # fmt: skip
-"""Keys that may differ when a training is continued: they do not change what one step does."""
+"""Keys that may differ when a training is continued. With `decay` linear or cosine the first two set the learning rate
+from there on; the others change nothing of what a step does."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class LoopSettings:
     """Processes that read images, for each process that trains; 0: none beside it."""
     seed: int = 0
     init_from: str | None = None
-    """Folder of a model whose weights the training starts from."""
+    """Folder of a model of the same kind and size, whose weights the training starts from."""
     resume: bool = True
     """Go on from the newest checkpoint in `out`, if there is one."""
     force: bool = False
@@ -64,12 +66,13 @@ class LoopSettings:
     def __post_init__(self) -> None:
         least = {
             "batch": 1, "accumulate": 1, "decay_steps": 1, "log_every": 1, "validate_every": 1, "checkpoint_every": 1,
-            "keep_checkpoints": 1, "max_steps": 0, "warmup_steps": 0, "pictures_every": 0, "workers": 0, "seed": 0,
+            "keep_checkpoints": 1, "max_steps": 0, "warmup_steps": 0, "pictures_every": 0, "workers": 0,
             "weight_decay": 0, "clip_norm": 0,
         }  # fmt: skip
         for key, value in least.items():
             if getattr(self, key) < value:
                 raise ConfigError(f"{key} (={getattr(self, key)}) must be at least {value}")
+        check_seed(self.seed)
         if not self.lr > 0:
             raise ConfigError(f"lr (={self.lr}) must be above 0")
         if not 0 < self.beta2 < 1:
