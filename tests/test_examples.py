@@ -44,9 +44,9 @@ def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(root / "configs")
     photo = Image.open(root / "examples" / "kodim23.png").crop((150, 100, 350, 290))
-    for folder in ("album", "kodak", "photos"):
+    for folder in ("album", "kodak", "cats"):
         (tmp_path / folder).mkdir()
-        for name in ("a.png", "b.png")[: 2 if folder == "photos" else 1]:
+        for name in ("a.png", "b.png")[: 2 if folder == "cats" else 1]:
             photo.save(tmp_path / folder / name)
     photo.save("photo.jpg", quality=95)
     for number, arguments in enumerate(wanted):
