@@ -55,7 +55,7 @@ def self_condition(
         return zeros
     with torch.no_grad():
         x0 = denoise(process, model, x, t, zeros, clip=clip)[0]
-    # autocast keeps the weights that it has cast, and before torch 2.10 those without a graph for the pass with one
+    # autocast keeps the weights that it has cast; older versions of torch give those without a graph to the next pass
     torch.clear_autocast_cache()
     return x0
 
