@@ -100,38 +100,41 @@ def _modulate(h: Tensor, modulation: Tensor) -> Tensor:
     return torch.addcmul(shift, h, 1 + scale)
 
 
-class Attention(nn.Module):
+class _AttentionLayer(nn.Module):
+    """Pixels look at each other, beside what they are; how is `mix`."""
+
+    def __init__(self, width: int, head_width: int):
+        super().__init__()
+        self.heads = width // head_width
+        self.norm = ChannelNorm(width)
+        self.qkv = conv(width, 3 * width, 1)
+        self.out = zeroed(conv(width, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x: (B, C, H, W)``, same shape."""
+        q, k, v = _heads(self.qkv(self.norm(x)), self.heads)
+        return x + self.out(_image(self.mix(q, k, v), x))
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, heads, H·W, D) of three tensors of that shape."""
+        raise NotImplementedError
+
+
+class Attention(_AttentionLayer):
     """Every pixel looks at every other (Vaswani et al. 2017); H·W squared work."""
 
-    def __init__(self, width: int, head_width: int):
-        super().__init__()
-        self.heads = width // head_width
-        self.norm = ChannelNorm(width)
-        self.qkv = conv(width, 3 * width, 1)
-        self.out = zeroed(conv(width, width, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x: (B, C, H, W)``, same shape."""
-        q, k, v = _heads(self.qkv(self.norm(x)), self.heads)
-        return x + self.out(_image(F.scaled_dot_product_attention(q, k, v), x))
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, heads, H·W, D) of three tensors of that shape."""
+        return F.scaled_dot_product_attention(q, k, v)
 
 
-class LinearAttention(nn.Module):
+class LinearAttention(_AttentionLayer):
     """Attention through a summary of head_width² numbers (Shen et al. 2021), which CDC uses; H·W work."""
 
-    def __init__(self, width: int, head_width: int):
-        super().__init__()
-        self.heads = width // head_width
-        self.norm = ChannelNorm(width)
-        self.qkv = conv(width, 3 * width, 1)
-        self.out = zeroed(conv(width, width, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x: (B, C, H, W)``, same shape."""
-        q, k, v = _heads(self.qkv(self.norm(x)), self.heads)
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, heads, H·W, D) of three tensors of that shape."""
         summary = k.softmax(dim=2).transpose(2, 3) @ v  # (B, heads, D, D)
-        mixed = (q.softmax(dim=3) * q.shape[3] ** -0.5) @ summary
-        return x + self.out(_image(mixed, x))
+        return (q.softmax(dim=3) * q.shape[3] ** -0.5) @ summary
 
 
 def _heads(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
