@@ -535,7 +535,9 @@ def test_train_dry_run_prints_the_settings(run: Run, folder: Path) -> None:
 
 def process(*words: str | Path, **options: object) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "difflate", *map(str, words)]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    streams: dict[str, object] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # tests that a shell runs in the background ignore Ctrl-C, and so would what they start
+    streams["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command, **(streams | options))  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
