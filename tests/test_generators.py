@@ -179,6 +179,22 @@ def test_a_repository_is_only_fetched_when_allowed(tmp_path: Path, monkeypatch: 
         difflate.load("me/codec")
 
 
+def test_codecs_are_fetched_for_the_commands_that_allow_it(tmp_path: Path, monkeypatch, capsys) -> None:
+    def fetch(name: str, **options: object) -> str:
+        asked.append(options["local_files_only"])
+        return str(hub.WEIGHTS_FOLDER / "vq-8-8-8")
+
+    asked: list[object] = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path, 1)
+    codec = ["--codec", "me/codec", "--allow-download"]
+    assert main(["compress", "000.png", *codec]) == 0
+    assert main(["verify", "000.dfl", *codec]) == 0
+    assert main(["decompress", "000.dfl", "-o", "back.png", *codec]) == 0
+    assert asked == [False] * 3
+
+
 def test_a_network_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str, **options: object) -> str:
         raise OSError("no route")

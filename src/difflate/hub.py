@@ -67,8 +67,8 @@ def model_folder(name: str | Path, *, allow_download: bool = False) -> Path | No
     except LocalEntryNotFoundError as error:
         if not allow_download:
             raise ModelError(
-                f"{name}: is no folder, and not in the cache of Hugging Face models; allow fetching it with "
-                "--allow-download, or allow_download=True in Python"
+                f"{name}: is no folder, and not in the cache of Hugging Face models; fetch it with --allow-download of "
+                "compress, decompress, verify or sample, or allow_download=True in Python"
             ) from error
         raise ModelError(f"{name}: cannot be fetched ({_reason(error)}); check the name and the network") from error
     except (OSError, ValueError) as error:  # the hub's errors are OSErrors

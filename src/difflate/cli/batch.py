@@ -36,6 +36,13 @@ def input_path(text: str) -> Path:
     return Path(text)
 
 
+def add_download_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --allow-download, which alone lets a command use the network."""
+    parser.add_argument(
+        "--allow-download", action="store_true", help="fetch the model of a Hugging Face repository if it is not here"
+    )
+
+
 def output_path(text: str) -> str:
     """An output of the command line: text, because a Path loses the / at the end of a folder's name."""
     return str(input_path(text)) + ("/" if text.endswith(("/", os.sep)) else "")

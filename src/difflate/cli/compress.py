@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from difflate import DEFAULT_CODEC
-from difflate.cli.batch import input_path, output_path
+from difflate.cli.batch import add_download_option, input_path, output_path
 
 _EPILOG = """examples:
   difflate compress photo.png                        photo.dfl, beside it
@@ -34,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "-q", "--quality", type=float, metavar="Q", help="of a codec that has one, see `difflate codecs`"
     )
+    add_download_option(parser)
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
     parser.add_argument("--metadata", action="store_true", help="keep EXIF, ICC profile and XMP")
     parser.add_argument(
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from difflate.hub import load
     from difflate.pixels import open_image
 
-    codec = load(args.codec)
+    codec = load(args.codec, allow_download=args.allow_download)
     check_quality(codec, args.quality)
     options = {}
     if args.fixed_rate:

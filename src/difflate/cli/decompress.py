@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflate.cli.batch import STANDARD, Job, input_path, output_path
+from difflate.cli.batch import STANDARD, Job, add_download_option, input_path, output_path
 
 if TYPE_CHECKING:
     from difflate.codecs.base import Codec
@@ -39,6 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "-o", "--output", type=output_path, metavar="OUT", help="file (one input), folder, or - for stdout"
     )
     parser.add_argument("--codec", metavar="FOLDER", help="for .dfl files: a model that is not bundled")
+    add_download_option(parser)
     parser.add_argument("--format", metavar="SUFFIX", help="png, jpg, webp, avif, tif, bmp … (default: png)")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
     parser.set_defaults(run=run)
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     suffix = "." + (args.format or "png").lower().lstrip(".")
     if _kind(suffix) is None:
         raise ConfigError(f"--format (={args.format}) is no image format; choose png, jpg, webp, avif, tif or bmp")
-    codec: Codec | None = load(args.codec) if args.codec else None
+    codec: Codec | None = load(args.codec, allow_download=args.allow_download) if args.codec else None
     if codec is not None and codec.suffix != ".dfl":
         raise ConfigError(
             f"--codec (={args.codec}) must be a model's folder; {codec.suffix} files need none: leave it out"

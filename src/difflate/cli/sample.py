@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from difflate.cli.batch import output_path
+from difflate.cli.batch import add_download_option, output_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="images at once (default: %(default)s)")
     parser.add_argument("--device", default=None, help="cpu, cuda … (default: cuda if there is one)")
-    parser.add_argument("--allow-download", action="store_true", help="fetch the model if it is not here")
+    add_download_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object with the times")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
     parser.set_defaults(run=run)

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from difflate.cli.batch import STANDARD, input_path, named, read_input
+from difflate.cli.batch import STANDARD, add_download_option, input_path, named, read_input
 
 if TYPE_CHECKING:
     from difflate.codecs.vq import VqCodec
@@ -21,6 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("files", nargs="+", type=input_path, metavar="FILE", help=".dfl files, or - for stdin")
     parser.add_argument("--quick", action="store_true", help="structure and checksum only; needs no model")
     parser.add_argument("--codec", metavar="FOLDER", help="a model that is not bundled")
+    add_download_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from difflate.cli.main import report
     from difflate.container import read_dfl
 
-    codec = _load(args.codec) if args.codec and not args.quick else None
+    codec = _load(args.codec, args.allow_download) if args.codec and not args.quick else None
     worst = 0
     for path in args.files:
         try:
@@ -46,12 +47,12 @@ def run(args: argparse.Namespace) -> int:
     return worst
 
 
-def _load(folder: str) -> "VqCodec":
+def _load(folder: str, allow_download: bool) -> "VqCodec":
     from difflate.codecs.vq import VqCodec
     from difflate.errors import ConfigError
     from difflate.hub import load
 
-    codec = load(folder)
+    codec = load(folder, allow_download=allow_download)
     if not isinstance(codec, VqCodec):
         raise ConfigError(f"--codec (={folder}) must be a model's folder; {codec.suffix} files cannot be verified")
     return codec
