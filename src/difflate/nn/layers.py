@@ -1,6 +1,7 @@
 """The layers of the U-Net. All take (B, C, H, W) in the memory format channels-last, in which they are fastest."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +104,9 @@ def _modulate(h: Tensor, modulation: Tensor) -> Tensor:
 class _AttentionLayer(nn.Module):
     """Pixels look at each other, beside what they are; how is `mix`."""
 
+    mix: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """q, k, v: (B, heads, H·W, D) to a tensor of that shape."""
+
     def __init__(self, width: int, head_width: int):
         super().__init__()
         self.heads = width // head_width
@@ -115,26 +119,22 @@ class _AttentionLayer(nn.Module):
         q, k, v = _heads(self.qkv(self.norm(x)), self.heads)
         return x + self.out(_image(self.mix(q, k, v), x))
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(B, heads, H·W, D) of three tensors of that shape."""
-        raise NotImplementedError
-
 
 class Attention(_AttentionLayer):
     """Every pixel looks at every other (Vaswani et al. 2017); H·W squared work."""
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(B, heads, H·W, D) of three tensors of that shape."""
-        return F.scaled_dot_product_attention(q, k, v)
+    mix = staticmethod(F.scaled_dot_product_attention)
+
+
+def _through_summary(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    summary = k.softmax(dim=2).transpose(2, 3) @ v  # (B, heads, D, D)
+    return (q.softmax(dim=3) * q.shape[3] ** -0.5) @ summary
 
 
 class LinearAttention(_AttentionLayer):
     """Attention through a summary of head_width² numbers (Shen et al. 2021), which CDC uses; H·W work."""
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(B, heads, H·W, D) of three tensors of that shape."""
-        summary = k.softmax(dim=2).transpose(2, 3) @ v  # (B, heads, D, D)
-        return (q.softmax(dim=3) * q.shape[3] ** -0.5) @ summary
+    mix = staticmethod(_through_summary)
 
 
 def _heads(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
