@@ -7,27 +7,27 @@ from torch import Tensor
 _KR, _KB = 0.299, 0.114
 _KG = 1 - _KR - _KB
 # Rows Y, Cr, Cb: the order in which Scribano et al. 2023 write a codec's bits. Full range, ITU-T T.871 (JFIF).
-_FORWARD = torch.tensor(
+RGB_TO_YCRCB = torch.tensor(
     [
         [_KR, _KG, _KB],
         [0.5, -0.5 * _KG / (1 - _KR), -0.5 * _KB / (1 - _KR)],
         [-0.5 * _KR / (1 - _KB), -0.5 * _KG / (1 - _KB), 0.5],
     ]
 )
-_BACKWARD = torch.linalg.inv(_FORWARD.double()).float()
+YCRCB_TO_RGB = torch.linalg.inv(RGB_TO_YCRCB.double()).float()
 _OFFSET = torch.tensor([0.0, 128.0, 128.0])
 
 
 def rgb_to_ycrcb(rgb: Tensor) -> Tensor:
     """(B, 3, H, W) float32 Y, Cr, Cb in [0, 255] of ``rgb: (B, 3, H, W)`` in [0, 255], not rounded."""
-    return _mix(_FORWARD, rgb.float()).add_(_OFFSET.to(rgb.device)[:, None, None])
+    return _mix(RGB_TO_YCRCB, rgb.float()).add_(_OFFSET.to(rgb.device)[:, None, None])
 
 
 def ycrcb_to_rgb(ycrcb: Tensor) -> Tensor:
     """(B, 3, H, W) uint8 RGB of ``ycrcb: (B, 3, H, W)`` float32 in [0, 255], rounded and clamped."""
     centred = ycrcb - _OFFSET.to(ycrcb.device)[:, None, None]
     # in place: new memory takes longer than the arithmetic
-    return _mix(_BACKWARD, centred).round_().clamp_(0, 255).to(torch.uint8)
+    return _mix(YCRCB_TO_RGB, centred).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _mix(matrix: Tensor, images: Tensor) -> Tensor:

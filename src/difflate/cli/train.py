@@ -8,7 +8,10 @@ import shlex
 import sys
 from pathlib import Path
 
-_RECIPES = {"vq": ("difflate.train.vq", "VqTraining"), "pixel": ("difflate.train.pixel", "PixelTraining")}
+_RECIPES = {
+    "vq": ("difflate.train.vq", "VqTraining"), "pixel": ("difflate.train.pixel", "PixelTraining"),
+    "hyperprior": ("difflate.train.hyperprior", "HyperpriorTraining"),
+}
 """Module and settings of what a configuration's key `recipe` names."""
 
 

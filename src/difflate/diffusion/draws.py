@@ -20,10 +20,15 @@ def normal(shape: Sequence[int], generator: Generators = None, device: torch.dev
     return _draw(torch.randn, shape, generator, device)
 
 
+def uniform(shape: Sequence[int], generator: Generators = None, device: torch.device | str = "cpu") -> Tensor:
+    """``shape``: (B, …) float32 of U[0, 1)."""
+    return _draw(torch.rand, shape, generator, device)
+
+
 def gumbel(shape: Sequence[int], generator: Generators = None, device: torch.device | str = "cpu") -> Tensor:
     """``shape``: (B, …) float32 of Gumbel(0, 1) = -log(-log U)."""
-    uniform = _draw(torch.rand, shape, generator, device)
-    return -(-uniform.clamp_min(torch.finfo(torch.float32).tiny).log()).log()  # U may be 0
+    values = uniform(shape, generator, device)
+    return -(-values.clamp_min(torch.finfo(torch.float32).tiny).log()).log()  # U may be 0
 
 
 def _draw(

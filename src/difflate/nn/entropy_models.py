@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from difflate.diffusion.draws import Generators, uniform
 from difflate.entropy.gaussian import SCALE_MIN
 from difflate.entropy.tables import Tables
 from difflate.errors import ModelError
@@ -42,10 +43,9 @@ def lower_bound(x: Tensor, bound: float) -> Tensor:
     return out
 
 
-def noisy(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """``x`` + U(-½, ½), same shape: rounding, as the rate is trained with."""
-    noise = torch.rand(x.shape, generator=generator, device=x.device if generator is None else generator.device)
-    return x + (noise - 0.5).to(x)
+def noisy(x: Tensor, generator: Generators = None) -> Tensor:
+    """``x: (B, …)`` + U(-½, ½), same shape: rounding, as the rate is trained with."""
+    return x + (uniform(x.shape, generator, x.device) - 0.5).to(x)
 
 
 def rounded(x: Tensor) -> Tensor:

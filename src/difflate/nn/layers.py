@@ -23,9 +23,13 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def conv(width_in: int, width_out: int, kernel: int = 3, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+def conv(
+    width_in: int, width_out: int, kernel: int = 3, *, stride: int = 1, groups: int = 1, padding_mode: str = "zeros"
+) -> nn.Conv2d:
     """A convolution that keeps the size of the image, or divides it by ``stride``, rounded up."""
-    return nn.Conv2d(width_in, width_out, kernel, stride=stride, padding=kernel // 2, groups=groups)
+    return nn.Conv2d(
+        width_in, width_out, kernel, stride=stride, padding=kernel // 2, groups=groups, padding_mode=padding_mode
+    )
 
 
 def zeroed(module: nn.Conv2d) -> nn.Conv2d:

@@ -1,0 +1,173 @@
+"""The entropy model of a latent: a scale hyperprior with means, in two passes (Ballé et al. 2018, Minnen et al. 2018).
+
+Side information z tells for each number of the latent y the mean and the scale of a Gaussian. The sites of y are coded
+in two passes, like the two colours of a chessboard (He et al. 2021): the second is also told by its neighbours, which
+are known by then. What is here is for training, in floating point. Files are written with `difflate.entropy.hyperprior`,
+the same network in integers, made from this one by `HyperpriorNetwork.fixed_point`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from difflate.diffusion.draws import Generators
+from difflate.entropy.gaussian import LEVELS, SCALE_MAX, SCALE_MIN
+from difflate.errors import ConfigError
+from difflate.nn.entropy_models import FactorizedPrior, gaussian_bits, lower_bound, noisy, rounded
+from difflate.nn.layers import conv, zeroed
+from difflate.nn.transforms import pad_to_stride
+
+RUNG = math.log(SCALE_MAX / SCALE_MIN) / (LEVELS - 1)
+"""Of the ladder of scales: the logarithm of one's ratio to the one before."""
+HYPER_STRIDE = 4
+"""Sites of y, in height and width, for one of z."""
+_MAX_CHANNELS = 4096
+
+
+@dataclass(frozen=True)
+class HyperpriorConfig:
+    """Shape of a `HyperpriorNetwork`."""
+
+    channels: int = 64
+    """Channels of the side information z."""
+    width: int = 128
+    """Of its analysis, and of the first layer of its synthesis."""
+    features: int = 192
+    """Channels of what the synthesis tells of each site, and of the layer behind it."""
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "width", "features"):
+            if not 1 <= getattr(self, name) <= _MAX_CHANNELS:
+                raise ConfigError(f"`{name}` (={getattr(self, name)}) must be from 1 to {_MAX_CHANNELS}")
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A latent as training sees it."""
+
+    y_hat: Tensor
+    """(B, M, h, w) what a decoder gets."""
+    y_bits: Tensor
+    """(B,) estimated bits, with uniform noise for rounding; when not training, those of the integers."""
+    z_bits: Tensor
+    """(B,) of the side information."""
+
+
+class HyperpriorNetwork(nn.Module):
+    """Bits and rounded values of a latent of ``latent_channels`` channels."""
+
+    def __init__(
+        self, config: HyperpriorConfig, latent_channels: int, gain_range: float = 0.0, spread: Tensor | None = None
+    ):
+        """``spread``: (M,) deviations of y at the middle quality, and ``gain_range``, the logarithm of the gain between
+        there and the highest quality: what the network starts with, to save it some time."""
+        super().__init__()
+        m, n, f = latent_channels, config.width, config.features
+        self.analysis = nn.Sequential(
+            _conv(m, n), nn.ReLU(), _conv(n, n, 5, stride=2), nn.ReLU(), _conv(n, config.channels, 5, stride=2)
+        )
+        self.prior = FactorizedPrior(config.channels)
+        # transposed convolutions as convolutions and PixelShuffle: the integer network has one kind of layer less
+        self.synthesis = nn.ModuleList([_conv(config.channels, 4 * n), _conv(n, 4 * f)])
+        self.hidden = conv(f, f, 1)
+        self.out = conv(f, 2 * m, 1)
+        # from the other colour's sites around: their values for the mean, their sizes for the scale
+        self.near_values = zeroed(nn.Conv2d(m, m, 5, padding=2, groups=m))
+        self.near_sizes = nn.Conv2d(m, m, 5, padding=2, groups=m, bias=False)
+        self.near_mix = nn.Conv2d(m, f, 1, bias=False)
+        with torch.no_grad():
+            self.near_sizes.weight.copy_(neighbours() / neighbours().sum())
+            self.near_mix.weight *= 0.3
+            self.out.weight *= 0.1
+            assert self.out.bias is not None
+            self.out.bias[:m] = 0
+            self.out.bias[m:] = 0
+            scale = torch.ones(m) if spread is None else 0.6 * spread
+            # the scale of each channel, and how it rises with the quality's gain
+            theory = torch.linspace(-gain_range, gain_range, LEVEL_KNOTS)[:, None] + (scale / SCALE_MIN).log()
+            self.level_rungs = nn.Parameter(theory / RUNG / _RUNGS)
+        self.register_buffer("mask", neighbours(), persistent=False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, y: Tensor, level: Tensor, generator: Generators = None) -> Coded:
+        """``y: (B, M, h, w)`` in units of the quantizer's step at ``level: (B,)``; noise from ``generator`` when training."""
+        z = self.hyper_analysis(y)
+        z_hat = rounded(z)
+        z_bits = self.prior.bits(noisy(z, generator) if self.training else z_hat)
+        features = self.hyper_synthesis(z_hat, y.shape[2:])
+        first = chessboard(y)
+        mean, scale = self.parameters_of(features, level, None)
+        residual = rounded(y - mean) * first
+        y_first = (residual + mean) * first
+        mean_2, scale_2 = self.parameters_of(features, level, (y_first, residual))
+        mean, scale = torch.where(first > 0, mean, mean_2), torch.where(first > 0, scale, scale_2)
+        residual = y - mean
+        integers = rounded(residual)
+        bits = gaussian_bits(noisy(residual, generator) if self.training else integers, scale)
+        return Coded(integers + mean, bits.flatten(1).sum(1), z_bits.flatten(1).sum(1))
+
+    def hyper_analysis(self, y: Tensor) -> Tensor:
+        """(B, Z, ⌈h/4⌉, ⌈w/4⌉), not rounded, of ``y: (B, M, h, w)``."""
+        y = pad_to_stride(y, HYPER_STRIDE)
+        return self.analysis(y.sign() * y.abs().log1p())  # y spans decades
+
+    def hyper_synthesis(self, z_hat: Tensor, size: torch.Size) -> Tensor:
+        """(B, F, *size) features of ``z_hat: (B, Z, ⌈h/4⌉, ⌈w/4⌉)``."""
+        x = z_hat
+        for layer in self.synthesis:
+            x = F.pixel_shuffle(F.relu(layer(x)), 2)
+        return x[:, :, : size[0], : size[1]]
+
+    def parameters_of(
+        self, features: Tensor, level: Tensor, near: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """(mean, scale): each (B, M, h, w). ``near``: y_hat and integers of the sites known, (B, M, h, w), 0 elsewhere.
+
+        Without it: for the sites of the first pass.
+        """
+        hidden = self.hidden(features)
+        if near is not None:
+            values, integers = near
+            sizes = F.conv2d(integers.abs().log1p(), self.near_sizes.weight * self.mask, padding=2, groups=values.shape[1])
+            hidden = hidden + self.near_mix(sizes)
+        mean, rung = self.out(F.relu(hidden)).chunk(2, dim=1)
+        rung = rung + between(self.level_rungs, level)[:, :, None, None]
+        if near is not None:
+            layer = self.near_values
+            mean = mean + F.conv2d(near[0], layer.weight * self.mask, layer.bias, padding=2, groups=layer.groups)
+        return mean, SCALE_MIN * (RUNG * lower_bound(_RUNGS * rung, 0.0).clamp_max(2 * LEVELS)).exp()
+
+
+_RUNGS = 8.0
+"""What the network's output counts in: it learns scales faster than in single rungs."""
+
+
+def _conv(width_in: int, width: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    """With the edge repeated: crops of a few sites of z, as in training, are then like the inside of an image."""
+    return conv(width_in, width, kernel, stride=stride, padding_mode="replicate")
+
+
+LEVEL_KNOTS = 8
+"""Quality levels that have gains and scales of their own; those between are interpolated."""
+
+
+def between(knots: Tensor, level: Tensor) -> Tensor:
+    """(B, M) ``knots: (8, M)`` interpolated at ``level: (B,)`` in [0, 1]."""
+    place = level.clamp(0, 1) * (LEVEL_KNOTS - 1)
+    left = place.floor().clamp_max(LEVEL_KNOTS - 2)
+    return knots[left.long()].lerp(knots[left.long() + 1], (place - left)[:, None])
+
+
+def neighbours() -> Tensor:
+    """(1, 1, 5, 5): 1 at the sites of the other colour, the centre's 12 neighbours that the second pass knows."""
+    rows, columns = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
+    return ((rows + columns) % 2).float()[None, None]
+
+
+def chessboard(y: Tensor) -> Tensor:
+    """(1, 1, h, w) float: 1 at the sites of ``y: (B, M, h, w)`` that the first pass codes, row + column even."""
+    rows, columns = (torch.arange(size, device=y.device) for size in y.shape[2:])
+    return ((rows[:, None] + columns + 1) % 2).to(y.dtype)[None, None]
