@@ -1,5 +1,6 @@
 """Neural models as folders: config.json, safetensors (in shards if large) and README.md, by huggingface_hub's mixin."""
 
+import hashlib
 import json
 import os
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, save_torch_model, snapshot_download
+from huggingface_hub import PyTorchModelHubMixin, save_torch_state_dict, snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -22,7 +23,7 @@ TEMPORARY = ".difflate-model-"
 """How the names begin of what a save that was killed leaves."""
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
-_KIND = "kind"
+_KIND, _DIGESTS = "kind", "sha256"
 
 
 class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", license="apache-2.0"):
@@ -34,9 +35,12 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
     """The text of README.md."""
 
     def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | Path, *, card: str | None = None, max_shard_size: str = "2GB", **options: Any
-    ) -> str | None:
+        self, save_directory: str | Path, *, card: str | None = None, max_shard_size: str = "2GB",
+        dtype: torch.dtype | None = None, **options: Any,
+    ) -> str | None:  # fmt: skip
         """Writes the folder, each file complete or not there; ``card`` is the text of its README.md.
+
+        ``dtype``: of the weights in the file, for instance torch.float16 for half the size; default: as they are.
 
         ``options`` are those of the mixin, ``push_to_hub=True`` and ``repo_id`` among them. Raises DifflateError.
         """
@@ -44,19 +48,29 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
         options.setdefault("repo_id", folder.name)
         self.card = card or self.card
         try:
-            self._save_weights(folder, max_shard_size)
+            self._save_weights(folder, max_shard_size, dtype)
+            entries = self._save_beside(folder)
         except (OSError, SafetensorError) as error:
             raise DifflateError(f"{folder}: cannot be written ({error}); choose another folder") from error
-        atomic_write(folder / CONFIG, (json.dumps(self.config_dict(), indent=2) + "\n").encode())
+        digests = {path.name: _digest(path) for path in weight_files(folder)}
+        config = {**self.config_dict(), **entries, _DIGESTS: digests}
+        atomic_write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         atomic_write(folder / CARD, (self.card or str(self.generate_model_card())).encode())
         if options.pop("push_to_hub", False):
             return self.push_to_hub(**options)
         return None
 
-    def _save_weights(self, folder: Path, max_shard_size: str) -> None:
+    def _save_beside(self, folder: Path) -> dict[str, Any]:
+        """Writes what a kind of model has beside its weights; gives further entries of config.json."""
+        return {}
+
+    def _save_weights(self, folder: Path, max_shard_size: str, dtype: torch.dtype | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        state = self.state_dict()
+        if dtype is not None:
+            state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
         with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as name:
-            save_torch_model(self, name, max_shard_size=max_shard_size)
+            save_torch_state_dict(state, name, max_shard_size=max_shard_size)
             written = sorted(Path(name).iterdir())
             for path in written:
                 with path.open("rb+") as file:
@@ -105,9 +119,16 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
             load_weights(cls(**arguments), folder)  # compares, before anything is allocated
         model = cls(**arguments)
         load_weights(model, folder)
+        for file, digest in (read_config(folder).get(_DIGESTS) or {}).items():
+            if not (folder / file).is_file() or _digest(folder / file) != digest:
+                raise ModelError(f"{folder}: {file} is not what the model was saved with; get the folder again")
+        model._load_beside(folder)
         card = folder / CARD
         model.card = card.read_text("utf-8", "replace") if card.is_file() else None
         return model.eval()
+
+    def _load_beside(self, folder: Path) -> None:
+        """Reads what `_save_beside` has written."""
 
     @classmethod
     def _check_kind(cls, folder: Path) -> None:
@@ -119,6 +140,11 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold a model's weights: model.safetensors or its shards, and no other."""
     return sorted(path for path in folder.glob("model*.safetensors") if _WEIGHTS.fullmatch(path.name))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_weights(module: nn.Module, folder: Path) -> None:

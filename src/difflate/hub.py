@@ -25,7 +25,7 @@ def bundled_models() -> dict[str, dict]:
     found = {}
     for path in sorted(WEIGHTS_FOLDER.glob("*/config.json")):
         config = json.loads(path.read_text("utf-8"))
-        found[config["name"]] = config
+        found[path.parent.name] = config
     return found
 
 

@@ -11,6 +11,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from difflate import config_json
+from difflate.codecs.base import Codec
+from difflate.codecs.hyperprior import HyperpriorCodec
+from difflate.codecs.transform_coder import TransformCoder
 from difflate.codecs.vq import VqCodec
 from difflate.config_json import CARD, CONFIG
 from difflate.entropy import ContextModel
@@ -25,8 +28,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The checked config.json of a model folder. Raises ModelError."""
     config = config_json.read_config(folder)
     path = folder / CONFIG
-    if "kind" in config:
-        raise ModelError(f"{folder}: is a generator ({config['kind']}), not a codec; difflate sample takes it")
     if config.get("codec") != "vq":
         raise ModelError(f'{path}: codec (={config.get("codec")}) must be "vq"')
     for key in ("name", "method", "fingerprint"):
@@ -53,8 +54,18 @@ def save_model(codec: VqCodec, folder: Path, method: str, card: str) -> None:
     atomic_write(folder / CARD, card.encode())
 
 
-def load_model(folder: Path) -> VqCodec:
+def load_model(folder: Path) -> Codec:
     """The codec of a model folder. Raises ModelError if a file is missing, or altered since it was written."""
+    kind = config_json.read_config(folder).get("kind")
+    if kind == TransformCoder.kind:
+        model = TransformCoder.from_pretrained(folder)
+        return HyperpriorCodec(folder.name, model, model.exact_coder)
+    if kind is not None:
+        raise ModelError(f"{folder}: is a generator ({kind}), not a codec; difflate sample takes it")
+    return _load_vq(folder)
+
+
+def _load_vq(folder: Path) -> VqCodec:
     config = read_config(folder)
     path = folder / WEIGHTS
     try:

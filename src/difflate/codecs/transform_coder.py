@@ -1,18 +1,32 @@
 """Transform coding with one model for all rates: images to latents to bits and back, for training and for codecs."""
 
+import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
+from difflate.config_json import read_config
 from difflate.diffusion.draws import Generators
-from difflate.errors import ConfigError
+from difflate.entropy.gaussian import gaussian_tables
+from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder, coder_from
+from difflate.errors import ConfigError, ModelError
+from difflate.files import atomic_path
+from difflate.fingerprint import fingerprint
 from difflate.folders import FolderModel
 from difflate.nn.dct import basis
 from difflate.nn.entropy_models import FactorizedPrior, noisy, rounded
 from difflate.nn.hyperprior import LEVEL_KNOTS, Coded, HyperpriorConfig, HyperpriorNetwork, between
 from difflate.nn.transforms import TransformConfig, pad_to_stride, transforms
+
+
+EXACT = "exact.safetensors"
+"""In a model's folder: the entropy model in integers."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,57 @@ class TransformCoder(FolderModel):
         self.inverse_gain = nn.Parameter(torch.zeros(LEVEL_KNOTS, m))
         gain_range = math.log(lmbda_max / lmbda_min) / 4
         spread = basis(m)[1] if transform.kind == "dct" else None
+        self._stored: tuple[HyperpriorCoder | FactorizedCoder, bytes] | None = None
+        """The entropy model in integers that was loaded, and the digest of the one in floating point beside it."""
         self.entropy = HyperpriorNetwork(hyperprior, m, gain_range, spread) if hyperprior else _Factorized(m)
+
+    @property
+    def exact_coder(self) -> HyperpriorCoder | FactorizedCoder:
+        """The entropy model in integers: what the model was stored with, or made anew if it was trained since then.
+
+        Raises ModelError for weights out of range.
+        """
+        if self._stored is not None and self._stored[1] == self._entropy_digest():
+            return self._stored[0]
+        tables = self.entropy.prior.tables()
+        if isinstance(self.entropy, HyperpriorNetwork):
+            return HyperpriorCoder(self.entropy.fixed_point(), tables, gaussian_tables())
+        return FactorizedCoder(tables)
+
+    def side_information(self, y: Tensor) -> Tensor:
+        """(B, Z, ⌈h/4⌉, ⌈w/4⌉) integers z of ``y: (B, M, h, w)``; Z = 0 without a hyperprior."""
+        if isinstance(self.entropy, HyperpriorNetwork):
+            return self.entropy.hyper_analysis(y).round()
+        return y.new_empty(len(y), 0, 0, 0)
+
+    def _entropy_digest(self) -> bytes:
+        digest = hashlib.sha256()
+        for value in self.entropy.state_dict().values():
+            digest.update(value.detach().cpu().float().numpy().tobytes())
+        return digest.digest()
+
+    def save_exact(self, folder: Path) -> dict[str, Any]:
+        """Writes exact.safetensors into a model's folder; gives its entries of config.json."""
+        tensors = self.exact_coder.exact_tensors()
+        with atomic_path(folder / EXACT) as temporary:
+            save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, str(temporary))
+        return {"fingerprint": fingerprint("hyperprior", tensors).hex()}
+
+    def load_exact(self, folder: Path) -> None:
+        """Reads what `save_exact` has written. Raises ModelError if it is missing, damaged or altered."""
+        path = folder / EXACT
+        if not path.is_file():
+            raise ModelError(f"{folder}: {EXACT} is missing; get the model folder again")
+        tensors = load_file(str(path))
+        if fingerprint("hyperprior", tensors).hex() != read_config(folder).get("fingerprint"):
+            raise ModelError(f"{folder}: {EXACT} is not what the model was saved with; get the folder again")
+        self._stored = coder_from(tensors), self._entropy_digest()
+
+    def _save_beside(self, folder: Path) -> dict[str, Any]:
+        return self.save_exact(folder)
+
+    def _load_beside(self, folder: Path) -> None:
+        self.load_exact(folder)
 
     def lmbda(self, level: Tensor) -> Tensor:
         """λ at ``level``, same shape, in [0, 1]: even steps of its logarithm."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from constriction import stream  # pyright: ignore[reportAttributeAccessIssue]
@@ -41,6 +41,26 @@ class Tables:
         weights = [0.0] * len(counts) if escapes is None else escapes
         pairs = zip(counts, weights, strict=True)
         return cls([_normalise(np.append(np.asarray(c, np.float64), e)) for c, e in pairs], low)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray], prefix: str) -> Tables:
+        """The tables that `to_tensors` has written. Raises ModelError if one is missing or they do not fit together."""
+        try:
+            frequencies, sizes, low = (tensors[f"{prefix}.{key}"] for key in ("frequencies", "sizes", "low"))
+        except KeyError as error:
+            raise ModelError(f"tensor {error.args[0]} is missing; get the model folder again") from error
+        fits = frequencies.ndim == sizes.ndim == low.ndim == 1 and len(sizes) == len(low)
+        if not fits or (sizes < 1).any() or sizes.sum(dtype=np.int64) != len(frequencies):
+            raise ModelError(f"tensors {prefix}.frequencies, sizes and low do not fit; get the model folder again")
+        return cls(np.split(frequencies, np.cumsum(sizes)[:-1]), low.tolist())
+
+    def to_tensors(self, prefix: str) -> dict[str, np.ndarray]:
+        """int32 ``prefix.frequencies``, one table after the other, ``prefix.sizes`` and ``prefix.low``."""
+        return {
+            f"{prefix}.frequencies": np.concatenate(self.frequencies).astype(np.int32),
+            f"{prefix}.sizes": np.array([len(f) for f in self.frequencies], np.int32),
+            f"{prefix}.low": np.array(self.low, np.int32),
+        }
 
     def __len__(self) -> int:
         return len(self.frequencies)

@@ -5,6 +5,7 @@ import json
 import math
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from difflate.errors import ConfigError, DifflateError
 from difflate.evaluate.run import Record
 from difflate.extras import require
 from difflate.metrics import bd_rate
+from difflate.metrics.bjontegaard import MIN_POINTS
 
 FILES = ("results.json", "results.md", "rate_distortion.png")
-MEASURES = ("bpp", "psnr", "ssim", "ms_ssim", "ssimulacra2", "encode_s", "decode_s")
-BD_ANCHOR = "jpeg"
-BD_MEASURES = ("psnr", "ms_ssim_db", "ssimulacra2")
+MEASURES = ("bpp", "psnr", "ssim", "ms_ssim", "ssimulacra2", "lpips", "encode_s", "decode_s")
+BD_MEASURES = {"psnr": "PSNR", "ms_ssim_db": "MS-SSIM", "ssimulacra2": "SSIMULACRA2", "lpips": "LPIPS"}
 DEFINITIONS = {
     "bytes": "size of the complete file, which was decoded again; pixels only: no alpha, EXIF, ICC or XMP is stored",
     "bpp": "8 * bytes / (width * height)",
@@ -25,26 +26,50 @@ DEFINITIONS = {
     "ssim": "Gaussian window 11x11, sigma 1.5, mean over R, G and B; null: a side below 11 px",
     "ms_ssim": "as ssim, on five scales; null: a side below 176 px",
     "ssimulacra2": "100: identical, about 90: visually lossless, 70: high, 50: medium; null: a side below 8 px",
+    "lpips": "version 0.1 with the backbone lpips_net in the image's own size, 0: identical, lower is better; "
+    "null: not asked for, or a side below 31 px (alex) or 16 px (vgg)",
     "encode_s, decode_s": "wall seconds for one image; each codec ran once before the timing",
     "means": "of the values of the images that could be measured, each image counting once",
-    "bd_rate_percent": "mean difference of bpp against jpeg at equal mean quality, piecewise cubic through the means "
-    "of a codec's four or more settings; ms_ssim_db = -10 * log10(1 - ms_ssim)",
+    "bd_rate_percent": "mean difference of bpp against bd_anchor at equal mean quality, piecewise cubic through the "
+    "means of a codec's four or more settings; ms_ssim_db = -10 * log10(1 - ms_ssim); with bpp_range: over the "
+    "qualities that the anchor has between these rates",
 }
-_PACKAGES = ("difflate", "torch", "numpy", "pillow", "scipy", "ssimulacra2", "imagecodecs")
+_PACKAGES = ("difflate", "torch", "numpy", "pillow", "scipy", "ssimulacra2", "imagecodecs", "torchvision")
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """What BD-rates are relative to."""
+
+    codec: str = "jpeg"
+    bpp_range: tuple[float, float] | None = None
+    """Only the qualities count that the anchor has between these two rates; None: all."""
+
+    def __post_init__(self) -> None:
+        if self.bpp_range is not None and not 0 < self.bpp_range[0] < self.bpp_range[1] < math.inf:
+            low, high = self.bpp_range
+            raise ConfigError(f"bpp_range (={low:g}, {high:g}) must be two rising rates above 0, such as 0.15 0.8")
+
+
+_JPEG = Anchor()
 
 
 def mean_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """One dictionary per codec setting, in the order of ``records``.
 
-    It has ``setting``, ``codec``, ``quality``, ``images`` (how many were measured), ``failed``, and the mean of every
-    measure: inf for the PSNR if an image is identical, None where no image has the value.
+    It has ``setting``, ``codec``, ``quality``, ``images`` (how many were measured), ``failed``, ``lpips_net``, and the
+    mean of every measure: inf for the PSNR if an image is identical, None where no image has the value.
+    Raises ConfigError for records with LPIPS of more than one backbone.
     """
+    nets = sorted({record.lpips_net for record in records if record.lpips_net})
+    if len(nets) > 1:
+        raise ConfigError(f"the records have LPIPS of {' and '.join(nets)}, which do not compare; report them apart")
     rows = []
     for setting in dict.fromkeys(record.setting for record in records):
         of_setting = [record for record in records if record.setting == setting]
         good = [record for record in of_setting if record.error is None]
         row: dict[str, Any] = {"setting": setting, "codec": of_setting[0].codec, "quality": of_setting[0].quality}
-        row |= {"images": len(good), "failed": len(of_setting) - len(good)}
+        row |= {"images": len(good), "failed": len(of_setting) - len(good), "lpips_net": nets[0] if nets else None}
         for measure in MEASURES:
             values = [value for record in good if (value := getattr(record, measure)) is not None]
             row[measure] = math.fsum(values) / len(values) if values else None
@@ -52,23 +77,28 @@ def mean_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     return rows
 
 
-def bd_rates(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | str]]:
-    """BD-rate in percent against jpeg, for each other codec of four or more settings and each of `BD_MEASURES`.
+def bd_rates(rows: Sequence[dict[str, Any]], anchor: Anchor = _JPEG) -> dict[str, dict[str, float | str]]:
+    """BD-rate in percent against ``anchor``, for each other codec of four or more settings and each of `BD_MEASURES`.
 
-    A sentence stands in place of the number where the two curves do not allow one.
+    LPIPS is left out if it was not measured. A sentence stands in place of the number where the two curves do not
+    allow one.
     """
     curves = _curves(rows)
-    anchor = curves.pop(BD_ANCHOR, [])
+    reference = curves.pop(anchor.codec, [])
     result: dict[str, dict[str, float | str]] = {}
     for codec, points in curves.items():
-        if len(points) < 4 or len(anchor) < 4:
+        if len(points) < MIN_POINTS or len(reference) < MIN_POINTS:
             continue
         result[codec] = {}
         for measure in BD_MEASURES:
+            if measure == "lpips" and _lpips_net(rows) is None:
+                continue
             pairs = [[(row["bpp"], quality) for row in side if (quality := _quality(row, measure)) is not None]
-                     for side in (anchor, points)]  # fmt: skip
+                     for side in (reference, points)]  # fmt: skip
             try:
-                result[codec][measure] = bd_rate(*_transposed(pairs[0]), *_transposed(pairs[1]))
+                result[codec][measure] = bd_rate(
+                    *_transposed(pairs[0]), *_transposed(pairs[1]), rate_range=anchor.bpp_range
+                )
             except ConfigError as error:
                 result[codec][measure] = str(error)
     return result
@@ -88,18 +118,18 @@ def check_output(folder: str | Path, force: bool) -> None:
 
 
 def write_report(
-    records: Sequence[Record], folder: str | Path, *, command: str = "", force: bool = False
+    records: Sequence[Record], folder: str | Path, *, command: str = "", force: bool = False, anchor: Anchor = _JPEG
 ) -> list[Path]:
     """Writes the three files into ``folder``, which is made if needed, and returns their paths.
 
-    ``command`` is kept as the way to repeat the run. Raises as `check_output` does.
+    ``command`` is kept as the way to repeat the run. Raises as `check_output` and `mean_rows` do.
     """
     folder = Path(folder)
     check_output(folder, force)
     picture = rate_distortion_png(mean_rows(records))
     make_folder(folder)
-    text = json.dumps(as_json(records, command), indent=1, allow_nan=False) + "\n"
-    contents = (text.encode(), markdown(records, command).encode("utf-8", "backslashreplace"), picture)
+    text = json.dumps(as_json(records, command, anchor), indent=1, allow_nan=False) + "\n"
+    contents = (text.encode(), markdown(records, command, anchor).encode("utf-8", "backslashreplace"), picture)
     paths = [folder / name for name in FILES]
     for path, data in zip(paths, contents, strict=True):
         files.atomic_write(path, data, force)
@@ -114,46 +144,65 @@ def make_folder(folder: Path) -> None:
         raise DifflateError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
 
 
-def as_json(records: Sequence[Record], command: str = "") -> dict[str, Any]:
+def as_json(records: Sequence[Record], command: str = "", anchor: Anchor = _JPEG) -> dict[str, Any]:
     """The contents of results.json: protocol, means, BD-rates and all records, without infinities."""
     rows = mean_rows(records)
     means = [{key: None if value == math.inf else value for key, value in row.items()} for row in rows]
-    protocol = {"command": command, "versions": _versions(), "definitions": DEFINITIONS}
+    protocol = {
+        "command": command,
+        "lpips_net": _lpips_net(rows),
+        "bd_anchor": anchor.codec,
+        "bpp_range": anchor.bpp_range and list(anchor.bpp_range),
+        "versions": _versions(),
+        "definitions": DEFINITIONS,
+    }
     return {
         "protocol": protocol,
         "means": means,
-        "bd_rate_percent": bd_rates(rows),
+        "bd_rate_percent": bd_rates(rows, anchor),
         "records": [record.to_json() for record in records],
     }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The means as a Markdown table, one line per codec setting."""
-    lines = [
-        "| setting | images | bpp | PSNR dB | SSIM | MS-SSIM | SSIMULACRA2 | encode s | decode s |",
-        "|:--|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+    """The means as a Markdown table, one line per codec setting; a column for LPIPS if it was measured."""
+    net = _lpips_net(rows)
+    columns = {"bpp": ("bpp", 3), "psnr": ("PSNR dB", 2), "ssim": ("SSIM", 4), "ms_ssim": ("MS-SSIM", 4)}
+    columns |= {"ssimulacra2": ("SSIMULACRA2", 2)} | ({"lpips": (f"LPIPS {net}", 4)} if net else {})
+    columns |= {"encode_s": ("encode s", 3), "decode_s": ("decode s", 3)}
+    lines = ["| setting | images | " + " | ".join(title for title, _ in columns.values()) + " |"]
+    lines.append("|:--|" + "--:|" * (1 + len(columns)))
     for row in rows:
         images = f"{row['images']}" if not row["failed"] else f"{row['images']} of {row['images'] + row['failed']}"
-        digits = zip(MEASURES, (3, 2, 4, 4, 2, 3, 3), strict=True)
-        cells = [row["setting"], images, *(_cell(row[measure], places) for measure, places in digits)]
+        cells = [row["setting"], images, *(_cell(row[measure], places) for measure, (_, places) in columns.items())]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def markdown(records: Sequence[Record], command: str = "") -> str:
+def bd_table(rows: Sequence[dict[str, Any]], anchor: Anchor = _JPEG) -> str:
+    """A title and the BD-rates as a Markdown table, – where there is none; empty without two codecs to compare."""
+    rates = bd_rates(rows, anchor)
+    if not rates:
+        return ""
+    net = _lpips_net(rows)
+    titles = [title for measure, title in BD_MEASURES.items() if measure != "lpips"] + ([f"LPIPS {net}"] if net else [])
+    where = ", at the qualities it has from {:g} to {:g} bpp".format(*anchor.bpp_range) if anchor.bpp_range else ""
+    lines = [f"BD-rate against {anchor.codec}{where} (negative: fewer bits for the same quality):\n"]
+    lines += ["| codec | " + " | ".join(titles) + " |", "|:--|" + "--:|" * len(titles)]
+    for codec, values in rates.items():
+        cells = ("–" if isinstance(value, str) else f"{value:+.1f} %" for value in values.values())
+        lines.append(f"| {codec} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def markdown(records: Sequence[Record], command: str = "", anchor: Anchor = _JPEG) -> str:
     """The contents of results.md."""
     rows = mean_rows(records)
     images = len({record.image for record in records})
     parts = ["# Rate and distortion\n", f"{images} images. Means per codec setting:\n", table(rows)]
     parts.append("![Quality against bits per pixel](rate_distortion.png)\n")
-    rates = bd_rates(rows)
-    if rates:
-        lines = ["| codec | PSNR | MS-SSIM | SSIMULACRA2 |", "|:--|--:|--:|--:|"]
-        for codec, values in rates.items():
-            cells = ("–" if isinstance(value, str) else f"{value:+.1f} %" for value in values.values())
-            lines.append(f"| {codec} | " + " | ".join(cells) + " |")
-        parts += ["BD-rate against JPEG (negative: fewer bits for the same quality):\n", "\n".join(lines) + "\n"]
+    if rates := bd_table(rows, anchor):
+        parts.append(rates)
     failed = [record for record in records if record.error]
     if failed:
         parts.append("Not measured:\n")
@@ -167,7 +216,7 @@ def markdown(records: Sequence[Record], command: str = "") -> str:
 
 
 def rate_distortion_png(rows: Sequence[dict[str, Any]]) -> bytes:
-    """PNG of three plots against bpp: a line for a codec of several settings, a marker for a single one.
+    """PNG of three plots against bpp, four with LPIPS: a line for a codec of several settings, a marker for one.
 
     Lossless settings are left to the table: their PSNR has no place on the axis, and their many bits would squeeze the
     others into a corner.
@@ -175,6 +224,8 @@ def rate_distortion_png(rows: Sequence[dict[str, Any]]) -> bytes:
     from difflate.evaluate.plot import quality_plots
 
     measures = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM", "ssimulacra2": "SSIMULACRA2"}
+    if net := _lpips_net(rows):
+        measures["lpips"] = f"LPIPS {net} (lower is better)"
     curves = {
         codec: {
             measure: [
@@ -198,7 +249,15 @@ def _curves(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return curves
 
 
+def _lpips_net(rows: Sequence[dict[str, Any]]) -> str | None:
+    """The backbone of the rows' LPIPS, None if it was not measured."""
+    return next((row["lpips_net"] for row in rows), None)
+
+
 def _quality(row: dict[str, Any], measure: str) -> float | None:
+    """What rises with the rate."""
+    if measure == "lpips":
+        return None if row["lpips"] is None else -row["lpips"]
     if measure != "ms_ssim_db":
         return row[measure]
     value = row["ms_ssim"]

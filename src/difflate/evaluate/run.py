@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from difflate import metrics
 from difflate.codecs.base import Codec
@@ -17,6 +17,9 @@ from difflate.errors import ConfigError, DifflateError
 from difflate.extras import require
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.pixels import Picture, open_image
+
+if TYPE_CHECKING:  # torch is not imported for codecs that do without
+    from difflate.metrics.perceptual import Lpips
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +63,13 @@ class Record:
     psnr: float | None = None
     """dB; inf (in JSON: null without an error) if the decoded image is identical."""
     ssim: float | None = None
-    """None if the image is too small for it; so are the next two."""
+    """None if the image is too small for it; so are the next three."""
     ms_ssim: float | None = None
     ssimulacra2: float | None = None
+    lpips: float | None = None
+    """None if it was not asked for, too."""
+    lpips_net: str | None = None
+    """Backbone of ``lpips``: ``alex`` or ``vgg``, whose values do not compare."""
     encode_s: float | None = None
     """Wall time in seconds, reading the image not counted."""
     decode_s: float | None = None
@@ -82,11 +89,13 @@ def evaluate(
     codecs: str | Sequence[str] | Sequence[CodecSetting],
     *,
     load: Callable[[str], Codec] | None = None,
+    lpips: "Lpips | None" = None,
     limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[Record], None] | None = None,
 ) -> list[Record]:
     """One record per image and codec setting, images in the outer order; ``progress`` is called with each.
 
+    ``lpips``: what `difflate.metrics.perceptual.load_lpips` gave, to measure LPIPS as well.
     Codecs get the pixels alone: alpha, EXIF, ICC and XMP are dropped before encoding, so that all files hold the same
     and the metrics see all they hold. Each codec encodes and decodes once outside of the timing before its first
     image. An image or codec that fails gives a record with its error and the run goes on.
@@ -117,7 +126,7 @@ def evaluate(
                 if setting.codec not in warm:
                     codec.decode(codec.encode(source, quality=setting.quality, limits=limits), limits=limits)
                     warm.add(setting.codec)
-                record = _measure(record, codec, source, limits)
+                record = _measure(record, codec, source, lpips, limits)
             except DifflateError as error:
                 record = replace(record, error=str(error).removeprefix(f"{path}: "), exit_code=error.exit_code)
             except Exception as error:
@@ -226,7 +235,7 @@ def _read(path: Path) -> Picture | Exception:
         return error
 
 
-def _measure(record: Record, codec: Codec, picture: Picture, limits: Limits) -> Record:
+def _measure(record: Record, codec: Codec, picture: Picture, lpips: "Lpips | None", limits: Limits) -> Record:
     start_s = time.perf_counter()
     data = codec.encode(picture, quality=record.quality, limits=limits)
     encoded_s = time.perf_counter()
@@ -242,6 +251,16 @@ def _measure(record: Record, codec: Codec, picture: Picture, limits: Limits) -> 
         ssim=metrics.ssim(picture, restored),
         ms_ssim=metrics.ms_ssim(picture, restored),
         ssimulacra2=metrics.ssimulacra2(picture, restored),
+        lpips=_lpips(picture, restored, lpips),
+        lpips_net=lpips.net if lpips else None,
         encode_s=encoded_s - start_s,
         decode_s=decoded_s - encoded_s,
     )
+
+
+def _lpips(picture: Picture, restored: Picture, network: "Lpips | None") -> float | None:
+    if network is None:
+        return None
+    from difflate.metrics import perceptual
+
+    return perceptual.lpips(picture, restored, network)

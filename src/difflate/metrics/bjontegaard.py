@@ -23,16 +23,19 @@ def bd_rate(
     rates: Sequence[float],
     qualities: Sequence[float],
     method: str = "pchip",
+    rate_range: tuple[float, float] | None = None,
 ) -> float:
     """Mean rate difference in percent at equal quality; negative: less rate than the reference.
 
     Each curve: four points or more in any order; rates > 0 (bits per pixel), qualities (dB) rising with the rate.
-    ``method`` is ``pchip`` or ``akima``. Raises ConfigError for other curves and for curves without a common quality.
+    ``method`` is ``pchip`` or ``akima``. ``rate_range``: only over the qualities that the reference has between these
+    two rates; the curves still go through all their points. Raises ConfigError for other curves, and for curves
+    without a common quality there.
     """
     reference = _curve("the reference curve", reference_rates, reference_qualities)
     curve = _curve("the curve", rates, qualities)
     # log rate as a function of quality: the two axes change places
-    mean = _mean_difference((reference[1], reference[0]), (curve[1], curve[0]), method, "quality")
+    mean = _mean_difference((reference[1], reference[0]), (curve[1], curve[0]), method, "quality", rate_range)
     return 100 * math.expm1(mean)
 
 
@@ -65,14 +68,33 @@ def _curve(what: str, rates: Sequence[float], qualities: Sequence[float]) -> tup
 
 
 def _mean_difference(
-    reference: tuple[np.ndarray, np.ndarray], curve: tuple[np.ndarray, np.ndarray], method: str, axis: str
+    reference: tuple[np.ndarray, np.ndarray],
+    curve: tuple[np.ndarray, np.ndarray],
+    method: str,
+    axis: str,
+    rate_range: tuple[float, float] | None = None,
 ) -> float:
-    """Mean of curve(x) - reference(x) over the x that both have; each curve is (x, y)."""
+    """Mean of curve(x) - reference(x) over the x that both have; each curve is (x, y).
+
+    ``rate_range``: only where exp(reference(x)) lies in it.
+    """
     if method not in METHODS:
         raise ConfigError(f"method (={method}) must be one of {', '.join(METHODS)}")
     interpolator: Any = getattr(require("scipy.interpolate", "eval"), METHODS[method])
     low, high = max(reference[0][0], curve[0][0]), min(reference[0][-1], curve[0][-1])
+    if rate_range is not None:
+        if not 0 < rate_range[0] < rate_range[1] < math.inf:
+            raise ConfigError(f"rate_range (={rate_range[0]:g}, {rate_range[1]:g}) must be two rising rates above 0")
+        ends = [_where(interpolator(*reference), *reference, math.log(rate)) for rate in rate_range]
+        low, high = max(low, ends[0]), min(high, ends[1])
     if low >= high:
         raise ConfigError(f"the two curves have no {axis} in common; measure them over overlapping ranges")
     areas = [float(interpolator(x, y).integrate(low, high)) for x, y in (reference, curve)]
     return (areas[1] - areas[0]) / float(high - low)
+
+
+def _where(function: Any, x: np.ndarray, y: np.ndarray, value: float) -> float:
+    """The x at which ``function``, through the rising points (x, y), has ``value``; the nearer end if there is none."""
+    if not y[0] < value < y[-1]:
+        return float(x[0] if value <= y[0] else x[-1])
+    return float(function.solve(value, extrapolate=False)[0])

@@ -9,11 +9,13 @@ the same network in integers, made from this one by `HyperpriorNetwork.fixed_poi
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.diffusion.draws import Generators
+from difflate.entropy.fixed_point import ONE, to_biases, to_weights
 from difflate.entropy.gaussian import LEVELS, SCALE_MAX, SCALE_MIN
 from difflate.errors import ConfigError
 from difflate.nn.entropy_models import FactorizedPrior, gaussian_bits, lower_bound, noisy, rounded
@@ -141,6 +143,32 @@ class HyperpriorNetwork(nn.Module):
         return mean, SCALE_MIN * (RUNG * lower_bound(_RUNGS * rung, 0.0).clamp_max(2 * LEVELS)).exp()
 
 
+    @torch.no_grad()
+    def fixed_point(self) -> dict[str, np.ndarray]:
+        """The tensors of `difflate.entropy.hyperprior.HyperpriorCoder`. Raises ModelError for weights out of range."""
+        known = self.mask[0, 0].bool()
+        found = {}
+        for name, layer in (("synthesis.0", self.synthesis[0]), ("synthesis.1", self.synthesis[1]),
+                            ("hidden", self.hidden), ("out", self.out), ("near_mix", self.near_mix)):  # fmt: skip
+            # rows of the window, its columns, channels; then outputs
+            weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)
+            found[f"{name}.weight"] = to_weights(_array(weight))
+            if layer.bias is not None:
+                found[f"{name}.bias"] = to_biases(_array(layer.bias))
+        for name, layer in (("near_values", self.near_values), ("near_sizes", self.near_sizes)):
+            found[f"{name}.weight"] = to_weights(_array(layer.weight[:, 0, known].T))
+        found["near_values.bias"] = to_biases(_array(self.near_values.bias))
+        found["level_rungs"] = to_biases(_array(self.level_rungs * _RUNGS))
+        found["log_sizes"] = np.rint(np.log1p(np.arange(_LOG_SIZES)) * ONE).astype(np.int32)
+        return found
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().double().numpy()
+
+
+_LOG_SIZES = 256
+"""Entries of the table of log(1 + |q|); larger integers are taken for the last."""
 _RUNGS = 8.0
 """What the network's output counts in: it learns scales faster than in single rungs."""
 

@@ -1,0 +1,198 @@
+"""Transform coding with a scale hyperprior (Ballé, Minnen, Singh, Hwang, Johnston 2018), in one model for all rates.
+
+Read `HyperpriorCodec.encode` and `decode` side by side. What a file's bits mean is decided in integers
+(`difflate.entropy.hyperprior`); the networks before and behind may differ by rounding from machine to machine.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflate import container
+from difflate.alpha import decode_alpha, encode_alpha
+from difflate.codecs.base import check_quality
+from difflate.codecs.tiles import blend, restored_in_tiles, sites_of, windows
+from difflate.codecs.transform_coder import TransformCoder
+from difflate.colour import to_uint8
+from difflate.container import DflFile, read_dfl, symbols_crc, write_dfl
+from difflate.entropy import SymbolReader, SymbolWriter
+from difflate.entropy.hyperprior import LEVEL_MAX, FactorizedCoder, HyperpriorCoder, Latent
+from difflate.errors import DesyncError, FormatError, ModelError, VerificationFailed
+from difflate.fingerprint import fingerprint
+from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.nn.transforms import STRIDE
+from difflate.pixels import Picture
+
+TILE_PX = 1024
+"""Default side of the tiles that large images are computed in."""
+_MARGIN, _RAMP = 8, 4
+"""In sites: the margin is more than the transforms see to either side."""
+_QUALITY = (0.0, 100.0, 50.0)
+
+
+class HyperpriorCodec:
+    """Pictures to .dfl files and back, with a `TransformCoder` and its entropy model in integers."""
+
+    suffix = ".dfl"
+
+    def __init__(
+        self,
+        name: str,
+        model: TransformCoder,
+        coder: HyperpriorCoder | FactorizedCoder,
+        number: int = container.CODEC_HYPERPRIOR,
+    ):
+        """``coder``: what was stored with the model, never what `TransformCoder.exact_coder` would make anew.
+
+        ``number``: of the codec in files.
+        """
+        self.name, self.model, self.coder, self.number = name, model.eval(), coder, number
+        one_rate = model.lmbda_min == model.lmbda_max
+        self.quality_range: tuple[float, float, float] | None = None if one_rate else _QUALITY
+        if coder.latent_channels != model.transform.latent_channels:
+            raise ModelError(
+                f"{name}: the entropy model has {coder.latent_channels} channels, the transforms "
+                f"{model.transform.latent_channels}; get the model folder again"
+            )
+
+    @functools.cached_property
+    def fingerprint(self) -> bytes:
+        """(32 bytes) of what files depend on; other transforms with the same entropy model read the same files."""
+        return fingerprint("hyperprior", self.coder.exact_tensors())
+
+    @property
+    def model_id(self) -> bytes:
+        """(4 bytes) the first of the fingerprint; stands in each file."""
+        return self.fingerprint[:4]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    # -- pictures and files ------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        picture: Picture,
+        *,
+        quality: float | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        tile_px: int = TILE_PX,
+        sections: Sequence[tuple[int, bytes]] = (),
+    ) -> bytes:
+        """The bytes of a .dfl file.
+
+        ``quality``: 0 to 100, continuous. ``tile_px``: side of the tiles, which bounds the memory. ``sections``: more
+        of them. Raises ConfigError, LimitExceeded, VerificationFailed (the encoder reads its own symbols back).
+        """
+        quality = check_quality(self, quality)
+        limits.check_size(picture.width, picture.height)
+        level = round((0.0 if quality is None else quality / 100) * LEVEL_MAX)
+        y = self.analyse(torch.from_numpy(picture.pixels), level, tile_px)
+        z = self._side_information(y)
+        writer = SymbolWriter()
+        latent = self.coder.encode(y.numpy(), z.numpy(), level, writer)
+        symbols = writer.finish()
+        height, width = y.shape[1:]
+        del y
+        again = self.coder.decode(height, width, level, SymbolReader(symbols))
+        if again.symbols() != latent.symbols():
+            raise VerificationFailed("the coded latent does not read back, a defect in difflate; please report it")
+        found = [(container.SECTION_LATENT, level.to_bytes(2, "little") + symbols)]
+        if picture.alpha is not None:
+            found.append((container.SECTION_ALPHA, encode_alpha(picture.alpha)))
+        metadata = (
+            (container.SECTION_EXIF, picture.exif),
+            (container.SECTION_ICC, picture.icc),
+            (container.SECTION_XMP, picture.xmp),
+        )
+        found += [(kind, data) for kind, data in metadata if data is not None]
+        file = DflFile(
+            codec=self.number,
+            model_id=self.model_id,
+            width=picture.width,
+            height=picture.height,
+            grey=picture.pixels.shape[0] == 1,
+            symbols_crc=symbols_crc(latent.symbols()),
+            sections=(*found, *sections),
+        )
+        return write_dfl(file, limits)
+
+    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, tile_px: int = TILE_PX) -> Picture:
+        """The picture in a .dfl file. Raises FormatError, ModelError (another model wrote it), LimitExceeded."""
+        file = read_dfl(data, limits)
+        latent = self.read_latent(file)
+        rgb = self.synthesise(latent.y_hat, self.level_of(file), file.height, file.width, tile_px)
+        return self.picture(file, rgb)
+
+    def read_latent(self, file: DflFile) -> Latent:
+        """The latent of a file: the exact stage of decoding, checked by the symbols' checksum."""
+        if file.codec != self.number or file.model_id != self.model_id:
+            raise ModelError(
+                f"written with model {file.model_id.hex()}, not with {self.name} ({self.model_id.hex()}); "
+                "name the folder of the right model"
+            )
+        height, width = -(-file.height // STRIDE), -(-file.width // STRIDE)
+        level = self.level_of(file)
+        data = file.section(container.SECTION_LATENT)
+        assert data is not None  # level_of has looked
+        latent = self.coder.decode(height, width, level, SymbolReader(data[2:]))
+        if symbols_crc(latent.symbols()) != file.symbols_crc:
+            raise DesyncError("the latent decodes to another than was written; report this with the file")
+        return latent
+
+    def level_of(self, file: DflFile) -> int:
+        """The quality level in a file, 0 to 65535. Raises FormatError if the file has no latent."""
+        data = file.section(container.SECTION_LATENT)
+        if data is None or len(data) < 2:
+            raise FormatError("the file has no section with the image's latent; get an intact copy of it")
+        return int.from_bytes(data[:2], "little")
+
+    def picture(self, file: DflFile, rgb: Tensor) -> Picture:
+        """The picture of a file whose ``rgb: (3, H, W)`` uint8 is restored, with its alpha and metadata."""
+        if file.grey:
+            rgb = to_uint8(rgb.float().mean(dim=0, keepdim=True))
+        alpha = file.section(container.SECTION_ALPHA)
+        return Picture(
+            pixels=rgb.numpy(),
+            alpha=None if alpha is None else decode_alpha(alpha, file.height, file.width),
+            exif=file.section(container.SECTION_EXIF),
+            icc=file.section(container.SECTION_ICC),
+            xmp=file.section(container.SECTION_XMP),
+        )
+
+    # -- pixels and latents ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def analyse(self, pixels: Tensor, level: int, tile_px: int = TILE_PX) -> Tensor:
+        """(M, ⌈H/16⌉, ⌈W/16⌉) float32 y on the CPU, of ``pixels: (1 or 3, H, W)`` uint8, in tiles."""
+        height, width = (-(-side // STRIDE) for side in pixels.shape[1:])
+        y = torch.zeros(self.coder.latent_channels, height, width)
+        for rows, columns in windows(height, width, sites_of(tile_px), _MARGIN, _RAMP, 1):
+            part = pixels[
+                :, rows.start * STRIDE : rows.stop * STRIDE, columns.start * STRIDE : columns.stop * STRIDE
+            ].expand(3, -1, -1)
+            found = self.model.analyse(part[None].to(self.device).float() / 127.5 - 1, self._level(level))
+            blend(y, found[0].float().cpu(), rows, columns, 1)
+        return y
+
+    @torch.no_grad()
+    def synthesise(self, y_hat: np.ndarray, level: int, height: int, width: int, tile_px: int = TILE_PX) -> Tensor:
+        """(3, ``height``, ``width``) uint8 on the CPU, of ``y_hat: (M, h, w)`` float32, in tiles."""
+
+        def restore(part: Tensor, rows: int, columns: int) -> Tensor:
+            return self.model.synthesise(part, self._level(level))
+
+        return restored_in_tiles(restore, y_hat, height, width, tile_px, _MARGIN, _RAMP, self.device)
+
+    @torch.no_grad()
+    def _side_information(self, y: Tensor) -> Tensor:
+        return self.model.side_information(y[None].to(self.device))[0].cpu()
+
+    def _level(self, level: int) -> Tensor:
+        return torch.tensor([level / LEVEL_MAX], device=self.device)

@@ -1,0 +1,89 @@
+"""Large images in overlapping tiles, blended where they overlap, so that memory depends on the tile and not on the image.
+
+Everything counts in sites of a latent, 16 pixels apart.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflate.errors import ConfigError
+from difflate.nn.transforms import STRIDE
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tile along one side: its sites, and how much it counts for each."""
+
+    start: int
+    stop: int
+    weight: Tensor
+    """((stop - start)·scale,) float32; the weights of all spans sum to 1 everywhere."""
+
+
+def spans(size: int, tile: int, margin: int, ramp: int, scale: int) -> list[Span]:
+    """Tiles along a side of ``size`` sites, at most ``tile`` long, for results with ``scale`` values a site.
+
+    Two neighbours share 2·``margin`` + ``ramp`` sites: what is within ``margin`` of a tile's end counts nothing (there
+    the network sees less than it would in the whole image), and between the margins one fades into the other.
+    """
+    shared = 2 * margin + ramp
+    if size <= tile:
+        return [Span(0, size, torch.ones(size * scale))]
+    tile = max(tile, 2 * shared + 1)
+    count = -(-(size - shared) // (tile - shared))
+    edges = [i * (size - shared) // count for i in range(count + 1)]  # even lengths
+    found = []
+    rising = ((torch.arange(ramp * scale) + 0.5) / (ramp * scale)) if ramp else torch.empty(0)
+    nothing = torch.zeros(margin * scale)
+    for i in range(count):
+        start, stop = edges[i], edges[i + 1] + shared
+        weight = torch.ones((stop - start) * scale)
+        if i:
+            weight[: len(nothing) + len(rising)] = torch.cat([nothing, rising])
+        if i + 1 < count:
+            weight[len(weight) - len(nothing) - len(rising) :] = torch.cat([1 - rising, nothing])
+        found.append(Span(start, stop, weight))
+    return found
+
+
+def windows(
+    height: int, width: int, tile: int, margin: int, ramp: int, scale: int
+) -> Iterator[tuple[Span, Span]]:
+    """(rows, columns) of each tile of ``height`` x ``width`` sites."""
+    yield from product(spans(height, tile, margin, ramp, scale), spans(width, tile, margin, ramp, scale))
+
+
+def blend(out: Tensor, part: Tensor, rows: Span, columns: Span, scale: int) -> None:
+    """Adds ``part: (C, h, w)`` of a tile to ``out: (C, H, W)``, both with ``scale`` values a site."""
+    place = (slice(rows.start * scale, rows.stop * scale), slice(columns.start * scale, columns.stop * scale))
+    weights = rows.weight[:, None] * columns.weight
+    height, width = out[0][place].shape  # what is beyond the image is cut off
+    out[:, place[0], place[1]] += (part * weights.to(part))[:, :height, :width]
+
+
+def restored_in_tiles(
+    restore: Callable[[Tensor, int, int], Tensor], y_hat: np.ndarray, height: int, width: int, tile_px: int,
+    margin: int, ramp: int, device: torch.device,
+) -> Tensor:  # fmt: skip
+    """(3, ``height``, ``width``) uint8 on the CPU, of ``y_hat: (M, h, w)`` float32.
+
+    ``restore``: latents (1, M, h', w') of a tile, and its first row and column, to (1, 3, 16·h', 16·w') in [-1, 1].
+    """
+    out = torch.zeros(3, height, width)
+    for rows, columns in windows(y_hat.shape[1], y_hat.shape[2], sites_of(tile_px), margin, ramp, STRIDE):
+        part = torch.from_numpy(y_hat[:, rows.start : rows.stop, columns.start : columns.stop])
+        image = restore(part[None].to(device), rows.start, columns.start)
+        blend(out, image[0].float().clamp_(-1, 1).cpu(), rows, columns, STRIDE)
+    return out.add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)  # in place: it may be half a gigabyte
+
+
+def sites_of(tile_px: int) -> int:
+    """A tile's side in sites of the latent. Raises ConfigError if it has none."""
+    if tile_px < STRIDE:
+        raise ConfigError(f"tile (={tile_px} px) must be at least {STRIDE}")
+    return tile_px // STRIDE

@@ -1,0 +1,279 @@
+"""Latents as bits: the exact stage of the codecs with a hyperprior.
+
+`HyperpriorCoder` is `difflate.nn.hyperprior.HyperpriorNetwork` in integers (`difflate.entropy.fixed_point`). Side
+information z is coded first, each channel with a table of its own; it gives each number of the latent y a mean and one
+of 64 scales. Then y is coded in two passes over the sites, as integers round(y - mean), in bands of rows.
+
+BITSTREAM: all of it. docs/format.md says the same in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from difflate.entropy.coder import SymbolReader, SymbolWriter
+from difflate.entropy.fixed_point import (
+    ACTIVATION_MAX,
+    ONE,
+    check,
+    conv3x3,
+    pixel_shuffle,
+    relu,
+    shifted,
+)
+from difflate.entropy.gaussian import LEVELS
+from difflate.entropy.tables import Tables
+from difflate.errors import DesyncError, ModelError
+
+LEVEL_MAX = 65535
+"""A quality level in files: this is quality 100."""
+Z_STRIDE = 4
+SYMBOL_MAX = 32767
+_BAND_SITES = 8192
+"""Sites of a band, which bounds the memory of large images."""
+_MEAN_MAX = 1 << 22
+_RUNGS = 8
+"""The network counts scales in so many rungs of the ladder."""
+_NEAR = [(i, j) for i in range(-2, 3) for j in range(-2, 3) if (i + j) % 2]
+"""(row, column) of the neighbours that the second pass knows, 12 of them."""
+_KEYS = (
+    "synthesis.0.weight", "synthesis.0.bias", "synthesis.1.weight", "synthesis.1.bias", "hidden.weight", "hidden.bias",
+    "out.weight", "out.bias", "near_values.weight", "near_values.bias", "near_sizes.weight", "near_mix.weight",
+    "level_rungs", "log_sizes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Latent:
+    """What a file holds of an image: integers, the same on every machine."""
+
+    z: np.ndarray
+    """(Z, ⌈h/4⌉, ⌈w/4⌉) int16 side information; Z = 0 without."""
+    q: np.ndarray
+    """(M, h, w) int16: round(y - mean)."""
+    y_hat: np.ndarray
+    """(M, h, w) float32: q + mean, a multiple of 1/256."""
+
+    def symbols(self) -> bytes:
+        """z, then q, as little-endian 16-bit integers: what the file's symbol check is taken of."""
+        return self.z.astype("<i2").tobytes() + self.q.astype("<i2").tobytes()
+
+
+class HyperpriorCoder:
+    """Writes and reads latents; made from tensors of integers, those of a model's ``exact.safetensors``."""
+
+    def __init__(self, tensors: dict[str, np.ndarray], z_tables: Tables, y_tables: Tables):
+        """``tensors``: as `HyperpriorNetwork.fixed_point` gives them. Raises ModelError if they do not fit."""
+        self.tensors, self.z_tables, self.y_tables = tensors, z_tables, y_tables
+        missing = [key for key in _KEYS if key not in tensors]
+        if missing:
+            raise ModelError(f"tensor {missing[0]} of the entropy model is missing; get the model folder again")
+        w = {key: np.asarray(value, np.float64) for key, value in tensors.items()}
+        self.channels = len(z_tables)
+        self.latent_channels = w["near_values.bias"].size
+        self._check_shapes(w)
+        for layer in ("synthesis.0", "synthesis.1", "hidden", "out"):
+            check(w[f"{layer}.weight"], w[f"{layer}.bias"])
+        for layer in ("near_mix", "near_values", "near_sizes"):
+            check(w[f"{layer}.weight"])
+        self._w = w
+
+    def _check_shapes(self, w: dict[str, np.ndarray]) -> None:
+        m, f = self.latent_channels, w["hidden.bias"].size
+        n = w["synthesis.0.bias"].size // 4
+        wanted = {
+            "synthesis.0.weight": (9 * self.channels, 4 * n), "synthesis.0.bias": (4 * n,),
+            "synthesis.1.weight": (9 * n, 4 * f), "synthesis.1.bias": (4 * f,),
+            "hidden.weight": (f, f), "hidden.bias": (f,), "out.weight": (f, 2 * m), "out.bias": (2 * m,),
+            "near_values.weight": (12, m), "near_values.bias": (m,), "near_sizes.weight": (12, m),
+            "near_mix.weight": (m, f),
+        }  # fmt: skip
+        for key, shape in wanted.items():
+            if w[key].shape != shape:
+                raise ModelError(f"tensor {key} (={w[key].shape}) must be {shape}; get the model folder again")
+        if w["level_rungs"].ndim != 2 or w["level_rungs"].shape[1] != m or len(w["level_rungs"]) < 2:
+            raise ModelError(f"tensor level_rungs (={w['level_rungs'].shape}) must be (2 or more, {m})")
+        if w["log_sizes"].ndim != 1 or not w["log_sizes"].size or np.abs(w["log_sizes"]).max() > ACTIVATION_MAX:
+            raise ModelError("tensor log_sizes must be a list of activations; get the model folder again")
+        if len(self.y_tables) != LEVELS:
+            raise ModelError(f"the latent has {len(self.y_tables)} tables, {LEVELS} are needed")
+
+    def exact_tensors(self) -> dict[str, np.ndarray]:
+        """All that the meaning of a file's bits depends on: networks and tables, integers."""
+        return self.tensors | self.z_tables.to_tensors("z_tables") | self.y_tables.to_tensors("y_tables")
+
+    # -- writing and reading, in the same order ----------------------------------------------------------------------
+
+    def encode(self, y: np.ndarray, z: np.ndarray, level: int, writer: SymbolWriter) -> Latent:
+        """Writes ``y: (M, h, w)`` float32 in quantizer steps with side information ``z: (Z, ⌈h/4⌉, ⌈w/4⌉)`` integers.
+
+        ``level``: 0 to `LEVEL_MAX`. What is beyond ± 32767 is clipped.
+        """
+        z = np.clip(z, -SYMBOL_MAX, SYMBOL_MAX).astype(np.int16)
+        writer.write(z, self.z_tables, _channel_index(z.shape))
+        y = y.transpose(1, 2, 0)
+        state = _State(*y.shape)
+        for sites, mean, index in self._steps(z, level, state):
+            q = np.clip(np.rint(y[sites] - mean.astype(np.float32) / ONE), -SYMBOL_MAX, SYMBOL_MAX).astype(np.int16)
+            writer.write(q, self.y_tables, index)
+            state.put(sites, q, mean)
+        return state.latent(z)
+
+    def decode(self, height: int, width: int, level: int, reader: SymbolReader) -> Latent:
+        """The latent of h x w = ``height`` x ``width`` sites. Raises DesyncError for symbols that cannot be."""
+        shape = (self.channels, -(-height // Z_STRIDE), -(-width // Z_STRIDE))
+        z = _checked(reader.read(int(np.prod(shape)), self.z_tables, _channel_index(shape))).reshape(shape)
+        state = _State(height, width, self.latent_channels)
+        for sites, mean, index in self._steps(z, level, state):
+            q = _checked(reader.read(index.size, self.y_tables, index)).reshape(mean.shape)
+            state.put(sites, q, mean)
+        return state.latent(z)
+
+    def _steps(self, z: np.ndarray, level: int, state: _State) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
+        """For each step the sites (row numbers, column numbers), and (sites, M) means and table numbers.
+
+        The caller puts the step's symbols into ``state`` before it goes on.
+        """
+        rungs = self._level_rungs(level)
+        rows = max(Z_STRIDE, _BAND_SITES // state.width // Z_STRIDE * Z_STRIDE)
+        z_columns = z.transpose(1, 2, 0).astype(np.float64) * ONE
+        for colour in (0, 1):
+            for top in range(0, state.height, rows):
+                bottom = min(top + rows, state.height)
+                i, j = np.meshgrid(np.arange(top, bottom), np.arange(state.width), indexing="ij")
+                chosen = (i + j) % 2 == colour
+                if not chosen.any():
+                    continue
+                sites = i[chosen], j[chosen]
+                features = self._features(z_columns, top // Z_STRIDE, -(-bottom // Z_STRIDE))
+                known = features[sites[0] - top, sites[1]]
+                yield sites, *self._parameters(known, rungs, self._near(state, sites) if colour else None)
+
+    # -- the network -------------------------------------------------------------------------------------------------
+
+    def _features(self, z: np.ndarray, top: int, bottom: int) -> np.ndarray:
+        """(4·(bottom - top), 4·w, F) features of the rows ``top`` to ``bottom`` of ``z: (h, w, Z)``.
+
+        Beyond the edges the last row and column are repeated, in front of either layer.
+        """
+        w, (height, width, _) = self._w, z.shape
+        first, last = max(top - 1, 0), min(bottom + 1, height)
+        rows = np.arange(first - 1, last + 1).clip(0, height - 1)
+        columns = np.arange(-1, width + 1).clip(0, width - 1)
+        x = z[rows[:, None], columns]
+        x = pixel_shuffle(relu(conv3x3(x, w["synthesis.0.weight"], w["synthesis.0.bias"])))
+        rows = np.arange(2 * top - 1, 2 * bottom + 1).clip(0, 2 * height - 1) - 2 * first
+        columns = np.arange(-1, 2 * width + 1).clip(0, 2 * width - 1)
+        x = x[rows[:, None], columns]
+        return pixel_shuffle(relu(conv3x3(x, w["synthesis.1.weight"], w["synthesis.1.bias"])))
+
+    def _parameters(
+        self, features: np.ndarray, rungs: np.ndarray, near: tuple[np.ndarray, np.ndarray] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(S, M) int64 means in units of 2^-8, and int64 table numbers, of ``features: (S, F)``."""
+        w, m = self._w, self.latent_channels
+        sums = features @ w["hidden.weight"] + w["hidden.bias"]
+        if near is not None:
+            sums += near[1] @ w["near_mix.weight"]
+        out = relu(sums) @ w["out.weight"] + w["out.bias"]
+        mean, rung = out[:, :m], out[:, m:]
+        if near is not None:
+            mean += near[0]
+        mean = np.clip(shifted(mean), -_MEAN_MAX, _MEAN_MAX).astype(np.int64)
+        index = np.clip(shifted(_RUNGS * rung + rungs), 0, ONE * (LEVELS - 1)).astype(np.int64)
+        return mean, (index + ONE // 2) // ONE
+
+    def _near(self, state: _State, sites: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """What the neighbours of ``sites`` tell: (S, M) sums for the mean, and (S, M) activations for the scale."""
+        w = self._w
+        values = np.tile(w["near_values.bias"], (len(sites[0]), 1))
+        sizes = np.zeros_like(values)
+        for n, (i, j) in enumerate(_NEAR):
+            place = sites[0] + 2 + i, sites[1] + 2 + j
+            values += state.y_hat[place] * w["near_values.weight"][n]
+            known = np.minimum(np.abs(state.q[place]), w["log_sizes"].size - 1)
+            sizes += w["log_sizes"][known] * w["near_sizes.weight"][n]
+        return values, np.clip(shifted(sizes), -ACTIVATION_MAX, ACTIVATION_MAX, out=sizes)
+
+    def _level_rungs(self, level: int) -> np.ndarray:
+        """(M,) float64 whole numbers, in units of 2^-20 rungs: what the quality adds to the table number."""
+        knots = self.tensors["level_rungs"].astype(np.int64)
+        place = level * (len(knots) - 1)
+        left = min(place // LEVEL_MAX, len(knots) - 2)
+        share = place - left * LEVEL_MAX
+        return ((knots[left] * (LEVEL_MAX - share) + knots[left + 1] * share) // LEVEL_MAX).astype(np.float64)
+
+
+class _State:
+    """What of a latent is known: q, and y_hat in units of 2^-8, both with a margin of 2 for neighbours outside."""
+
+    def __init__(self, height: int, width: int, channels: int):
+        self.height, self.width = height, width
+        self.q = np.zeros((height + 4, width + 4, channels), np.int16)
+        self.y_hat = np.zeros((height + 4, width + 4, channels), np.int32)
+
+    def put(self, sites: tuple[np.ndarray, np.ndarray], q: np.ndarray, mean: np.ndarray) -> None:
+        """Stores what was coded at ``sites``: (S, M) each."""
+        i, j = sites[0] + 2, sites[1] + 2
+        self.q[i, j] = q
+        self.y_hat[i, j] = q.astype(np.int64) * ONE + mean
+
+    def latent(self, z: np.ndarray) -> Latent:
+        inside = slice(2, -2)
+        q = np.ascontiguousarray(self.q[inside, inside].transpose(2, 0, 1))
+        y_hat = self.y_hat[inside, inside].transpose(2, 0, 1).astype(np.float32) / ONE
+        return Latent(z, q, np.ascontiguousarray(y_hat))
+
+
+class FactorizedCoder:
+    """Latents without side information: a table for each channel (Ballé et al. 2017)."""
+
+    def __init__(self, tables: Tables):
+        self.tables = tables
+        self.latent_channels = len(tables)
+
+    def exact_tensors(self) -> dict[str, np.ndarray]:
+        """The tables, integers."""
+        return self.tables.to_tensors("y_tables")
+
+    def encode(self, y: np.ndarray, z: np.ndarray, level: int, writer: SymbolWriter) -> Latent:
+        """Writes ``y: (M, h, w)`` float32, rounded; ``z`` and ``level`` have no meaning here."""
+        q = np.clip(np.rint(y), -SYMBOL_MAX, SYMBOL_MAX).astype(np.int16)
+        writer.write(q, self.tables, _channel_index(q.shape))
+        return Latent(_no_z(), q, q.astype(np.float32))
+
+    def decode(self, height: int, width: int, level: int, reader: SymbolReader) -> Latent:
+        """The latent of h x w = ``height`` x ``width`` sites. Raises DesyncError for symbols that cannot be."""
+        shape = (self.latent_channels, height, width)
+        q = _checked(reader.read(int(np.prod(shape)), self.tables, _channel_index(shape))).reshape(shape)
+        return Latent(_no_z(), q, q.astype(np.float32))
+
+
+def coder_from(tensors: dict[str, np.ndarray]) -> HyperpriorCoder | FactorizedCoder:
+    """The coder of a model's `exact_tensors`. Raises ModelError if they do not fit together."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (np.int16, np.int32):
+            raise ModelError(f"tensor {name} (={tensor.dtype}) must be of integers; get the model folder again")
+    y_tables = Tables.from_tensors(tensors, "y_tables")
+    if "z_tables.low" not in tensors:
+        return FactorizedCoder(y_tables)
+    network = {name: tensor for name, tensor in tensors.items() if "_tables." not in name}
+    return HyperpriorCoder(network, Tables.from_tensors(tensors, "z_tables"), y_tables)
+
+
+def _no_z() -> np.ndarray:
+    return np.empty((0, 0, 0), np.int16)
+
+
+def _channel_index(shape: tuple[int, ...]) -> np.ndarray:
+    """Table number of each symbol of (C, h, w): its channel."""
+    return np.repeat(np.arange(shape[0]), shape[1] * shape[2])
+
+
+def _checked(symbols: np.ndarray) -> np.ndarray:
+    if symbols.size and np.abs(symbols.astype(np.int64)).max() > SYMBOL_MAX:
+        raise DesyncError("a decoded symbol is larger than any that is written; get an intact copy of the file")
+    return symbols.astype(np.int16)

@@ -1,0 +1,160 @@
+"""LPIPS: how different two images look to a network, as a loss and as a measurement.
+
+Learned perceptual image patch similarity, version 0.1, with its linear weights (Zhang et al. 2018, "The Unreasonable
+Effectiveness of Deep Features as a Perceptual Metric"). The backbone is torchvision's and the linear weights are those
+that torchmetrics ships, both read as tensors only. docs/metrics.md has the protocol.
+"""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from difflate.errors import ConfigError
+from difflate.extras import require
+from difflate.metrics.distortion import check_pair
+
+Net = Literal["alex", "vgg"]
+EPSILON = 1e-8
+"""Under the root of a feature's length. The first implementation added 1e-10 to the root itself, whose gradient is not
+a number where all features are 0, as they are in flat areas."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network of torchvision, and where LPIPS looks into it."""
+
+    title: str
+    model: str
+    """The function of torchvision.models that makes it."""
+    weights: str
+    """The enum of torchvision.models that names the weights LPIPS was calibrated with."""
+    layers: tuple[int, ...]
+    """Indices in its ``features`` of the last ReLU of each of the five stages."""
+    channels: tuple[int, ...]
+    """Of the features there."""
+    min_side_px: int
+    """What leaves one feature in the last stage."""
+
+
+BACKBONES: dict[str, Backbone] = {
+    "alex": Backbone("AlexNet", "alexnet", "AlexNet_Weights", (1, 4, 7, 9, 11), (64, 192, 384, 256, 256), 31),
+    "vgg": Backbone("VGG16", "vgg16", "VGG16_Weights", (3, 8, 15, 22, 29), (64, 128, 256, 512, 512), 16),
+}
+
+
+class Lpips(nn.Module):
+    """``x, y: (B, 3, H, W)`` float in [-1, 1] -> ``(B,)``: their LPIPS, 0 if identical. Lower is better.
+
+    Frozen and always in evaluation mode, but differentiable in ``x`` and ``y``. Made by `load_lpips`.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, net: Net, features: nn.Sequential, linear: list[Tensor]):
+        """``features``: those of the backbone, up to its last layer that is used; ``linear``: five of (channels,)."""
+        super().__init__()
+        self.net: Net = net
+        self.backbone = BACKBONES[net]
+        self.features = features
+        self.linear = nn.ParameterList(nn.Parameter(weights) for weights in linear)
+        # from [-1, 1] to what the backbones were trained with: (x / 2 + 1 / 2 - mean) / std of ImageNet, rounded
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[:, None, None])
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[:, None, None])
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode, whatever the model does that this is a loss of."""
+        return super().train(False)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Section 3, eq. 1. Raises ConfigError for other shapes and for images too small for the backbone."""
+        self._check(x, y)
+        # one after the other: of an original that needs no gradient nothing is kept for one
+        pairs = zip(self._stages(x), self._stages(y), self.linear, strict=True)
+        return torch.stack(
+            [(weights[:, None, None] * (u - v) ** 2).sum(1).mean((1, 2)) for u, v, weights in pairs]
+        ).sum(0)
+
+    def _stages(self, images: Tensor) -> list[Tensor]:
+        """Five of (B, channels, h, w), each pixel's features of length 1."""
+        stages = []
+        images = (images - self.shift) / self.scale
+        for i, layer in enumerate(self.features):
+            images = layer(images)
+            if i in self.backbone.layers:
+                # not in half precision, in which the epsilon is 0
+                found = images.to(torch.promote_types(images.dtype, torch.float32))
+                stages.append(found / (found.square().sum(1, keepdim=True) + EPSILON).sqrt())
+        return stages
+
+    def _check(self, x: Tensor, y: Tensor) -> None:
+        if x.shape != y.shape or x.ndim != 4 or x.shape[1] != 3:
+            raise ConfigError(f"x {tuple(x.shape)} and y {tuple(y.shape)} must both be (B, 3, H, W)")
+        if min(x.shape[2:]) < self.backbone.min_side_px:
+            raise ConfigError(
+                f"images of {x.shape[3]}x{x.shape[2]} px are too small for LPIPS with {self.backbone.title}; "
+                f"it needs {self.backbone.min_side_px} px a side"
+            )
+
+
+def load_lpips(net: Net = "alex") -> Lpips:
+    """LPIPS with AlexNet (``alex``, what evaluations report) or VGG16 (``vgg``, what losses use), on the CPU.
+
+    The backbone's weights are taken from the cache of torch.hub, where torchvision puts them; nothing is downloaded.
+    Raises ConfigError if torchvision, torchmetrics or the weights are missing, or if a file holds something else.
+    """
+    if net not in BACKBONES:
+        raise ConfigError(f"net (={net}) must be one of {', '.join(BACKBONES)}")
+    backbone = BACKBONES[net]
+    models = require("torchvision.models", "eval")
+    package = Path(cast(str, require("torchmetrics", "eval").__file__)).parent
+    url: str = getattr(models, backbone.weights).IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    advice = f"download {url} to that place"
+    if not path.is_file():
+        raise ConfigError(f"{path}: the weights of {backbone.title}, which LPIPS needs, are not there; {advice}")
+    with torch.device("meta"):  # neither memory nor random numbers for what is overwritten, or for the classifier
+        features = getattr(models, backbone.model)(weights=None).features[: backbone.layers[-1] + 1]
+    wanted = {f"features.{key}": tensor.shape for key, tensor in features.state_dict().items()}
+    found = _read(path, wanted, f"{advice} again")
+    features.load_state_dict({key.removeprefix("features."): tensor for key, tensor in found.items()}, assign=True)
+    shapes = {f"lin{i}.model.1.weight": (1, count, 1, 1) for i, count in enumerate(backbone.channels)}
+    linear = _read(package / f"functional/image/lpips_models/{net}.pth", shapes, "install torchmetrics 1.9")
+    return Lpips(net, features, [tensor.flatten() for tensor in linear.values()])
+
+
+def lpips(reference: Any, restored: Any, network: Lpips) -> float | None:
+    """LPIPS of two images in their own size; None if a side is too small for the network (31 px alex, 16 px vgg).
+
+    Images as of `difflate.metrics.psnr`. Raises VerificationFailed if they do not belong together (`check_pair`).
+    """
+    pair = check_pair(reference, restored)
+    if min(pair[0].shape[1:]) < network.backbone.min_side_px:
+        return None
+    with torch.inference_mode():
+        images = [torch.tensor(pixels, device=network.shift.device).expand(3, -1, -1)[None] for pixels in pair]
+        return float(network(*(pixels.to(network.shift.dtype) / 127.5 - 1 for pixels in images)))
+
+
+def _read(path: Path, shapes: Mapping[str, tuple[int, ...]], advice: str) -> dict[str, Tensor]:
+    """The float32 tensors named in ``shapes`` from a file that may hold more, in that order."""
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{path}: damaged, or holds other things than weights, which are not read; {advice}"
+        ) from error
+    for key, shape in shapes.items():
+        tensor = held.get(key) if isinstance(held, dict) else None
+        if not isinstance(tensor, Tensor) or tensor.shape != shape or not tensor.isfinite().all():
+            raise ConfigError(f"{path}: has no weights {key} of the shape {tuple(shape)}; {advice}")
+    return {key: held[key].float() for key in shapes}
