@@ -49,18 +49,22 @@ def encode(
     return _codec(codec).encode(picture, quality=quality, limits=limits, **options)
 
 
-def decode(data: bytes, *, codec: str | Path | Codec | None = None, limits: Limits | None = None) -> Image.Image:
+def decode(
+    data: bytes, *, codec: str | Path | Codec | None = None, limits: Limits | None = None, **options: Any
+) -> Image.Image:
     """The image in ``data``, the bytes of a .dfl, JPEG, WebP, AVIF, PNG or JPEG XL file.
 
-    The codec is found from the bytes; ``codec`` names a model that is not bundled. Raises difflate.errors exceptions.
+    The codec is found from the bytes; ``codec`` names a model that is not bundled. ``options``: of that codec, such as
+    ``steps=4``. Raises difflate.errors exceptions.
     """
+    from difflate.codecs.base import options_for
     from difflate.hub import codec_for
     from difflate.limits import DEFAULT_LIMITS
     from difflate.pixels import to_pil
 
     limits = limits or DEFAULT_LIMITS
     found = codec_for(data, limits) if codec is None else _codec(codec)
-    return to_pil(found.decode(data, limits=limits))
+    return to_pil(found.decode(data, limits=limits, **options_for(found, found.decode, options)))
 
 
 def load(name: str | Path = DEFAULT_CODEC, *, allow_download: bool = False) -> Codec:

@@ -99,10 +99,23 @@ def codec_for(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Codec:
     return classical_codecs()[name]
 
 
-def _codec_of_model(file: container.DflFile) -> Codec:
+_NUMBERS = {"vq": container.CODEC_VQ, "hyperprior": container.CODEC_HYPERPRIOR, "cdc": container.CODEC_CDC}
+
+
+def model_of(file: container.DflFile) -> str | None:
+    """The name of the bundled model that a file was written with; None if it is another. Imports no torch."""
     for name, config in bundled_models().items():
-        if config["fingerprint"].startswith(file.model_id.hex()):
-            return load(name)
+        # a diffusion codec has the entropy model of the hyperprior that it was made from
+        number = _NUMBERS[config.get("codec") or config["kind"]]
+        if number == file.codec and config["fingerprint"].startswith(file.model_id.hex()):
+            return name
+    return None
+
+
+def _codec_of_model(file: container.DflFile) -> Codec:
+    name = model_of(file)
+    if name is not None:
+        return load(name)
     raise ModelError(
         f"written with model {file.model_id.hex()}, which is not bundled; name its folder "
         "with --codec, or codec= in Python"

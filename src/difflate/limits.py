@@ -20,6 +20,19 @@ class Limits:
     metadata_bytes: int | None = 2**20
     """EXIF, ICC and XMP together, in bytes."""
 
+    steps: int | None = 1000
+    """Of diffusion."""
+    pixel_steps: int | None = 2**32
+    """Steps of diffusion times pixels: about an hour on two cores."""
+
+    def check_steps(self, width: int, height: int, steps: int) -> None:
+        """Raises LimitExceeded if an image of ``width`` x ``height`` px is to be decoded in too many ``steps``."""
+        too_many = self.steps is not None and steps > self.steps
+        if too_many or (self.pixel_steps is not None and width * height * steps > self.pixel_steps):
+            raise LimitExceeded(
+                f"{steps} steps of diffusion for {width}x{height} px are above the limit; ask for fewer steps{_ADVICE}"
+            )
+
     def check_size(self, width: int, height: int, what: str = "image") -> None:
         """Raises LimitExceeded if an image of ``width`` x ``height`` px is larger than allowed."""
         if self.side_px is not None and max(width, height) > self.side_px:

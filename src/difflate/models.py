@@ -12,6 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from difflate import config_json
 from difflate.codecs.base import Codec
+from difflate.codecs.cdc import CdcCodec
+from difflate.codecs.diffusion_decoder import DiffusionCoder
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.codecs.transform_coder import TransformCoder
 from difflate.codecs.vq import VqCodec
@@ -60,6 +62,8 @@ def load_model(folder: Path) -> Codec:
     if kind == TransformCoder.kind:
         model = TransformCoder.from_pretrained(folder)
         return HyperpriorCodec(folder.name, model, model.exact_coder)
+    if kind == DiffusionCoder.kind:
+        return CdcCodec(folder.name, DiffusionCoder.from_pretrained(folder))
     if kind is not None:
         raise ModelError(f"{folder}: is a generator ({kind}), not a codec; difflate sample takes it")
     return _load_vq(folder)

@@ -43,6 +43,9 @@ def add_download_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+TILE_HELP = "side of the tiles of large images: half of it takes about a quarter of the memory (default: 1024)"
+
+
 def output_path(text: str) -> str:
     """An output of the command line: text, because a Path loses the / at the end of a folder's name."""
     return str(input_path(text)) + ("/" if text.endswith(("/", os.sep)) else "")

@@ -1,14 +1,16 @@
 """`difflate compress INPUT…`."""
 
 import argparse
+import math
 from pathlib import Path
 
 from difflate import DEFAULT_CODEC
-from difflate.cli.batch import add_download_option, input_path, output_path
+from difflate.cli.batch import TILE_HELP, add_download_option, input_path, output_path
 
 _EPILOG = """examples:
   difflate compress photo.png                        photo.dfl, beside it
   difflate compress photo.png --codec avif -q 60     photo.avif
+  difflate compress photo.png --bpp 0.3              at most 0.3 bits per pixel
   difflate compress holiday/ -o small/               all images below holiday/
   difflate compress - -o - < photo.png > photo.dfl"""
 
@@ -34,6 +36,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "-q", "--quality", type=float, metavar="Q", help="of a codec that has one, see `difflate codecs`"
     )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--bpp", type=float, metavar="BPP", help="the best quality within so many bits per pixel")
+    size.add_argument("--max-bytes", type=int, metavar="N", help="the best quality within so many bytes a file")
+    parser.add_argument("--tile", type=int, metavar="PX", help=TILE_HELP)
     add_download_option(parser)
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
     parser.add_argument("--metadata", action="store_true", help="keep EXIF, ICC profile and XMP")
@@ -46,7 +52,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compresses each input; returns the worst exit code."""
     from difflate.cli.batch import Job, plan, run_jobs
-    from difflate.codecs.base import check_quality
+    from difflate.codecs.base import check_quality, options_for
+    from difflate.codecs.rate_search import encode_within
     from difflate.data.images import list_images
     from difflate.errors import ConfigError
     from difflate.hub import load
@@ -54,18 +61,23 @@ def run(args: argparse.Namespace) -> int:
 
     codec = load(args.codec, allow_download=args.allow_download)
     check_quality(codec, args.quality)
-    options = {}
-    if args.fixed_rate:
-        if codec.suffix != ".dfl":
-            raise ConfigError(f"--fixed-rate is for vq codecs, {codec.name} has no fixed rate; leave it out")
-        options["fixed_rate"] = True
+    if args.quality is not None and (args.bpp is not None or args.max_bytes is not None):
+        raise ConfigError("--quality stands against --bpp and --max-bytes, which search for it; give one of them")
+    for option, value in (("--bpp", args.bpp), ("--max-bytes", args.max_bytes)):
+        if value is not None and not value > 0:
+            raise ConfigError(f"{option} (={value:g}) must be above 0")
+    options = options_for(codec, codec.encode, {"fixed_rate": args.fixed_rate or None, "tile_px": args.tile})
     jobs = plan(args.inputs, args.output, codec.suffix, lambda folder: list_images([folder]))
     if len(jobs) == 1:
         _check_suffix(jobs[0].target, codec.suffix, codec.name)
 
     def work(job: Job, data: bytes) -> tuple[bytes, str]:
         picture = open_image(data, metadata=args.metadata)
-        coded = codec.encode(picture, quality=args.quality, **options)
+        allowed = args.max_bytes if args.bpp is None else math.floor(args.bpp * picture.width * picture.height / 8)
+        if allowed is None:
+            coded = codec.encode(picture, quality=args.quality, **options)
+        else:
+            coded = encode_within(codec, allowed, lambda q: codec.encode(picture, quality=q, **options))
         bpp = 8 * len(coded) / (picture.width * picture.height)
         size = f"{picture.width}x{picture.height}"
         return coded, f"{size} px, {len(data)} -> {len(coded)} bytes, {bpp:.3f} bpp"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflate.cli.batch import STANDARD, Job, add_download_option, input_path, output_path
+from difflate.cli.batch import STANDARD, TILE_HELP, Job, add_download_option, input_path, output_path
 
 if TYPE_CHECKING:
     from difflate.codecs.base import Codec
@@ -40,6 +40,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--codec", metavar="FOLDER", help="for .dfl files: a model that is not bundled")
     add_download_option(parser)
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="of diffusion, 1 to 65; 0: none, the preview (default: as in the file)"
+    )
+    parser.add_argument(
+        "--gamma", type=float, metavar="G", help="size of the noise that diffusion starts from (default: as in the file)"
+    )
+    parser.add_argument("--seed", type=int, metavar="S", help="of that noise (default: as in the file)")
+    parser.add_argument("--tile", type=int, metavar="PX", help=TILE_HELP)
     parser.add_argument("--format", metavar="SUFFIX", help="png, jpg, webp, avif, tif, bmp … (default: png)")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
     parser.set_defaults(run=run)
@@ -49,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Restores each input; returns the worst exit code."""
     from difflate import container
     from difflate.cli.batch import plan, run_jobs
+    from difflate.codecs.base import options_for
     from difflate.errors import ConfigError
     from difflate.hub import codec_for, load
 
@@ -61,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
             f"--codec (={args.codec}) must be a model's folder; {codec.suffix} files need none: leave it out"
         )
 
+    options = {"steps": args.steps, "gamma": args.gamma, "seed": args.seed, "tile_px": args.tile}
+
     def work(job: Job, data: bytes) -> tuple[bytes, str]:
         kind = _kind(suffix if args.format or job.target == STANDARD else job.target.suffix.lower())
         if kind is None:
@@ -68,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
                 f"output (={job.target}) has a suffix of no image format; end it in .png, or use --format"
             )
         learned = data.startswith(container.MAGIC)
-        picture = (codec if codec and learned else codec_for(data)).decode(data)
+        found = codec if codec and learned else codec_for(data)
+        picture = found.decode(data, **options_for(found, found.decode, options))
         return _saved(picture, kind), f"{picture.width}x{picture.height} px"
 
     return run_jobs(plan(args.inputs, args.output, suffix, _dfl_files), args, work)

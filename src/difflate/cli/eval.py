@@ -126,7 +126,7 @@ def _command(args: argparse.Namespace) -> str:
     if args.anchor:
         words += ["--anchor", args.anchor]
     if args.bpp_range:
-        words += ["--bpp-range", *(f"{rate:g}" for rate in args.bpp_range)]
+        words += ["--bpp-range", *map(str, args.bpp_range)]
     if args.allow_download:
         words.append("--allow-download")
     if args.max_images is not None:

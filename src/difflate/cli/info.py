@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 def describe(data: bytes) -> dict[str, Any]:
     """What `info` prints, for the bytes of a .dfl file. Raises as `difflate.container.read_dfl` does."""
     from difflate import container
-    from difflate.hub import bundled_models
+    from difflate.hub import model_of
 
     names = {
         container.SECTION_CONTEXT: "indices (context)",
@@ -49,6 +49,8 @@ def describe(data: bytes) -> dict[str, Any]:
         container.SECTION_EXIF: "exif",
         container.SECTION_ICC: "icc",
         container.SECTION_XMP: "xmp",
+        container.SECTION_LATENT: "latent",
+        container.SECTION_DIFFUSION: "diffusion",
     }
     file = container.read_dfl(data)
     model_id = file.model_id.hex()
@@ -62,6 +64,6 @@ def describe(data: bytes) -> dict[str, Any]:
         "alpha": file.section(container.SECTION_ALPHA) is not None,
         "bpp": 8 * len(data) / (file.width * file.height),
         "model_id": model_id,
-        "model": next((n for n, c in bundled_models().items() if c["fingerprint"].startswith(model_id)), None),
+        "model": model_of(file),
         "sections": [{"type": names[kind], "bytes": len(content)} for kind, content in file.sections],
     }

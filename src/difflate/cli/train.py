@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 _RECIPES = {
-    "vq": ("difflate.train.vq", "VqTraining"), "pixel": ("difflate.train.pixel", "PixelTraining"),
+    "vq": ("difflate.train.vq", "VqTraining"),
+    "pixel": ("difflate.train.pixel", "PixelTraining"),
     "hyperprior": ("difflate.train.hyperprior", "HyperpriorTraining"),
+    "cdc": ("difflate.train.cdc", "CdcTraining"),
 }
 """Module and settings of what a configuration's key `recipe` names."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from difflate.cli.batch import STANDARD, add_download_option, input_path, named, read_input
 
 if TYPE_CHECKING:
-    from difflate.codecs.vq import VqCodec
+    from difflate.codecs.base import Codec
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -47,18 +47,17 @@ def run(args: argparse.Namespace) -> int:
     return worst
 
 
-def _load(folder: str, allow_download: bool) -> "VqCodec":
-    from difflate.codecs.vq import VqCodec
+def _load(folder: str, allow_download: bool) -> "Codec":
     from difflate.errors import ConfigError
     from difflate.hub import load
 
     codec = load(folder, allow_download=allow_download)
-    if not isinstance(codec, VqCodec):
+    if codec.suffix != ".dfl":
         raise ConfigError(f"--codec (={folder}) must be a model's folder; {codec.suffix} files cannot be verified")
     return codec
 
 
-def _decode_symbols(data: bytes, codec: "VqCodec | None") -> None:
+def _decode_symbols(data: bytes, codec: "Codec | None") -> None:
     """Decodes all that is exact in a file. Raises FormatError, ModelError."""
     from difflate import container
     from difflate.alpha import decode_alpha

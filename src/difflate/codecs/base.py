@@ -1,6 +1,8 @@
 """The one protocol of every codec, JPEG included."""
 
-from typing import Protocol, runtime_checkable
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from difflate.errors import ConfigError
 from difflate.limits import DEFAULT_LIMITS, Limits
@@ -49,3 +51,14 @@ def check_quality(codec: Codec, quality: float | None) -> float | None:
     if not low <= quality <= high:
         raise ConfigError(f"quality (={quality:g}) must be from {low:g} to {high:g} for {codec.name}")
     return quality
+
+
+def options_for(codec: Codec, method: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``options`` that are not None. Raises ConfigError for one that ``method`` of ``codec`` does not take."""
+    given = {name: value for name, value in options.items() if value is not None}
+    taken = inspect.signature(method).parameters
+    for name in given:
+        if name not in taken:
+            flag = "--" + name.removesuffix("_px").replace("_", "-")
+            raise ConfigError(f"{flag} has no meaning for {codec.name}; leave it out, or choose another codec")
+    return given

@@ -70,15 +70,17 @@ class Conditions:
     """(B, 3, H, W) in about [-1, 1]: the image of the transform coder, H and W multiples of 16."""
     spatial: list[Tensor | None]
     """For each level of the network (B, C, its height, its width)."""
-    vector: Tensor
-    """(B, 4) the quality level, as the network is told."""
+    vector: Tensor | None
+    """(B, 4) the quality level, as the network is told; None where there is one rate."""
     std: Tensor
     """(B,) of what the synthesis leaves, typically, in units of the pixels."""
 
 
-def fitted(network: UNetConfig, decoder: DecoderConfig, process: ProcessConfig) -> UNetConfig:
-    """``network`` with the settings that follow from the others. Raises ConfigError if they were set to something else,
-    or if levels and ``context_widths`` do not fit."""
+def fitted(network: UNetConfig, decoder: DecoderConfig, process: ProcessConfig, levels: bool = True) -> UNetConfig:
+    """``network`` with the settings that follow from the others; ``levels``: it is for more than one quality.
+
+    Raises ConfigError if they were set to something else, or if levels and ``context_widths`` do not fit.
+    """
     if (network.in_channels, network.out_channels) != (3, 3):
         raise ConfigError("`in_channels` and `out_channels` must be 3; pixels are RGB")
     widths, patch = list(decoder.context_widths), network.patch
@@ -94,7 +96,7 @@ def fitted(network: UNetConfig, decoder: DecoderConfig, process: ProcessConfig) 
     if any(stride not in at for stride in _strides(at)):
         raise ConfigError(f"`context_widths` (={widths}) must have no 0 between its first and 1/{STRIDE} of the size")
     conds = [widths[0] + (3 * patch**2 if decoder.see_synthesis else 0), *widths[1:]]
-    follows = {"cond_channels": conds, "vector_channels": _LEVEL_FEATURES, "noise_scale": process.noise_scale}
+    follows = {"cond_channels": conds, "vector_channels": _LEVEL_FEATURES * levels, "noise_scale": process.noise_scale}
     for key, value in follows.items():
         given = getattr(network, key)
         given = list(given) if isinstance(given, tuple) else given
@@ -110,7 +112,11 @@ def _strides(at: dict[int, int]) -> list[int]:
 
 
 class ContextDecoder(nn.Module):
-    """Features of a latent at the sizes of the U-Net's levels; the paper's mirrors the analysis (`residual` transform)."""
+    """Features of a latent at the sizes of the U-Net's levels.
+
+    From 8 to 1 px a site each level is a block and an upsampling of the one before, as in the paper, where they mirror
+    the analysis; at 16 px a site it is the latent through a matrix.
+    """
 
     def __init__(self, channels: int, widths: list[int], patch: int):
         """``channels``: of the latent; ``widths``: for each level, the first at 1/``patch`` of the size."""
@@ -157,7 +163,7 @@ class DiffusionCoder(FolderModel):
         self.coder_transform, self.coder_hyperprior = coder_transform, coder_hyperprior
         self.lmbda_min, self.lmbda_max = lmbda_min, lmbda_max
         self.decoder, self.process = decoder, process
-        self.network = fitted(network, decoder, process)
+        self.network = fitted(network, decoder, process, lmbda_min < lmbda_max)
         self.coder = TransformCoder(coder_transform, coder_hyperprior, lmbda_min, lmbda_max)
         self.context = ContextDecoder(coder_transform.latent_channels, list(decoder.context_widths), network.patch)
         self.unet = UNet(self.network)
@@ -173,8 +179,9 @@ class DiffusionCoder(FolderModel):
 
     def conditions(self, y_hat: Tensor, level: Tensor) -> Conditions:
         """Of ``y_hat: (B, M, h, w)``, the decoded latent in quantizer steps, and ``level: (B,)`` in [0, 1]."""
-        y = self.coder.dequantised(y_hat, level)
-        synthesis = self.coder.synthesis(y, level)
+        with torch.autocast(y_hat.device.type, enabled=False):  # residuals are measured from it: as a codec has it
+            y = self.coder.dequantised(y_hat.float(), level)
+            synthesis = self.coder.synthesis(y, level)
         if self.coder_transform.kind == "dct":
             y = y.sign() * y.abs().log1p()  # coefficients of a block transform span decades
         features = self.context(y)
@@ -182,12 +189,15 @@ class DiffusionCoder(FolderModel):
         if self.decoder.see_synthesis:
             seen = F.pixel_unshuffle(synthesis, self.network.patch)
             spatial[0] = seen if spatial[0] is None else torch.cat([spatial[0], seen], dim=1)
-        waves = torch.arange(1, _LEVEL_FEATURES + 1, device=level.device) * math.pi
-        return Conditions(synthesis, spatial, (level[:, None] * waves).cos(), self.residual_std(level))
+        return Conditions(synthesis, spatial, self._vector(level), self.residual_std(level))
 
-    def forward(
-        self, x: Tensor, condition: Tensor, x0_prev: Tensor | None = None, *, conditions: Conditions
-    ) -> Tensor:
+    def _vector(self, level: Tensor) -> Tensor | None:
+        if not self.network.vector_channels:
+            return None
+        waves = torch.arange(1, _LEVEL_FEATURES + 1, device=level.device) * math.pi
+        return (level[:, None] * waves).cos()
+
+    def forward(self, x: Tensor, condition: Tensor, x0_prev: Tensor | None = None, *, conditions: Conditions) -> Tensor:
         """The network as `difflate.diffusion.Model`: the target (B, 3, H, W) for ``x: (B, 3, H, W)`` and the noise
         ``condition: (B,)``."""
         return self.unet(x, condition, x0_prev, spatial=conditions.spatial, vector=conditions.vector)
@@ -227,9 +237,7 @@ class DiffusionCoder(FolderModel):
             return self(x, condition, *extra, conditions=conditions)
 
         clip = None if self.decoder.residual else 1.0
-        for step in ddim(
-            self.diffusion, model, noise, steps, clip=clip, self_condition=self.network.self_condition
-        ):
+        for step in ddim(self.diffusion, model, noise, steps, clip=clip, self_condition=self.network.self_condition):
             x0 = step.x
         return self._bounded(self.to_images(x0, conditions), conditions)
 
@@ -268,7 +276,9 @@ PRESETS = {
         _PAPER_HYPERPRIOR,
         _PAPER_DECODER,
         NETWORKS["cdc"],
-        ProcessConfig("cosine", target="x0", condition="n/N", weighting="min-snr", weighting_options={"gamma": 5.0}, N=8193),
+        ProcessConfig(
+            "cosine", target="x0", condition="n/N", weighting="min-snr", weighting_options={"gamma": 5.0}, N=8193
+        ),
         65,
     ),
     "eps-param": Preset(

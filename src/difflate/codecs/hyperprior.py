@@ -177,7 +177,7 @@ class HyperpriorCodec:
             part = pixels[
                 :, rows.start * STRIDE : rows.stop * STRIDE, columns.start * STRIDE : columns.stop * STRIDE
             ].expand(3, -1, -1)
-            found = self.model.analyse(part[None].to(self.device).float() / 127.5 - 1, self._level(level))
+            found = self.model.analyse(part[None].to(self.device).float() / 127.5 - 1, self.level_tensor(level))
             blend(y, found[0].float().cpu(), rows, columns, 1)
         return y
 
@@ -186,7 +186,7 @@ class HyperpriorCodec:
         """(3, ``height``, ``width``) uint8 on the CPU, of ``y_hat: (M, h, w)`` float32, in tiles."""
 
         def restore(part: Tensor, rows: int, columns: int) -> Tensor:
-            return self.model.synthesise(part, self._level(level))
+            return self.model.synthesise(part, self.level_tensor(level))
 
         return restored_in_tiles(restore, y_hat, height, width, tile_px, _MARGIN, _RAMP, self.device)
 
@@ -194,5 +194,6 @@ class HyperpriorCodec:
     def _side_information(self, y: Tensor) -> Tensor:
         return self.model.side_information(y[None].to(self.device))[0].cpu()
 
-    def _level(self, level: int) -> Tensor:
+    def level_tensor(self, level: int) -> Tensor:
+        """(1,) float32 in [0, 1], as the networks take it, of a file's level."""
         return torch.tensor([level / LEVEL_MAX], device=self.device)

@@ -57,8 +57,9 @@ _JPEG = Anchor()
 def mean_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """One dictionary per codec setting, in the order of ``records``.
 
-    It has ``setting``, ``codec``, ``quality``, ``images`` (how many were measured), ``failed``, ``lpips_net``, and the
-    mean of every measure: inf for the PSNR if an image is identical, None where no image has the value.
+    It has ``setting``, ``codec``, ``quality``, ``images`` (how many were measured), ``failed``, ``lpips_net``, the mean
+    of every measure (inf for the PSNR if an image is identical, None where no image has the value), and ``counts``: of
+    how many images each is the mean.
     Raises ConfigError for records with LPIPS of more than one backbone.
     """
     nets = sorted({record.lpips_net for record in records if record.lpips_net})
@@ -70,9 +71,11 @@ def mean_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
         good = [record for record in of_setting if record.error is None]
         row: dict[str, Any] = {"setting": setting, "codec": of_setting[0].codec, "quality": of_setting[0].quality}
         row |= {"images": len(good), "failed": len(of_setting) - len(good), "lpips_net": nets[0] if nets else None}
+        row["counts"] = {}
         for measure in MEASURES:
             values = [value for record in good if (value := getattr(record, measure)) is not None]
             row[measure] = math.fsum(values) / len(values) if values else None
+            row["counts"][measure] = len(values)
         rows.append(row)
     return rows
 
@@ -96,6 +99,12 @@ def bd_rates(rows: Sequence[dict[str, Any]], anchor: Anchor = _JPEG) -> dict[str
             pairs = [[(row["bpp"], quality) for row in side if (quality := _quality(row, measure)) is not None]
                      for side in (reference, points)]  # fmt: skip
             try:
+                counts = {row["counts"][key] for row in [*reference, *points] for key in ("bpp", _source(measure))}
+                if len(counts) > 1:  # rates of some images and qualities of others
+                    raise ConfigError(
+                        f"not all images have {measure} in each setting of {anchor.codec} and {codec}; "
+                        "evaluate those that have it"
+                    )
                 result[codec][measure] = bd_rate(
                     *_transposed(pairs[0]), *_transposed(pairs[1]), rate_range=anchor.bpp_range
                 )
@@ -252,6 +261,11 @@ def _curves(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 def _lpips_net(rows: Sequence[dict[str, Any]]) -> str | None:
     """The backbone of the rows' LPIPS, None if it was not measured."""
     return next((row["lpips_net"] for row in rows), None)
+
+
+def _source(measure: str) -> str:
+    """The mean that a measure of `BD_MEASURES` is made of."""
+    return measure.removesuffix("_db")
 
 
 def _quality(row: dict[str, Any], measure: str) -> float | None:

@@ -78,9 +78,8 @@ class Lpips(nn.Module):
         self._check(x, y)
         # one after the other: of an original that needs no gradient nothing is kept for one
         pairs = zip(self._stages(x), self._stages(y), self.linear, strict=True)
-        return torch.stack(
-            [(weights[:, None, None] * (u - v) ** 2).sum(1).mean((1, 2)) for u, v, weights in pairs]
-        ).sum(0)
+        stages = [(weights[:, None, None] * (u - v).square()).sum(1).mean((1, 2)) for u, v, weights in pairs]
+        return torch.stack(stages).sum(0)
 
     def _stages(self, images: Tensor) -> list[Tensor]:
         """Five of (B, channels, h, w), each pixel's features of length 1."""
@@ -150,9 +149,7 @@ def _read(path: Path, shapes: Mapping[str, tuple[int, ...]], advice: str) -> dic
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"{path}: damaged, or holds other things than weights, which are not read; {advice}"
-        ) from error
+        raise ConfigError(f"{path}: damaged, or holds other things than weights; {advice}") from error
     for key, shape in shapes.items():
         tensor = held.get(key) if isinstance(held, dict) else None
         if not isinstance(tensor, Tensor) or tensor.shape != shape or not tensor.isfinite().all():

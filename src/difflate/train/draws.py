@@ -10,7 +10,7 @@ from torch import Tensor
 
 from difflate.seeds import numpy_generator, torch_generator
 
-_ITEM, _STEP, _TOSS, _DROP = 1, 2, 3, 5  # streams, others than those of crops and samples
+_ITEM, _STEP, _TOSS, _DROP, _LEVEL = 1, 2, 3, 5, 8  # streams, others than those of crops and samples
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,15 @@ class Draws:
             for step in {int(n) // self.batch for n in self.numbers}
         }
         values = [(starts[int(n) // self.batch] + int(n) % self.batch / self.batch) % 1.0 for n in self.numbers]
+        return torch.tensor(values, dtype=torch.float64).float().clamp(max=1 - 2**-24)
+
+    def levels(self) -> Tensor:
+        """(B,) float32 in [0, 1), spread over a step as `uniform`, but in an order that has nothing to do with it."""
+        places = {}
+        for step in {int(n) // self.batch for n in self.numbers}:
+            rng = numpy_generator(self.seed, _LEVEL, step)
+            places[step] = (rng.random() + rng.permutation(self.batch) / self.batch) % 1.0
+        values = [places[int(n) // self.batch][int(n) % self.batch] for n in self.numbers]
         return torch.tensor(values, dtype=torch.float64).float().clamp(max=1 - 2**-24)
 
     def dropped(self, probability: float) -> Tensor:

@@ -19,7 +19,6 @@ from difflate.train.loop import train
 from difflate.train.settings import LoopSettings
 
 
-
 @dataclass(frozen=True)
 class HyperpriorTraining:
     """Settings of the recipe `hyperprior`."""
@@ -56,9 +55,11 @@ class HyperpriorTraining:
 class RateDistortion(nn.Module):
     """R + λ·D of a `TransformCoder`, images of a step at quality levels spread over the whole range."""
 
-    def __init__(self, model: TransformCoder, batch: int, seed: int, rate_ramp_steps: int = 0):
+    def __init__(self, model: TransformCoder, batch: int, seed: int, rate_ramp_steps: int = 0, price: float = 1.0):
+        """``price`` of a bit, 1 being its full one; it rises to it over ``rate_ramp_steps``."""
         super().__init__()
-        self.model, self.batch, self.seed, self.rate_ramp_steps = model, batch, seed, rate_ramp_steps
+        self.model, self.batch, self.seed = model, batch, seed
+        self.rate_ramp_steps, self.price = rate_ramp_steps, price
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """{"loss": (), "bpp": (), "psnr_db": ()} of a batch; rates are estimates."""
@@ -78,8 +79,8 @@ class RateDistortion(nn.Module):
     def _price(self, numbers: Tensor) -> Tensor:
         """(B,) of a bit, by the number of the step that an image belongs to."""
         if not self.training or not self.rate_ramp_steps:
-            return torch.ones(len(numbers))
-        return ((numbers // self.batch + 1) / self.rate_ramp_steps).clamp(max=1) ** 2 * 0.99 + 0.01
+            return torch.full((len(numbers),), self.price)
+        return self.price * (((numbers // self.batch + 1) / self.rate_ramp_steps).clamp(max=1) ** 2 * 0.99 + 0.01)
 
     def pictures(self) -> None:
         """There are none: nothing is generated."""

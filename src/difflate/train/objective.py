@@ -1,5 +1,6 @@
 """What is minimised: the loss of a diffusion model, which all recipes share."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +24,16 @@ class Objective(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Denoised:
+    """What a training step of a diffusion model finds."""
+
+    losses: Tensor
+    """(B,) weighted errors of the target."""
+    x0: Tensor
+    """(B, …) what the network takes for x0, in one step."""
+
+
 def diffusion_loss(
     process: Process, network: Model, x0: Tensor, draws: Draws, *, self_conditioned: bool = False, **conds: Any
 ) -> Tensor:
@@ -30,6 +41,20 @@ def diffusion_loss(
 
     ``conds`` go to the network. Noise is drawn on the CPU, image by image.
     """
+    return denoised(process, network, x0, draws, self_conditioned=self_conditioned, **conds).losses
+
+
+def denoised(
+    process: Process,
+    network: Model,
+    x0: Tensor,
+    draws: Draws,
+    *,
+    self_conditioned: bool = False,
+    absolute: bool = False,
+    **conds: Any,
+) -> Denoised:
+    """The losses of `diffusion_loss`, and x0 as the network finds it; ``absolute``: of absolute errors, not squared."""
     t = process.training_times(draws.uniform()).to(x0.device)
     logsnr = process.logsnr(t)
     eps = normal(x0.shape, draws.generators(), x0.device)
@@ -40,8 +65,9 @@ def diffusion_loss(
 
     extra = (self_condition(process, model, x, t, clip=1.0, generator=draws.toss()),) if self_conditioned else ()
     y = model(process.network_input(x, logsnr), process.noise_condition(t).to(x.dtype), *extra).float()
-    errors = (y - process.target_of(x0, eps, logsnr)).square().flatten(1).mean(1)
-    return process.weight(logsnr) * errors
+    errors = y - process.target_of(x0, eps, logsnr)
+    errors = (errors.abs() if absolute else errors.square()).flatten(1).mean(1)
+    return Denoised(process.weight(logsnr) * errors, process.split(x, y, logsnr)[0])
 
 
 def mean_loss(losses: Tensor) -> dict[str, Tensor]:
