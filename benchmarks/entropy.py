@@ -1,15 +1,12 @@
 """The entropy coder on the symbols of a hyperprior's latent: 393 216 of them, 64 Gaussian tables of 256 entries."""
 
 import math
-import subprocess
-import tempfile
-from contextlib import AbstractContextManager
-from pathlib import Path
 
 import constriction
 import numpy as np
 
-from benchmarks.timing import Fact, Results, Stopwatch, Timings, stopwatch
+from benchmarks.elsewhere import Elsewhere
+from benchmarks.timing import Fact, Results, Timings, stopwatch
 from difflate.entropy import SymbolReader, SymbolWriter, Tables
 
 SYMBOLS = 393_216
@@ -63,38 +60,6 @@ class PerCall:
         return [coder.decode(model) for model in self.models]
 
 
-class CompressAI(AbstractContextManager):
-    """CompressAI's rANS coder at work in another environment, one round at a time: see compressai_rans.py."""
-
-    def __init__(self, python: str, work: Work):
-        self._folder = tempfile.TemporaryDirectory()
-        file = Path(self._folder.name) / "work.npz"
-        np.savez(file, symbols=work.symbols, index=work.index, weights=work.weights, low=-HALF)
-        script = Path(__file__).with_name("compressai_rans.py")
-        self._process = subprocess.Popen(
-            [python, str(script), str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.stream_bytes = int(self.ask("bytes"))
-
-    def ask(self, question: str) -> float:
-        """Its answer: the seconds of one round, or the bytes of its stream."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(question + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise SystemExit("the environment given by --compressai cannot run benchmarks/compressai_rans.py")
-        return float(answer)
-
-    def stopwatches(self) -> dict[str, Stopwatch]:
-        return {f"CompressAI {verb}": lambda verb=verb: self.ask(verb) for verb in VERBS}
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-        self._folder.cleanup()
-
-
 VERBS = ("encode", "decode", "encode lists", "decode lists")
 
 
@@ -115,9 +80,11 @@ def run(rounds: int, compressai: str | None) -> Results:
         results = _results(Timings(programs, rounds))
         results.facts.append(Fact("entropy coder against CompressAI", "not measured: give --compressai"))
     else:
-        with CompressAI(compressai, work) as other:
-            results = _results(Timings(programs | other.stopwatches(), rounds), compressai=True)
-            excess = 100 * (8 * other.stream_bytes / work.tables.bits(work.symbols, work.index) - 1)
+        arrays = dict(symbols=work.symbols, index=work.index, weights=work.weights, low=-HALF)
+        with Elsewhere(compressai, "compressai_rans.py", **arrays) as other:
+            theirs = {f"CompressAI {verb}": lambda verb=verb: other.ask(verb) for verb in VERBS}
+            results = _results(Timings(programs | theirs, rounds), compressai=True)
+            excess = 100 * (8 * other.ask("bytes") / work.tables.bits(work.symbols, work.index) - 1)
             results.facts.append(Fact("stream of CompressAI above our tables' cross-entropy, %", excess))
     overhead = 100 * (8 * len(data) / work.tables.bits(work.symbols, work.index) - 1)
     facts = [

@@ -25,13 +25,17 @@ def stopwatch(work: Callable[[], object]) -> Stopwatch:
 class Timings:
     """Seconds of several programs, run in turn: what disturbs the machine disturbs them alike."""
 
-    def __init__(self, programs: dict[str, Stopwatch], rounds: int):
-        """Runs each of ``programs`` once per round, after `WARM_UP` rounds that do not count."""
-        for _ in range(WARM_UP):
+    def __init__(self, programs: dict[str, Stopwatch], rounds: int, warm_up: int = WARM_UP):
+        """Runs each of ``programs`` once per round, after ``warm_up`` rounds that do not count."""
+        for _ in range(warm_up):
             for run in programs.values():
                 run()
         taken = [[run() for run in programs.values()] for _ in range(rounds)]
         self._seconds = dict(zip(programs, np.array(taken).T, strict=True))
+
+    def total(self, name: str, *parts: str) -> None:
+        """Lets ``name`` stand for all ``parts``, one after the other."""
+        self._seconds[name] = np.sum([self._seconds[part] for part in parts], axis=0)
 
     def ms(self, name: str) -> float:
         """Median milliseconds of a program."""

@@ -28,7 +28,7 @@ from difflate.evaluate.report import (
     table,
 )
 from difflate.metrics import bd_rate
-from difflate.metrics.perceptual import BACKBONES, Lpips, load_lpips, lpips
+from difflate.metrics.perceptual import BACKBONES, Lpips, Net, load_lpips, lpips
 from difflate.seeds import torch_generator
 from fake_codecs import Coarse, save
 
@@ -197,7 +197,7 @@ def test_pictures(network: Lpips) -> None:
 
 @pytest.mark.parametrize("net", NETS)
 def test_missing_weights_are_told_and_not_downloaded(
-    net: str, empty_hub: Path, monkeypatch: pytest.MonkeyPatch
+    net: Net, empty_hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def download(*args: object, **options: object) -> None:
         raise AssertionError("a download")

@@ -13,6 +13,8 @@ import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +33,7 @@ from difflate.nn.unet import UNet, UNetConfig
 BLOCK_PX = 16
 """Side of the blocks in which a refinement is bounded."""
 _LEVEL_FEATURES = 4
+_MAX_STEPS, _MAX_GAMMA = 1000, 2.0
 _STD, _STD_LMBDA, _STD_POWER = 0.062, 0.0067, -0.27
 
 
@@ -49,12 +52,20 @@ class DecoderConfig:
     max_refinement: float = 1.0
     """Largest rms of what is added to the synthesis in a block of 16x16 px, in units of `DiffusionCoder.residual_std`;
     0: any, as in the paper."""
+    steps: int = 1
+    """Of decoding, unless asked for others."""
+    gamma: float = 0.8
+    """γ: standard deviation of the noise that decoding starts from, unless asked for another."""
 
     def __post_init__(self) -> None:
         if not all(0 <= width <= 1 << 14 for width in self.context_widths):
             raise ConfigError(f"`context_widths` (={list(self.context_widths)}) must be from 0 to {1 << 14}")
         if not 0 <= self.max_refinement < math.inf:
             raise ConfigError(f"`max_refinement` (={self.max_refinement}) must be a number from 0 on")
+        if not 0 <= self.steps <= _MAX_STEPS:
+            raise ConfigError(f"`steps` (={self.steps}) must be from 0 to {_MAX_STEPS}")
+        if not 0 <= self.gamma <= _MAX_GAMMA:
+            raise ConfigError(f"`gamma` (={self.gamma}) must be from 0 to {_MAX_GAMMA}")
 
     @property
     def needs_synthesis(self) -> bool:
@@ -169,6 +180,12 @@ class DiffusionCoder(FolderModel):
         self.unet = UNet(self.network)
         self.diffusion = process.build()
 
+    def _save_beside(self, folder: Path) -> dict[str, Any]:
+        return self.coder.save_exact(folder)
+
+    def _load_beside(self, folder: Path) -> None:
+        self.coder.load_exact(folder)
+
     def residual_std(self, level: Tensor) -> Tensor:
         """Typical rms of image minus synthesis at ``level``, same shape, in pixels of [-1, 1].
 
@@ -254,37 +271,32 @@ class DiffusionCoder(FolderModel):
 
 @dataclass(frozen=True)
 class Preset:
-    """A `DiffusionCoder` by its settings, and how it is decoded."""
+    """A `DiffusionCoder` by its settings."""
 
     transform: TransformConfig
     hyperprior: HyperpriorConfig
     decoder: DecoderConfig
     network: UNetConfig
     process: ProcessConfig
-    steps: int
-    """Of decoding."""
 
 
-_PAPER_TRANSFORM = TransformConfig("residual", 256, (64, 128, 192))
-_PAPER_HYPERPRIOR = HyperpriorConfig(256, 256, 256)
-_PAPER_DECODER = DecoderConfig(
+_PAPER: dict[str, Any] = dict(
     residual=False, see_synthesis=False, context_widths=(64, 64, 128, 192, 0, 0), max_refinement=0.0
 )
 PRESETS = {
     "x-param": Preset(
-        _PAPER_TRANSFORM,
-        _PAPER_HYPERPRIOR,
-        _PAPER_DECODER,
+        TransformConfig("residual", 256, (64, 128, 192)),
+        HyperpriorConfig(256, 256, 256),
+        DecoderConfig(**_PAPER, steps=65),
         NETWORKS["cdc"],
         ProcessConfig(
             "cosine", target="x0", condition="n/N", weighting="min-snr", weighting_options={"gamma": 5.0}, N=8193
         ),
-        65,
     ),
     "eps-param": Preset(
-        _PAPER_TRANSFORM,
-        _PAPER_HYPERPRIOR,
-        _PAPER_DECODER,
+        TransformConfig("residual", 256, (64, 128, 192)),
+        HyperpriorConfig(256, 256, 256),
+        DecoderConfig(**_PAPER, steps=200),
         NETWORKS["cdc"],
         # β of a thousand steps, spread over twenty thousand
         ProcessConfig(
@@ -294,16 +306,14 @@ PRESETS = {
             condition="n/N",
             N=20000,
         ),
-        200,
     ),
-    # v: its squared error counts that of x0 at any noise at least once, so that one step from noise alone is trained
+    # v: its squared error counts that of x0 at least once at any noise, so one step from noise alone is trained as well
     "small": Preset(
         TransformConfig(),
         HyperpriorConfig(),
         DecoderConfig(),
         UNetConfig(widths=(80, 128, 192), blocks=(1, 1, 2), patch=4),
         ProcessConfig("cosine", target="v", condition="t"),
-        1,
     ),
 }
 """The two models of Yang & Mandt 2023, and one that a laptop trains and runs."""

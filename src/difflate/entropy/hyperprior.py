@@ -24,7 +24,7 @@ from difflate.entropy.fixed_point import (
     relu,
     shifted,
 )
-from difflate.entropy.gaussian import LEVELS
+from difflate.entropy.gaussian import LEVELS, rounding_offsets
 from difflate.entropy.tables import Tables
 from difflate.errors import DesyncError, ModelError
 
@@ -117,7 +117,8 @@ class HyperpriorCoder:
         y = y.transpose(1, 2, 0)
         state = _State(*y.shape)
         for sites, mean, index in self._steps(z, level, state):
-            q = np.clip(np.rint(y[sites] - mean.astype(np.float32) / ONE), -SYMBOL_MAX, SYMBOL_MAX).astype(np.int16)
+            q = np.clip(_thrifty(y[sites] - mean.astype(np.float32) / ONE, index), -SYMBOL_MAX, SYMBOL_MAX)
+            q = q.astype(np.int16)
             writer.write(q, self.y_tables, index)
             state.put(sites, q, mean)
         return state.latent(z)
@@ -205,6 +206,17 @@ class HyperpriorCoder:
         left = min(place // LEVEL_MAX, len(knots) - 2)
         share = place - left * LEVEL_MAX
         return ((knots[left] * (LEVEL_MAX - share) + knots[left + 1] * share) // LEVEL_MAX).astype(np.float64)
+
+
+def _thrifty(residual: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """``residual`` rounded, down by one where that saves more bits than it costs: see `rounding_offsets`."""
+    size = np.abs(residual)
+    n = np.rint(size)
+    offset = _OFFSETS[index, np.minimum(n, _OFFSETS.shape[1] - 1).astype(np.int64)]
+    return np.copysign(n - (size < n - 0.5 + offset), residual)
+
+
+_OFFSETS = rounding_offsets().astype(np.float32)
 
 
 class _State:

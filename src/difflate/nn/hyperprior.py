@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from difflate.diffusion.draws import Generators
 from difflate.entropy.fixed_point import ONE, to_biases, to_weights
-from difflate.entropy.gaussian import LEVELS, SCALE_MAX, SCALE_MIN
+from difflate.entropy.gaussian import LEVELS, SCALE_MAX, SCALE_MIN, rounding_offsets
 from difflate.errors import ConfigError
 from difflate.nn.entropy_models import FactorizedPrior, gaussian_bits, lower_bound, noisy, rounded
 from difflate.nn.layers import conv, zeroed
@@ -92,6 +92,7 @@ class HyperpriorNetwork(nn.Module):
             theory = torch.linspace(-gain_range, gain_range, LEVEL_KNOTS)[:, None] + (scale / SCALE_MIN).log()
             self.level_rungs = nn.Parameter(theory / RUNG / _RUNGS)
         self.register_buffer("mask", neighbours(), persistent=False)
+        self.register_buffer("offsets", torch.from_numpy(rounding_offsets()).float(), persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, y: Tensor, level: Tensor, generator: Generators = None) -> Coded:
@@ -102,14 +103,24 @@ class HyperpriorNetwork(nn.Module):
         features = self.hyper_synthesis(z_hat, y.shape[2:])
         first = chessboard(y)
         mean, scale = self.parameters_of(features, level, None)
-        residual = rounded(y - mean) * first
+        residual = self._rounded(y - mean, scale) * first
         y_first = (residual + mean) * first
         mean_2, scale_2 = self.parameters_of(features, level, (y_first, residual))
         mean, scale = torch.where(first > 0, mean, mean_2), torch.where(first > 0, scale, scale_2)
         residual = y - mean
-        integers = rounded(residual)
+        integers = self._rounded(residual, scale)
         bits = gaussian_bits(noisy(residual, generator) if self.training else integers, scale)
         return Coded(integers + mean, bits.flatten(1).sum(1), z_bits.flatten(1).sum(1))
+
+    def _rounded(self, residual: Tensor, scale: Tensor) -> Tensor:
+        """As files are written: down by one where that saves more bits than it costs; the gradient passes through."""
+        with torch.no_grad():
+            size = residual.abs()
+            n = size.round()
+            rung = ((scale / SCALE_MIN).log() / RUNG).round().clamp(0, LEVELS - 1).long()
+            offset = self.offsets[rung, n.clamp_max(self.offsets.shape[1] - 1).long()]
+            chosen = torch.copysign(n - (size < n - 0.5 + offset).to(n), residual)
+        return residual + (chosen - residual).detach()
 
     def hyper_analysis(self, y: Tensor) -> Tensor:
         """(B, Z, ⌈h/4⌉, ⌈w/4⌉), not rounded, of ``y: (B, M, h, w)``."""

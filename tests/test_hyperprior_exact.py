@@ -1,0 +1,321 @@
+"""The exact stage of the hyperprior codec: the float network in integers, the same wherever and however it runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coder_helpers import one_rate_codec, photo, tiny_codec, tiny_coder
+from difflate.container import read_dfl
+from difflate.entropy import SymbolReader, SymbolWriter, fixed_point
+from difflate.entropy import hyperprior as exact
+from difflate.entropy.gaussian import LEVELS, SCALE_MIN
+from difflate.entropy.hyperprior import LEVEL_MAX, HyperpriorCoder, Latent, coder_from
+from difflate.errors import DesyncError, ModelError
+from difflate.nn.hyperprior import RUNG, HyperpriorNetwork, chessboard
+from difflate.pixels import Picture
+
+MEAN_TOLERANCE, RUNG_TOLERANCE = 0.02, 0.2
+MODEL = tiny_coder()
+CODER = MODEL.exact_coder
+assert isinstance(CODER, HyperpriorCoder)
+assert isinstance(MODEL.entropy, HyperpriorNetwork)
+
+
+def latent_of(height: int, width: int, seed: int = 0, scale: float = 6.0) -> tuple[np.ndarray, np.ndarray]:
+    """(y, z) of a latent that was drawn: heavy tails, and side information that the network's analysis gives."""
+    rng = np.random.default_rng(seed)
+    y = (rng.laplace(size=(CODER.latent_channels, height, width)) * scale).astype(np.float32)
+    with torch.no_grad():
+        return y, MODEL.side_information(torch.from_numpy(y)[None])[0].numpy()
+
+
+def coded(y: np.ndarray, z: np.ndarray, level: int, coder: HyperpriorCoder = CODER) -> tuple[Latent, bytes]:
+    writer = SymbolWriter()
+    return coder.encode(y, z, level, writer), writer.finish()
+
+
+def parameters(latent: Latent, level: int) -> tuple[np.ndarray, np.ndarray]:
+    """(M, h, w) means, and table numbers, that the integers give for each site of ``latent``."""
+    means, index = np.empty(latent.q.shape), np.empty(latent.q.shape, np.int64)
+    state = exact._State(*latent.q.shape[1:], len(latent.q))
+    for (i, j), mean, tables in CODER._steps(latent.z, level, state):
+        means[:, i, j], index[:, i, j] = mean.T / fixed_point.ONE, tables.T
+        state.put((i, j), latent.q[:, i, j].T, mean)
+    return means, index
+
+
+@torch.no_grad()
+def float_parameters(latent: Latent, level: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same of the network that is trained; the scales as places on the ladder."""
+    network = MODEL.entropy
+    y_hat, q = torch.from_numpy(latent.y_hat)[None], torch.from_numpy(latent.q)[None].float()
+    features = network.hyper_synthesis(torch.from_numpy(latent.z)[None].float(), y_hat.shape[2:])
+    first, quality = chessboard(y_hat), torch.tensor([level / LEVEL_MAX])
+    passes = network.parameters_of(features, quality, None), network.parameters_of(
+        features, quality, (y_hat * first, q * first)
+    )  # fmt: skip
+    mean, scale = (torch.where(first > 0, *pair)[0].double().numpy() for pair in zip(*passes, strict=True))
+    return mean, np.log(scale / SCALE_MIN) / RUNG
+
+
+@pytest.mark.parametrize("level", [0, 1, 20_000, 46_811, LEVEL_MAX])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (6, 5), (17, 20)])
+def test_the_integers_are_the_float_network(size: tuple[int, int], level: int) -> None:
+    latent, _ = coded(*latent_of(*size), level)
+    means, index = parameters(latent, level)
+    float_means, rungs = float_parameters(latent, level)
+    assert np.abs(means - float_means).max() < MEAN_TOLERANCE
+    rungs = rungs.clip(0, LEVELS - 1)
+    assert np.abs(index - rungs).max() < 0.5 + RUNG_TOLERANCE
+    clear = np.abs(rungs - np.floor(rungs) - 0.5) > RUNG_TOLERANCE  # no tie
+    assert np.array_equal(index[clear], np.rint(rungs[clear]))
+    assert clear.mean() > 0.3
+
+
+def test_means_and_scales_of_the_model_tested_with_vary() -> None:
+    latent, _ = coded(*latent_of(17, 20), 30_000)
+    means, index = parameters(latent, 30_000)
+    assert np.abs(latent.z).max() > 1
+    assert means.std(axis=(1, 2)).min() > 0.2
+    assert index.std(axis=(1, 2)).min() > 0.5
+    assert np.ptp(index) > 20
+
+
+def test_y_hat_is_that_of_training_but_for_ties() -> None:
+    y, z = latent_of(17, 20)
+    latent, _ = coded(y, z, 30_000)
+    with torch.no_grad():
+        theirs = MODEL.entropy(torch.from_numpy(y)[None], torch.tensor([30_000 / LEVEL_MAX])).y_hat[0].numpy()
+    difference = np.abs(latent.y_hat - theirs)
+    assert (difference < MEAN_TOLERANCE).mean() > 0.97
+    assert difference.max() < 1 + MEAN_TOLERANCE
+    assert np.abs(latent.y_hat - y).max() <= 0.5 + 2**-12
+    assert np.array_equal(latent.y_hat * 256, np.rint(latent.y_hat * 256))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 13), st.integers(1, 13), st.integers(0, LEVEL_MAX), st.integers(0, 2**32 - 1),
+    st.sampled_from([0.0, 0.3, 5.0, 300.0, 50_000.0]),
+)  # fmt: skip
+def test_what_is_written_is_read(height: int, width: int, level: int, seed: int, scale: float) -> None:
+    latent, data = coded(*latent_of(height, width, seed, scale), level)
+    again = CODER.decode(height, width, level, SymbolReader(data))
+    assert again.symbols() == latent.symbols()
+    assert np.array_equal(again.y_hat, latent.y_hat)
+    assert len(latent.symbols()) == 2 * (latent.z.size + latent.q.size)
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, 40_000.0])
+def test_what_is_too_large_is_clipped(value: float) -> None:
+    y, z = latent_of(5, 6)
+    y[3, 2, 1], z[0, 0, 0] = value, np.sign(value) * 1e6
+    latent, data = coded(y, z, LEVEL_MAX)
+    assert abs(int(latent.q[3, 2, 1])) == exact.SYMBOL_MAX
+    assert abs(int(latent.z[0, 0, 0])) == exact.SYMBOL_MAX
+    assert CODER.decode(5, 6, LEVEL_MAX, SymbolReader(data)).symbols() == latent.symbols()
+
+
+def test_symbols_that_are_never_written_are_told() -> None:
+    writer = SymbolWriter()
+    writer.write(np.array([40_000] + [0] * 7), CODER.z_tables, np.arange(8))
+    with pytest.raises(DesyncError, match="larger than any"):
+        CODER.decode(1, 1, 0, SymbolReader(writer.finish()))
+
+
+def test_bands_of_rows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    y, z = latent_of(22, 7)
+    whole, _ = coded(y, z, 9_000)
+    for sites in (1, 28 + 3, 8 * 7):
+        monkeypatch.setattr(exact, "_BAND_SITES", sites)
+        latent, data = coded(y, z, 9_000)
+        assert latent.symbols() == whole.symbols()
+        assert CODER.decode(22, 7, 9_000, SymbolReader(data)).symbols() == whole.symbols()
+
+
+def test_the_factorized_coder_codes_rounded_values() -> None:
+    coder = one_rate_codec().coder
+    y = latent_of(6, 5, scale=40.0)[0]
+    writer = SymbolWriter()
+    latent = coder.encode(y, np.empty((0, 0, 0)), 0, writer)
+    assert np.array_equal(latent.q, np.rint(y))
+    assert np.array_equal(latent.y_hat, latent.q.astype(np.float32))
+    assert latent.z.size == 0
+    assert coder.decode(6, 5, 0, SymbolReader(writer.finish())).symbols() == latent.symbols()
+
+
+# -- arithmetic ------------------------------------------------------------------------------------------------------
+
+
+def test_layers_are_those_of_torch() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 1 << 20, (6, 7, 4)).astype(np.float64)
+    weights, biases = rng.integers(-32767, 32767, (36, 8)).astype(np.float64), rng.integers(-(2**31), 2**31, 8)
+    kernel = torch.from_numpy(weights).reshape(3, 3, 4, 8).permute(3, 2, 0, 1)
+    theirs = F.conv2d(torch.from_numpy(x).permute(2, 0, 1)[None], kernel, torch.from_numpy(biases).double())
+    assert np.array_equal(fixed_point.conv3x3(x, weights, biases).transpose(2, 0, 1), theirs[0].numpy())
+    shuffled = F.pixel_shuffle(torch.from_numpy(x).permute(2, 0, 1)[None], 2)[0].permute(1, 2, 0)
+    assert np.array_equal(fixed_point.pixel_shuffle(x), shuffled.numpy())
+
+
+def test_activations_are_rounded_half_up_and_clipped() -> None:
+    sums = np.array([2047, 2048, -2048, -2049, 6143, 6144, 2**52]).astype(np.float64)
+    assert fixed_point.shifted(sums.copy()).tolist() == [0, 1, 0, -1, 1, 2, 2**40]
+    assert fixed_point.relu(sums).tolist() == [0, 1, 0, 0, 1, 2, fixed_point.ACTIVATION_MAX]
+
+
+@pytest.mark.parametrize("value", [8.0, -9.0, np.nan, np.inf])
+def test_weights_out_of_range_are_told(value: float) -> None:
+    assert fixed_point.to_weights(np.array([7.9997, -0.5])).tolist() == [32767, -2048]
+    with pytest.raises(ModelError, match="beyond 8 or not finite"):
+        fixed_point.to_weights(np.array([0.0, value]))
+    with pytest.raises(ModelError, match="beyond 2048 or not finite"):
+        fixed_point.to_biases(np.array([0.0, value * 300]))
+
+
+def with_change(**changes: np.ndarray | None) -> dict[str, np.ndarray]:
+    tensors = CODER.exact_tensors() | {name.replace("__", "."): value for name, value in changes.items()}
+    return {name: value for name, value in tensors.items() if value is not None}
+
+
+TENSORS = CODER.exact_tensors()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("hidden.weight", None, "tensor hidden.weight of the entropy model is missing"),
+        ("z_tables.sizes", None, "z_tables"),
+        ("y_tables.low", None, "y_tables"),
+        ("hidden.weight", TENSORS["hidden.weight"].astype(np.float32), r"\(=float32\) must be of integers"),
+        ("log_sizes", TENSORS["log_sizes"].astype(np.int64), r"\(=int64\) must be of integers"),
+        ("out.weight", TENSORS["out.weight"][:, 1:], "out.weight"),
+        ("synthesis.0.weight", TENSORS["synthesis.0.weight"].T.copy(), "synthesis.0.weight"),
+        ("synthesis.1.bias", TENSORS["synthesis.1.bias"][:-1], "synthesis.1.bias"),
+        ("near_values.bias", TENSORS["near_values.bias"][1:], "must be"),
+        ("level_rungs", TENSORS["level_rungs"][:1], "level_rungs"),
+        ("level_rungs", TENSORS["level_rungs"][:, 1:], "level_rungs"),
+        ("log_sizes", TENSORS["log_sizes"][:0], "log_sizes"),
+        ("log_sizes", TENSORS["log_sizes"] + 2**20, "log_sizes"),
+        ("y_tables.sizes", TENSORS["y_tables.sizes"] + 1, "y_tables"),
+        ("y_tables.low", TENSORS["y_tables.low"][1:], "y_tables"),
+        ("z_tables.frequencies", TENSORS["z_tables.frequencies"] - 1, "sum to 2"),
+        ("z_tables.frequencies", -TENSORS["z_tables.frequencies"], "sum to 2"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(name: str, value: np.ndarray | None, message: str) -> None:
+    tensors = TENSORS | {name: value}
+    with pytest.raises(ModelError, match=message) as caught:
+        coder_from({key: tensor for key, tensor in tensors.items() if tensor is not None})
+    assert "\n" not in str(caught.value)
+
+
+def test_sums_that_could_be_inexact_are_refused() -> None:
+    """2^53 is reached by 2^17 weights of 2^16 times activations of 2^20; here the weights are int32, as files may be."""
+    for name in ("synthesis.0.weight", "hidden.weight", "out.weight", "near_mix.weight", "near_values.weight"):
+        large = np.full(TENSORS[name].shape, 2**30, np.int32)
+        with pytest.raises(ModelError, match="too large for exact arithmetic"):
+            coder_from(TENSORS | {name: large})
+
+
+def test_exact_tensors_make_the_same_coder() -> None:
+    again = coder_from(TENSORS)
+    assert isinstance(again, HyperpriorCoder)
+    y, z = latent_of(9, 4)
+    assert coded(y, z, 333, again)[1] == coded(y, z, 333)[1]
+
+
+# -- other processes -------------------------------------------------------------------------------------------------
+
+OTHER_PROCESS = """
+import contextlib, hashlib, json, sys
+from pathlib import Path
+import torch
+import difflate
+from difflate.container import read_dfl
+from difflate.pixels import open_image
+
+folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+files = sorted(folder.glob("*.dfl"))
+pictures = [open_image(path) for path in sorted(folder.glob("*.png"))]
+found = {}
+
+def configurations():
+    yield "plain", difflate.load(folder / "model"), contextlib.nullcontext()
+    yield "bf16", difflate.load(folder / "model"), torch.autocast("cpu", torch.bfloat16)
+    yield "no onednn", difflate.load(folder / "model"), torch.backends.mkldnn.flags(enabled=False)
+    codec = difflate.load(folder / "model")
+    codec.model.to(memory_format=torch.contiguous_format)
+    yield "contiguous", codec, contextlib.nullcontext()
+    codec = difflate.load(folder / "model")
+    with torch.no_grad():
+        for parameter in codec.model.parameters():
+            parameter.add_(1e-3 * torch.randn_like(parameter))
+    for module in codec.model.modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda module, x, y: y + 1e-3 * torch.randn_like(y))
+    yield "noise", codec, contextlib.nullcontext()
+
+for number, (name, codec, context) in enumerate(configurations()):
+    with context:
+        for path in files[:: 1 - 2 * (number % 2)]:
+            data = path.read_bytes()
+            found[f"{name} reads {path.name}"] = hashlib.sha256(codec.read_latent(read_dfl(data)).symbols()).hexdigest()
+            codec.decode(data)
+        if name != "bf16":
+            for place, picture in list(enumerate(pictures))[:: 1 - 2 * (number % 2)]:
+                data = codec.encode(picture, quality=10 + 80 * place / len(pictures))
+                path = out / f"{number}-{place}.dfl"
+                path.write_bytes(data)
+                symbols = codec.read_latent(read_dfl(data)).symbols()
+                found[f"writes {path.name}"] = hashlib.sha256(symbols).hexdigest()
+print(json.dumps(found))
+"""
+
+
+def test_processes_threads_layouts_and_noise_do_not_change_the_symbols(tmp_path: Path) -> None:
+    import hashlib
+
+    from PIL import Image
+
+    codec = tiny_codec()
+    codec.model.save_pretrained(tmp_path / "model")
+    expected = {}
+    for number, (height, width) in enumerate([(256, 256), (77, 130), (16, 31)]):
+        pixels = photo(height, width, 60 * number, 90 * number)
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / f"{number}.png")
+        data = codec.encode(Picture(pixels), quality=45.5 * number)
+        (tmp_path / f"{number}.dfl").write_bytes(data)
+        expected[f"{number}.dfl"] = hashlib.sha256(codec.read_latent(read_dfl(data)).symbols()).hexdigest()
+    generic = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "OPENBLAS_CORETYPE": "Nehalem"}
+    started = []
+    for threads, more in (("1", generic), ("2", {})):
+        out = tmp_path / f"threads-{threads}"
+        out.mkdir()
+        count = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive"}
+        words = [sys.executable, "-c", OTHER_PROCESS, str(tmp_path), str(out)]
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **count, **more}
+        )
+        started.append((process, out))
+    for process, out in started:
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        found = json.loads(output)
+        read = {name: value for name, value in found.items() if " reads " in name}
+        assert len(read) == 5 * len(expected)
+        assert all(value == expected[name.split(" reads ")[1]] for name, value in read.items()), read
+        written = {name.removeprefix("writes "): value for name, value in found.items() if name.startswith("writes")}
+        assert len(written) == 4 * len(expected)
+        for name, value in written.items():
+            latent = codec.read_latent(read_dfl((out / name).read_bytes()))
+            assert hashlib.sha256(latent.symbols()).hexdigest() == value
