@@ -86,24 +86,45 @@ def _networks(arguments: argparse.Namespace):
     return networks.run(arguments.rounds)
 
 
-PARTS = {"transform": _transform, "context": _context, "entropy": _entropy, "networks": _networks}
+def _codecs(arguments: argparse.Namespace):
+    import numpy as np
+
+    from benchmarks import codecs, context
+
+    image = _image(arguments).convert("RGB").crop((0, 0, context.WIDTH_PX, context.HEIGHT_PX))
+    pixels = np.ascontiguousarray(np.array(image).transpose(2, 0, 1))
+    return codecs.run(pixels, arguments.rounds, arguments.threads, arguments.compressai)
+
+
+PARTS = {
+    "transform": _transform,
+    "context": _context,
+    "entropy": _entropy,
+    "networks": _networks,
+    "codecs": _codecs,
+}
 
 
 def _codec_and_image(arguments: argparse.Namespace):
-    from PIL import Image
-
     import difflate
-    from benchmarks import context
     from difflate.codecs.vq import VqCodec
 
     codec = difflate.load(arguments.model)
     if not isinstance(codec, VqCodec):
         raise SystemExit(f"model ({arguments.model}) must be one of the vq codec")
+    return codec, _image(arguments)
+
+
+def _image(arguments: argparse.Namespace):
+    from PIL import Image
+
+    from benchmarks import context
+
     with Image.open(arguments.image) as image:
         image.load()
     if image.width < context.WIDTH_PX or image.height < context.HEIGHT_PX:
         raise SystemExit(f"image ({image.width} x {image.height}) must have at least 768 x 512 pixels")
-    return codec, image
+    return image
 
 
 def _machine(threads: int) -> dict[str, object]:

@@ -20,7 +20,9 @@ V = ProcessConfig("cosine", target="v", condition="t")
 LEVELS = torch.tensor([0.2, 0.9])
 
 
-def tiny(process: ProcessConfig = V, network: UNetConfig = NETWORK, one_rate: bool = False, **decoder) -> DiffusionCoder:
+def tiny(
+    process: ProcessConfig = V, network: UNetConfig = NETWORK, one_rate: bool = False, **decoder
+) -> DiffusionCoder:
     torch.manual_seed(0)
     config = DecoderConfig(**{"context_widths": (0, 0, 8), **decoder})
     high = 0.0006 if one_rate else 0.08
@@ -68,10 +70,10 @@ def test_paper_presets(name: str, target: str, steps: int) -> None:
     model = built(PRESETS[name], lmbda_min=0.02, lmbda_max=0.02)
     assert parameters(model.unet) == pytest.approx(40e6, rel=0.02)
     assert (model.process.target, model.decoder.steps) == (target, steps)
-    conditions = model.conditions(torch.empty(1, 256, 4, 4, device="meta"), torch.empty(1, device="meta"))
-    shapes = [None if cond is None else tuple(cond.shape[1:]) for cond in conditions.spatial]
-    assert shapes == [(64, 64, 64), (64, 32, 32), (128, 16, 16), (192, 8, 8), None, None]
-    assert conditions.vector is None
+    features = model.context(torch.empty(1, 256, 4, 4, device="meta"))
+    shapes = {level: tuple(features[level].shape[1:]) for level in sorted(features)}
+    assert shapes == {0: (64, 64, 64), 1: (64, 32, 32), 2: (128, 16, 16), 3: (192, 8, 8)}
+    assert model.network.vector_channels == 0
 
 
 def test_conditions_of_the_small_one() -> None:
@@ -79,7 +81,8 @@ def test_conditions_of_the_small_one() -> None:
     assert conditions.synthesis.shape == (2, 3, 48, 32)
     shapes = [None if cond is None else tuple(cond.shape) for cond in conditions.spatial]
     assert shapes == [(2, 48, 12, 8), None, (2, 8, 3, 2)]
-    assert conditions.vector is not None and conditions.vector.shape == (2, 4)
+    assert conditions.vector is not None
+    assert conditions.vector.shape == (2, 4)
 
 
 def test_residual_std_is_a_power_of_lambda() -> None:
@@ -115,7 +118,8 @@ def test_a_bad_network_costs_at_most_the_bound(decoder: dict) -> None:
 
 
 def test_what_is_no_number_refines_nothing() -> None:
-    model = wild(tiny(), float("nan"))
+    model = tiny()
+    torch.nn.init.constant_(model.unet.exit.weight, float("nan"))
     conditions = model.conditions(latents(), LEVELS)
     assert torch.equal(model.refine(conditions, 1, noise_like(conditions.synthesis)), conditions.synthesis)
 
@@ -197,7 +201,11 @@ def test_the_folder_holds_the_model(tmp_path) -> None:
     [
         (NETWORK, {"context_widths": (8, 8)}, "`context_widths`"),
         (NETWORK, {"context_widths": (8, 0, 8)}, "no 0 between"),
-        (dataclasses.replace(NETWORK, widths=(8,) * 4, blocks=(1,) * 4), {"context_widths": (0, 0, 8, 8)}, "below 1/16"),
+        (
+            dataclasses.replace(NETWORK, widths=(8,) * 4, blocks=(1,) * 4),
+            {"context_widths": (0, 0, 8, 8)},
+            "below 1/16",
+        ),
         (dataclasses.replace(NETWORK, patch=3), {}, "`patch`"),
         (dataclasses.replace(NETWORK, in_channels=1), {}, "`in_channels`"),
         (dataclasses.replace(NETWORK, cond_channels=(1, 0, 0)), {}, "`cond_channels`"),

@@ -1,5 +1,6 @@
 """The exact stage of the hyperprior codec: the float network in integers, the same wherever and however it runs."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from coder_helpers import one_rate_codec, photo, tiny_codec, tiny_coder
 from difflate.container import read_dfl
@@ -98,8 +100,17 @@ def test_y_hat_is_that_of_training_but_for_ties() -> None:
     difference = np.abs(latent.y_hat - theirs)
     assert (difference < MEAN_TOLERANCE).mean() > 0.97
     assert difference.max() < 1 + MEAN_TOLERANCE
-    assert np.abs(latent.y_hat - y).max() <= 0.5 + 2**-12
     assert np.array_equal(latent.y_hat * 256, np.rint(latent.y_hat * 256))
+
+
+def test_values_are_rounded_or_made_smaller_where_that_saves_bits() -> None:
+    y, z = latent_of(17, 20)
+    latent, _ = coded(y, z, 30_000)
+    means, _ = parameters(latent, 30_000)
+    short = np.abs(y - means) - np.abs(latent.q)
+    assert short.min() >= -0.5 - 1e-6
+    assert 0.5 < short.max() < 1
+    assert ((latent.q == 0) | (np.sign(latent.q) == np.sign(y - means))).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -283,14 +294,10 @@ print(json.dumps(found))
 
 
 def test_processes_threads_layouts_and_noise_do_not_change_the_symbols(tmp_path: Path) -> None:
-    import hashlib
-
-    from PIL import Image
-
     codec = tiny_codec()
     codec.model.save_pretrained(tmp_path / "model")
     expected = {}
-    for number, (height, width) in enumerate([(256, 256), (77, 130), (16, 31)]):
+    for number, (height, width) in enumerate([(80, 112), (33, 50)]):
         pixels = photo(height, width, 60 * number, 90 * number)
         Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / f"{number}.png")
         data = codec.encode(Picture(pixels), quality=45.5 * number)

@@ -31,6 +31,8 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
 
     kind: str
     """What config.json calls it."""
+    usage: str
+    """A command that uses a model of this kind, for its card."""
     card: str | None = None
     """The text of README.md."""
 

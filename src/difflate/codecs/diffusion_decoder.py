@@ -157,6 +157,7 @@ class DiffusionCoder(FolderModel):
     """A `TransformCoder` and the diffusion model that decodes for it."""
 
     kind = "cdc"
+    usage = "difflate compress photo.png --codec FOLDER --bpp 0.4"
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class TransformCoder(FolderModel):
     """Analysis, gain, entropy model, inverse gain, synthesis (Ballé et al. 2018, Cui et al. 2021)."""
 
     kind = "hyperprior"
+    usage = "difflate compress photo.png --codec FOLDER --bpp 0.4"
 
     def __init__(
         self,

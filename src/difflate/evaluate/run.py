@@ -14,6 +14,7 @@ from difflate import metrics
 from difflate.codecs.base import Codec
 from difflate.data.images import SUFFIXES
 from difflate.errors import ConfigError, DifflateError
+from difflate.evaluate.options import load_with_options
 from difflate.extras import require
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.pixels import Picture, open_image
@@ -105,7 +106,8 @@ def evaluate(
     # at the start: a missing package is one error, not one for each image
     for package in ("scipy.ndimage", "ssimulacra2"):
         require(package, "eval")
-    load = functools.cache(load or _load)
+    plain = functools.cache(load or _load)
+    load = functools.cache(lambda name: load_with_options(name, plain))
     paths = [Path(path) for path in images]
     repeated = [name for name, count in Counter(path.name for path in paths).items() if count > 1]
     if repeated:
@@ -143,16 +145,16 @@ def parse_codecs(text: str, load: Callable[[str], Codec] | None = None) -> list[
     """The settings in ``text``: ``jpeg:50,webp:10..90..20,vq-8-8-8``, in order and each once.
 
     ``name`` is the codec at its default quality, ``name:quality`` at that quality, and ``name:low..high..step`` at
-    low, low + step … up to high. Raises ConfigError for an unknown codec, a quality that is not a number or outside
+    low, low + step … up to high; options of decoding stand behind the name: ``cdc-small+steps=1+gamma=0:50``. Raises ConfigError for an unknown codec, a quality that is not a number or outside
     of the codec's range, and a quality for a codec that has only one; ModelError for a model that is damaged.
     """
-    load = load or _load
+    plain = load or _load
     settings: dict[CodecSetting, None] = {}
     for item in (part.strip() for part in text.split(",")):
         if not item:
             continue
         name, colon, wanted = item.partition(":")
-        codec = load(name)
+        codec = load_with_options(name, plain)
         for quality in _qualities(item, wanted) if colon else [None]:
             settings[CodecSetting(name, _check_quality(codec, item, quality))] = None
     if not settings:

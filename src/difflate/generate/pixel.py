@@ -24,6 +24,7 @@ class PixelDiffusion(FolderModel):
     """Network and process; `difflate.generate.sample` draws images of (3, image_px, image_px) from it."""
 
     kind = "pixel-diffusion"
+    usage = "difflate sample FOLDER -n 16 -o grid.png"
 
     def __init__(
         self, network: UNetConfig, process: ProcessConfig, image_px: int, classes: list[str] | None = None

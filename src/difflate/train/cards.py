@@ -36,7 +36,7 @@ Losses on the held-back images, with averaged weights:
 
 {_table(progress)}
 
-Use: `difflate sample FOLDER -n 16 -o grid.png`
+Use: `{model.usage}`
 """
 
     return card

@@ -173,12 +173,19 @@ class _Run:
                 saved = copy.deepcopy(self.average.model)
                 load_weights(saved, self.out)
                 ours, theirs = (module.state_dict() for module in (self.average.model, saved))
-                if all(torch.equal(theirs[name], value) for name, value in ours.items()):
+                dtype = self._save_dtype()
+                if all(torch.equal(theirs[name], value.to(dtype).to(value)) for name, value in ours.items()):
                     return
         except (ModelError, SafetensorError):
             pass
         if self.main:
-            self.average.model.save_pretrained(self.out, card=self.card(self.progress))
+            self._save_model()
+
+    def _save_model(self) -> None:
+        self.average.model.save_pretrained(self.out, card=self.card(self.progress), dtype=self._save_dtype())
+
+    def _save_dtype(self) -> torch.dtype:
+        return getattr(torch, self.settings.save_dtype)
 
     def _init_from(self, name: str) -> None:
         folder = model_folder(name)
@@ -372,5 +379,5 @@ class _Run:
                 self.out / CHECKPOINTS, self.settings.keep_checkpoints, self.progress, self.checked,
                 self.optimizer.optimizer, objective=self.objective, average=self.average,
             )  # fmt: skip
-            self.average.model.save_pretrained(self.out, card=self.card(self.progress))
+            self._save_model()
         self.accelerator.wait_for_everyone()

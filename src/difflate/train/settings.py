@@ -10,7 +10,7 @@ from difflate.train.learning_rate import Decay
 
 FREE_ON_RESUME = {
     "max_steps", "max_minutes", "log_every", "validate_every", "pictures_every", "checkpoint_every", "workers",
-    "keep_checkpoints", "accumulate", "gradient_checkpointing",
+    "keep_checkpoints", "accumulate", "gradient_checkpointing", "save_dtype",
 }  # fmt: skip
 """Keys that may differ when a training is continued. With `decay` linear or cosine the first two set the learning rate
 from there on; the others change nothing of what a step does."""
@@ -44,6 +44,8 @@ class LoopSettings:
     """Width of the weights' average as a share of the training so far (EDM2's σ_rel); 0: none."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: mixed, by autocast. Faster on GPUs; most CPUs are slower with it."""
+    save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of the weights in the model folder; checkpoints have all digits."""
     gradient_checkpointing: bool = False
     """Less memory for about a third more time."""
     log_every: int = 50

@@ -1,0 +1,89 @@
+"""Decoding by diffusion: a few steps of the small decoder against the layout and the steps of the paper."""
+
+import torch
+
+import difflate
+from benchmarks.timing import Fact, Results, Timings, stopwatch
+from difflate.codecs.cdc import CdcCodec
+from difflate.codecs.diffusion_decoder import PRESETS, DiffusionCoder
+from difflate.container import read_dfl
+from difflate.errors import ConfigError
+from difflate.nn.presets import PRESETS as NETWORKS
+from difflate.nn.unet import UNet, multiply_adds, parameters
+from difflate.pixels import Picture
+
+BUNDLED = "cdc-small"
+STEPS, STEPS_PAPER = 4, 65
+LIMIT_S = 1.5
+AIM = 100.0
+ROUNDS_SHARE = 12
+"""The paper's network takes seconds a step: one in so many of the rounds must do."""
+
+
+@torch.no_grad()
+def run(picture: Picture, rounds: int) -> Results:
+    """Whole decoding of ``picture``, and the steps alone against one step of the paper's network, times 65."""
+    codec, origin = _codec()
+    data = codec.encode(picture)
+    file = read_dfl(data)
+    level = codec.base.level_tensor(codec.base.level_of(file))
+    model, y_hat = codec.model, torch.from_numpy(codec.read_latent(file).y_hat)[None]
+    conditions = model.conditions(y_hat, level)
+    noise = torch.randn(conditions.synthesis.shape, generator=torch.Generator().manual_seed(0))
+    paper, inputs = _paper(*noise.shape[2:])
+    few = max(1, rounds // ROUNDS_SHARE)
+    programs = {
+        "file": stopwatch(lambda: codec.decode(data, steps=STEPS)),
+        "conditions": stopwatch(lambda: model.conditions(y_hat, level)),
+        "steps": stopwatch(lambda: model.refine(conditions, STEPS, noise)),
+        f"{STEPS_PAPER} steps of CDC's U-Net": stopwatch(lambda: paper(**inputs)),
+    }
+    timings = Timings(programs, few, warm_up=1)
+    reference = f"{STEPS_PAPER} steps of CDC's U-Net"
+    rows = [
+        timings.row(f"diffusion, {STEPS} steps", "steps", reference, AIM, scale=STEPS_PAPER),
+        timings.row(f"diffusion, file decoded in {STEPS} steps", "file", reference, scale=STEPS_PAPER),
+    ]
+    size = tuple(picture.pixels.shape[1:])
+    seconds = timings.ms("file") / 1e3
+    work = multiply_adds(NETWORKS["cdc"], *size) / multiply_adds(model.network, *size)
+    facts = [
+        Fact(f"{origin}, file of 768 x 512 decoded in {STEPS} steps, s", seconds, f"< {LIMIT_S}", seconds < LIMIT_S),
+        Fact(f"{origin}, the conditions of all steps, s", timings.ms("conditions") / 1e3),
+        Fact(f"{origin}, {STEPS} steps, s", timings.ms("steps") / 1e3),
+        Fact("one step of CDC's U-Net, s", timings.ms(reference) / 1e3),
+        Fact("multiply-adds of CDC's steps / ours", work * STEPS_PAPER / STEPS),
+        Fact("parameters of our U-Net, million", parameters(model.unet) / 1e6),
+        Fact("parameters of CDC's U-Net, million", parameters(paper) / 1e6),
+    ]
+    return Results(rows, facts)
+
+
+def _codec() -> tuple[CdcCodec, str]:
+    """The bundled small decoder, or one that is not trained, and what to call it."""
+    try:
+        codec = difflate.load(BUNDLED)
+    except ConfigError:  # it is not there
+        torch.manual_seed(0)
+        preset = PRESETS["small"]
+        model = DiffusionCoder(
+            preset.transform, preset.hyperprior, 0.0006, 0.08, preset.decoder, preset.network, preset.process
+        )
+        torch.nn.init.normal_(model.unet.exit.weight, std=0.02)
+        return CdcCodec("cdc", model), "cdc (small, untrained)"
+    if not isinstance(codec, CdcCodec):
+        raise SystemExit(f"model ({BUNDLED}) must be one of the cdc codec")
+    return codec, BUNDLED
+
+
+def _paper(height: int, width: int) -> tuple[UNet, dict]:
+    """The paper's network in our U-Net, seeded, and what a step gives it."""
+    torch.manual_seed(0)
+    config = NETWORKS["cdc"]
+    network = UNet(config).eval()
+    torch.nn.init.normal_(network.exit.weight, std=0.02)
+    spatial = [
+        torch.randn(1, channels, height >> level, width >> level) if channels else None
+        for level, channels in enumerate(config.cond_channels or ())
+    ]
+    return network, dict(x=torch.randn(1, 3, height, width), condition=torch.rand(1), spatial=spatial)
