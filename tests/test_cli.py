@@ -21,6 +21,8 @@ from difflate.cli.main import build_parser, main
 from difflate.hub import WEIGHTS_FOLDER
 from difflate.limits import Limits
 
+VQ = "eopq-32-8-8"
+"""A codec with one quality, and with what vq codecs alone have."""
 Run = Callable[..., tuple[int, bytes, str]]
 COMMANDS = ("compress", "decompress", "info", "verify", "codecs", "eval", "train", "sample", "distance", "reproduce")
 
@@ -71,7 +73,7 @@ def files(folder: Path) -> list[str]:
 
 def crafted(**changes: object) -> bytes:
     """A .dfl file with right checksums that need not hold what it declares."""
-    model_id = bytes.fromhex(json.loads((WEIGHTS_FOLDER / DEFAULT_CODEC / "config.json").read_text())["fingerprint"])[
+    model_id = bytes.fromhex(json.loads((WEIGHTS_FOLDER / VQ / "config.json").read_text())["fingerprint"])[
         :4
     ]
     values = dict(
@@ -126,7 +128,7 @@ def test_classical_codecs_write_their_own_files(run: Run, folder: Path, codec: s
 
 
 def test_fixed_rate_takes_the_codecs_bits(run: Run, folder: Path) -> None:
-    assert run("compress", "photo.png", "--fixed-rate")[0] == 0
+    assert run("compress", "photo.png", "--fixed-rate", "--codec", VQ)[0] == 0
     _, out, _ = run("info", "photo.dfl", "--json")
     section = json.loads(out)["sections"][0]
     assert section == {"type": "indices (fixed rate)", "bytes": 5 * 3 * 48 // 8}
@@ -321,12 +323,19 @@ def test_links_and_odd_names(run: Run, folder: Path) -> None:
         (["compress", "cut.jpg"], 3, "cut.jpg: image file is truncated"),
         (["compress", "photo.png", "--codec", "nonsense"], 2, "codec 'nonsense' is unknown; choose one of jpeg"),
         (["compress", "photo.png", "--codec", "empty"], 4, "empty: is not a model folder"),
-        (["compress", "photo.png", "-q", "5"], 2, f"quality (=5) has no meaning for {DEFAULT_CODEC}"),
+        (["compress", "photo.png", "-q", "5", "--codec", VQ], 2, f"quality (=5) has no meaning for {VQ}"),
+        (["compress", "photo.png", "-q", "101"], 2, f"quality (=101) must be from 0 to 100 for {DEFAULT_CODEC}"),
+        (["compress", "photo.png", "-q", "5", "--bpp", "1"], 2, "--quality stands against --bpp"),
+        (["compress", "photo.png", "--bpp", "nan"], 2, "--bpp (=nan) must be above 0"),
+        (["compress", "photo.png", "--max-bytes", "1"], 2, "at its lowest quality, more than the 1 asked for"),
+        (["compress", "photo.png", "--max-bytes", "9", "--codec", VQ], 2, f"{VQ} has one quality only"),
+        (["compress", "photo.png", "--tile", "512", "--codec", "jpeg"], 2, "--tile has no meaning for jpeg"),
+        (["compress", "photo.png", "--tile", "8"], 2, "tile (=8 px) must be at least 16"),
         (["compress", "photo.png", "-q", "5", "--codec", "png"], 2, "no meaning for png"),
         (["compress", "photo.png", "-q", "nan", "--codec", "jpeg"], 2, "quality (=nan) must be from 1 to 100"),
         (["compress", "photo.png", "-q", "101", "--codec", "jpeg"], 2, "quality (=101) must be from 1 to 100"),
         (["compress", "photo.png", "-q", "1.5", "--codec", "jpeg"], 2, "photo.png: quality (=1.5) must be a whole"),
-        (["compress", "photo.png", "--fixed-rate", "--codec", "jpeg"], 2, "--fixed-rate is for vq codecs"),
+        (["compress", "photo.png", "--fixed-rate", "--codec", "jpeg"], 2, "--fixed-rate has no meaning for jpeg"),
         (["compress", "photo.png", "-o", "x.jpg"], 2, f"x.jpg: {DEFAULT_CODEC} writes .dfl files"),
         (["compress", "photo.png", "-o", "old.dfl"], 6, "old.dfl: exists already; use --force"),
         (["compress", "photo.png", "--codec", "png"], 2, "photo.png: the output would be the input itself"),
@@ -476,7 +485,7 @@ def _set(**changes: object) -> Callable[[Path], None]:
     ],
 )
 def test_a_damaged_model_is_told(run: Run, folder: Path, change: Callable[[Path], None], message: str) -> None:
-    shutil.copytree(WEIGHTS_FOLDER / DEFAULT_CODEC, folder / "model")
+    shutil.copytree(WEIGHTS_FOLDER / VQ, folder / "model")
     change(folder / "model")
     code, out, err = run("compress", "photo.png", "--codec", "model")
     assert (code, out, err.count("\n")) == (4, b"", 1)
@@ -485,7 +494,7 @@ def test_a_damaged_model_is_told(run: Run, folder: Path, change: Callable[[Path]
 
 
 def test_a_models_folder_can_be_named(run: Run, folder: Path, dfl: bytes) -> None:
-    shutil.copytree(WEIGHTS_FOLDER / DEFAULT_CODEC, folder / "model")
+    shutil.copytree(WEIGHTS_FOLDER / VQ, folder / "model")
     assert run("compress", "photo.png", "--codec", "model")[0] == 0
     assert (folder / "photo.dfl").read_bytes() == dfl
     assert run("verify", "photo.dfl", "--codec", "model")[0] == 0
@@ -504,7 +513,7 @@ def test_eval_writes_a_report(run: Run, folder: Path) -> None:
         pytest.importorskip(package)
     picture(size=(64, 48)).save("b.png")
     (folder / "bad.png").write_bytes(b"no image")
-    words = ["eval", "photo.png", "b.png", "bad.png", "--codecs", f"jpeg:50,{DEFAULT_CODEC}"]
+    words = ["eval", "photo.png", "b.png", "bad.png", "--codecs", f"jpeg:50,{VQ}"]
     code, out, err = run(*words, "--out", "report")
     assert code == 3
     assert err.startswith("difflate: bad.png: this is not an image format")

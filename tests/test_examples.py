@@ -9,6 +9,7 @@ import sys
 import pytest
 from PIL import Image
 
+import difflate
 from difflate.cli.main import main
 
 
@@ -24,7 +25,7 @@ def test_the_demo_runs(pytestconfig, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[2].split() == ["codec", "bytes", "ratio", "bpp", "PSNR", "dB", "MS-SSIM", "encode", "s", "decode", "s"]
-    assert [line.split()[0] for line in lines[3:6]] == ["eopq-32-8-8", "jpeg", "avif"]
+    assert [line.split()[0] for line in lines[3:6]] == [difflate.DEFAULT_CODEC, "jpeg", "avif"]
     assert (tmp_path / "out" / "demo.png").stat().st_size > 100_000
     assert (tmp_path / "out" / "demo.dfl").stat().st_size == int(lines[3].split()[1])
 

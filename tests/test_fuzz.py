@@ -20,7 +20,7 @@ def originals() -> list[bytes]:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (3, 21, 34), dtype=np.uint8)
     alpha = rng.integers(0, 256, (21, 34), dtype=np.uint8)
-    codec = difflate.load()
+    codec = difflate.load("eopq-32-8-8")
     pictures = [Picture(pixels), Picture(pixels[:1], alpha, exif=b"II*\0"), Picture(pixels[:, :1, :1])]
     return [codec.encode(p, fixed_rate=f) for p in pictures for f in (False, True)]  # type: ignore[call-arg]
 

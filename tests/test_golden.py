@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 import difflate
+from difflate.codecs.cdc import CdcCodec
+from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.codecs.vq import VqCodec
 from difflate.container import SECTION_CONTEXT, SECTION_FIXED, read_dfl
 from difflate.errors import FormatError
@@ -17,9 +19,31 @@ from difflate.hub import codec_for
 FOLDER = Path(__file__).parent / "golden"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
 PIXEL_TOLERANCE = 1
+NETWORK_TOLERANCE = 2
+"""Levels: of pixels that a network in floating point has made."""
+VQ = [name for name in sorted(EXPECTED) if EXPECTED[name]["codec"].endswith("-8-8")]
+LATENTS = [name for name in sorted(EXPECTED) if name not in VQ]
 
 
-@pytest.mark.parametrize("name", sorted(EXPECTED))
+def check_pixels(name: str, data: bytes, tolerance: int) -> None:
+    restored = np.asarray(difflate.decode(data)).astype(int)
+    reference = np.asarray(Image.open(FOLDER / name.replace(".dfl", ".png"))).astype(int)
+    assert np.abs(restored - reference).max() <= tolerance
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_latents_and_pixels(name):
+    data = (FOLDER / name).read_bytes()
+    codec = codec_for(data)
+    assert isinstance(codec, HyperpriorCodec | CdcCodec)
+    assert codec.name == EXPECTED[name]["codec"]
+    latent = codec.read_latent(read_dfl(data))
+    assert list(latent.q.shape) == EXPECTED[name]["shape"]
+    assert hashlib.sha256(latent.symbols()).hexdigest() == EXPECTED[name]["symbols_sha256"]
+    check_pixels(name, data, NETWORK_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", VQ)
 def test_symbols_and_pixels(name):
     data = (FOLDER / name).read_bytes()
     codec = codec_for(data)
@@ -29,9 +53,7 @@ def test_symbols_and_pixels(name):
     latent = codec.read_latent(file)
     assert list(latent.shape) == EXPECTED[name]["shape"]
     assert hashlib.sha256(latent.astype("<u2").tobytes()).hexdigest() == EXPECTED[name]["symbols_sha256"]
-    restored = np.asarray(difflate.decode(data)).astype(int)
-    reference = np.asarray(Image.open(FOLDER / name.replace(".dfl", ".png"))).astype(int)
-    assert np.abs(restored - reference).max() <= PIXEL_TOLERANCE
+    check_pixels(name, data, PIXEL_TOLERANCE)
     # the same symbols still make the same bytes
     for kind in (SECTION_CONTEXT, SECTION_FIXED):
         section = file.section(kind)

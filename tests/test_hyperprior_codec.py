@@ -56,8 +56,7 @@ def test_any_size_and_grey_round_trip(codec, channels, size):
     st.floats(0, 100), st.integers(1, 50), st.integers(1, 50), st.sampled_from([1, 3]), st.booleans(),
     st.sampled_from([0, 1, 255]), st.integers(0, 1000),
 )  # fmt: skip
-def test_quality_is_continuous_and_files_hold_what_was_encoded(quality, height, width, channels, *others):
-    flat, value, seed = others
+def test_quality_is_continuous_and_files_hold_what_was_encoded(quality, height, width, channels, flat, value, seed):
     pixels = np.full((channels, height, width), value, np.uint8) if flat else noise(channels, height, width, seed=seed)
     data = CODEC.encode(Picture(pixels), quality=quality)
     file = read_dfl(data)

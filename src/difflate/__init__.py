@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from difflate.limits import Limits
 
 __version__ = "0.1.0"
-DEFAULT_CODEC = "eopq-32-8-8"
+DEFAULT_CODEC = "cdc-small"
 __all__ = ["DEFAULT_CODEC", "__version__", "decode", "encode", "load", "open_image"]
 
 

@@ -60,7 +60,7 @@ def atomic_path(path: Path, force: bool = True) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(_mode(target))
+        temporary.chmod(file_mode(target))
         if force:
             temporary.replace(target)
         else:
@@ -73,7 +73,7 @@ def atomic_path(path: Path, force: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _mode(path: Path) -> int:
+def file_mode(path: Path) -> int:
     """The permissions of the file that is there, else those of a new file."""
     with contextlib.suppress(OSError):
         return stat.S_IMODE(path.stat().st_mode)

@@ -16,7 +16,7 @@ from torch import nn
 
 from difflate.config_json import CARD, CONFIG, read_config
 from difflate.errors import ConfigError, DifflateError, ModelError
-from difflate.files import atomic_write
+from difflate.files import atomic_write, file_mode
 from difflate.hub import MODEL_FILES
 
 TEMPORARY = ".difflate-model-"
@@ -77,6 +77,7 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
             for path in written:
                 with path.open("rb+") as file:
                     os.fsync(file.fileno())
+                path.chmod(file_mode(folder / path.name))  # safetensors writes for the owner alone
                 path.replace(folder / path.name)
         for path in [*weight_files(folder), folder / _INDEX]:
             if path.name not in {p.name for p in written}:

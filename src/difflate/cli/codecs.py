@@ -3,6 +3,12 @@
 import argparse
 import json
 
+_QUALITY = {"low": 0.0, "high": 100.0, "default": 50.0}
+_NETWORKS = {
+    "hyperprior": (_QUALITY, "transform coding with a scale hyperprior, any rate; fast"),
+    "cdc": (_QUALITY, "the same, restored by a few steps of diffusion"),
+}
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the command to the command line."""
@@ -24,9 +30,11 @@ def run(args: argparse.Namespace) -> int:
 
     rows = []
     for name, config in bundled_models().items():
-        bits, pixels = sum(config["plane_bits"]), config["patch_px"] ** 2
-        about = f"{config['method'].upper()}, {bits} bits a patch at fixed rate: 1:{24 * pixels / bits:.0f}"
-        rows.append({"name": name, "kind": "learned", "suffix": ".dfl", "quality": None, "about": about})
+        quality, about = _NETWORKS.get(config.get("kind", ""), (None, ""))
+        if not about:
+            bits, pixels = sum(config["plane_bits"]), config["patch_px"] ** 2
+            about = f"{config['method'].upper()}, {bits} bits a patch at fixed rate: 1:{24 * pixels / bits:.0f}"
+        rows.append({"name": name, "kind": "learned", "suffix": ".dfl", "quality": quality, "about": about})
     for name, codec in classical_codecs().items():
         low, high, default = codec.quality_range or (None, None, None)
         quality = None if low is None else {"low": low, "high": high, "default": default}
@@ -40,6 +48,6 @@ def run(args: argparse.Namespace) -> int:
         q = row["quality"]
         quality = f"-q {q['low']:g} to {q['high']:g}, default {q['default']:g}" if q else "one quality"
         mark = "*" if row["name"] == DEFAULT_CODEC else " "
-        print(f"{mark} {row['name']:<12} {row['suffix']:<6} {quality:<28} {row['about']}")
+        print(f"{mark} {row['name']:<16} {row['suffix']:<6} {quality:<28} {row['about']}")
     print("* default of `difflate compress`; a folder of `difflate train` can be named too")
     return 0

@@ -152,7 +152,7 @@ class CdcTraining:
 
 
 class DecoderObjective(nn.Module):
-    """ρ·LPIPS + (1 - ρ)·(diffusion loss [+ λ-normalised rate]) of a `DiffusionCoder` (Yang & Mandt 2023, Eq. 10)."""
+    """ρ·LPIPS + (1 - ρ)·(diffusion loss [+ λ-normalised rate]) of a `DiffusionCoder` (Yang & Mandt 2023)."""
 
     def __init__(self, model: DiffusionCoder, stage: DiffusionStage, shown: Tensor | None = None):
         """``shown``: (B, 3, H, W) float32 in [-1, 1], what `pictures` are of. Raises ConfigError: no LPIPS weights."""

@@ -1,0 +1,257 @@
+"""A transform coder as a folder: its integers are stored, never made anew, and anything altered is told."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+import difflate
+from coder_helpers import one_rate_coder, photo, tiny_codec, tiny_coder
+from difflate.cli.main import main
+from difflate.codecs.hyperprior import HyperpriorCodec
+from difflate.codecs.transform_coder import EXACT, TransformCoder
+from difflate.errors import ConfigError, ModelError
+from difflate.fingerprint import fingerprint
+from difflate.models import load_model
+from difflate.pixels import Picture
+
+PICTURE = Picture(photo(48, 40, 200, 300))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_coder().save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def id_of(folder: Path) -> bytes:
+    codec = load_model(folder)
+    assert isinstance(codec, HyperpriorCodec)
+    return codec.fingerprint
+
+
+def set_exact(folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Forges exact.safetensors and the fingerprint that goes with it."""
+    save_file(tensors, str(folder / EXACT))
+    config = json.loads((folder / "config.json").read_text())
+    config["fingerprint"] = fingerprint("hyperprior", tensors).hex()
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_folder_is_the_model_that_was_saved(folder: Path) -> None:
+    codec, original = load_model(folder), tiny_codec()
+    assert codec.name == "tiny"
+    assert codec.fingerprint == original.fingerprint
+    assert json.loads((folder / "config.json").read_text())["fingerprint"] == codec.fingerprint.hex()
+    data = original.encode(PICTURE, quality=40)
+    assert codec.encode(PICTURE, quality=40) == data
+    np.testing.assert_array_equal(codec.decode(data).pixels, original.decode(data).pixels)
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", EXACT, "README.md"}
+
+
+def test_a_model_of_one_rate_is_a_folder_too(tmp_path: Path) -> None:
+    one_rate_coder().save_pretrained(tmp_path / "one")
+    codec = difflate.load(tmp_path / "one")
+    assert codec.quality_range is None
+    assert codec.decode(codec.encode(PICTURE)).pixels.shape == PICTURE.pixels.shape
+
+
+def test_half_precision_keeps_the_integers_through_saving_again(folder: Path, tmp_path: Path) -> None:
+    tiny_coder().save_pretrained(tmp_path / "half", dtype=torch.float16)
+    half = TransformCoder.from_pretrained(tmp_path / "half")
+    assert next(half.parameters()).dtype == torch.float32
+    # what the rounded weights would give is something else, so this test can fail
+    assert fingerprint("hyperprior", half.entropy.fixed_point()) != fingerprint(
+        "hyperprior", tiny_coder().entropy.fixed_point()
+    )
+    half.save_pretrained(tmp_path / "again")
+    half.save_pretrained(tmp_path / "again-half", dtype=torch.float16)
+    assert (tmp_path / "half" / "model.safetensors").stat().st_size < 0.6 * (folder / "model.safetensors").stat().st_size
+    for name in ("half", "again", "again-half"):
+        assert (tmp_path / name / EXACT).read_bytes() == (folder / EXACT).read_bytes()
+        assert id_of(tmp_path / name) == id_of(folder)
+    data = tiny_codec().encode(PICTURE)
+    ours, theirs = load_model(tmp_path / "half").decode(data).pixels, tiny_codec().decode(data).pixels
+    assert np.abs(ours.astype(int) - theirs).max() <= 2
+
+
+def test_an_entropy_model_that_is_trained_further_is_another_model(folder: Path, tmp_path: Path) -> None:
+    model = TransformCoder.from_pretrained(folder)
+    for name in ("out.weight", "prior.biases.0", "level_rungs"):
+        before = id_of(folder)
+        changed = TransformCoder.from_pretrained(folder)
+        with torch.no_grad():
+            changed.entropy.get_parameter(name).add_(0.01)
+        changed.save_pretrained(tmp_path / name)
+        assert id_of(tmp_path / name) != before
+        with pytest.raises(ModelError, match="written with model"):
+            load_model(tmp_path / name).decode(load_model(folder).encode(PICTURE))
+    # the integers of a model that is not changed are those that were stored
+    assert model.exact_coder is model.exact_coder
+
+
+def test_other_transforms_read_the_same_files(folder: Path, tmp_path: Path) -> None:
+    data = load_model(folder).encode(PICTURE)
+    model = TransformCoder.from_pretrained(folder)
+    with torch.no_grad():
+        for module in (model.synthesis, model.analysis):
+            for parameter in module.parameters():
+                parameter.add_(1e-3 * torch.randn_like(parameter))
+        model.inverse_gain.add_(0.01)
+    model.save_pretrained(tmp_path / "better")
+    assert id_of(tmp_path / "better") == id_of(folder)
+    ours, theirs = (load_model(path).decode(data).pixels for path in (tmp_path / "better", folder))
+    assert not np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", [EXACT, "model.safetensors"])
+@pytest.mark.parametrize("change", ["missing", "byte", "truncated", "empty", "header", "pickle"])
+def test_files_that_are_missing_or_altered_are_told(name: str, change: str, copied: Path) -> None:
+    path = copied / name
+    original = path.read_bytes()
+    middle = len(original) * 3 // 4
+    changes = {
+        "byte": original[:middle] + bytes([original[middle] ^ 1]) + original[middle + 1 :],
+        "truncated": original[:middle],
+        "empty": b"",
+        "header": b"\xff" * 8 + original[8:],
+        "pickle": b"cos\nsystem\n(S'touch " + str(copied / "owned").encode() + b"'\ntR.",
+    }
+    if change == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(changes[change])
+    with pytest.raises(ModelError, match="get the") as caught:
+        load_model(copied)
+    assert "\n" not in str(caught.value)
+    assert not (copied / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fingerprint": "00"},
+        {"fingerprint": None},
+        {"fingerprint": ["x"]},
+        {"kind": "other"},
+        {"kind": None},
+        {"lmbda_min": 1.0},
+        {"lmbda_max": float("nan")},
+        {"hyperprior": None},
+        {"hyperprior": {"channels": 9, "width": 16, "features": 16}},
+        {"hyperprior": {"channels": "many"}},
+        {"transform": {"latent_channels": 25}},
+        {"transform": {"kind": "nothing"}},
+        {"transform": 5},
+        {"transform": None},
+        {"sha256": {"model.safetensors": "00"}},
+    ],
+)
+def test_a_configuration_that_was_altered_is_told(change: dict, copied: Path) -> None:
+    path = copied / "config.json"
+    config = json.loads(path.read_text())
+    merged = {
+        key: {**config[key], **value} if key in ("transform", "hyperprior") and isinstance(value, dict) else value
+        for key, value in change.items()
+    }
+    path.write_text(json.dumps(config | merged))
+    with pytest.raises(ModelError) as caught:
+        load_model(copied)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["transform", "fingerprint", "kind"])
+def test_a_configuration_without_a_key_is_told(key: str, copied: Path) -> None:
+    path = copied / "config.json"
+    config = json.loads(path.read_text())
+    del config[key]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ModelError):
+        load_model(copied)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("hidden.weight", lambda x: x.astype(np.float32), "must be of integers"),
+        ("level_rungs", lambda x: x.astype(np.int64), "must be of integers"),
+        ("hidden.weight", lambda x: x[:, :-1], "hidden.weight"),
+        ("hidden.weight", lambda x: np.full(x.shape, 2**30, np.int32), "too large for exact arithmetic"),
+        ("near_sizes.weight", lambda x: x[:0], "near_sizes.weight"),
+        ("hidden.bias", lambda x: x[:0], ""),
+        ("synthesis.0.bias", lambda x: x[:0], ""),
+        ("y_tables.low", lambda x: x + 2**30, ""),
+        ("y_tables.sizes", lambda x: x * 0, "y_tables"),
+        ("z_tables.frequencies", lambda x: x[:-1], "z_tables"),
+        ("log_sizes", lambda x: x[None], "log_sizes"),
+    ],
+)
+def test_forged_integers_are_refused_before_they_are_used(name, change, message, copied: Path, capsys) -> None:
+    tensors = load_file(str(copied / EXACT))
+    set_exact(copied, tensors | {name: np.ascontiguousarray(change(tensors[name]))})
+    if name == "y_tables.low":  # legal: symbols of it are refused when they are read
+        return
+    with pytest.raises(ModelError, match=message) as caught:
+        load_model(copied)
+    assert "\n" not in str(caught.value)
+    (copied / "x.dfl").write_bytes(tiny_codec().encode(PICTURE))
+    assert main(["verify", str(copied / "x.dfl"), "--codec", str(copied)]) == 4
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_integers_of_a_model_of_other_width_are_refused(copied: Path) -> None:
+    one_rate_coder().save_pretrained(copied / "other")
+    tensors = load_file(str(copied / "other" / EXACT))
+    set_exact(copied, {name: value[: (value.size // 2)] if "low" in name else value for name, value in tensors.items()})
+    with pytest.raises(ModelError):
+        load_model(copied)
+    counts = tensors["y_tables.sizes"][:5]
+    set_exact(
+        copied,
+        {
+            "y_tables.frequencies": tensors["y_tables.frequencies"][: counts.sum()].copy(),
+            "y_tables.sizes": counts.copy(),
+            "y_tables.low": tensors["y_tables.low"][:5].copy(),
+        },
+    )
+    with pytest.raises(ModelError, match="the entropy model has 5 channels, the transforms 24"):
+        load_model(copied)
+
+
+def test_weights_that_integers_cannot_hold_are_not_saved(tmp_path: Path) -> None:
+    for name in ("out.weight", "synthesis.0.weight", "near_values.weight"):
+        model = tiny_coder()
+        with torch.no_grad():
+            model.entropy.get_parameter(name).view(-1)[3] = 9.0
+        if name == "near_values.weight":
+            model.entropy.get_parameter(name).data.fill_(9.0)
+        with pytest.raises(ModelError, match="beyond 8 or not finite; train it with a lower lr"):
+            model.save_pretrained(tmp_path / name)
+
+
+def test_shapes_that_cannot_be_are_refused() -> None:
+    from difflate.nn.hyperprior import HyperpriorConfig
+    from difflate.nn.transforms import TransformConfig
+
+    for make in (
+        lambda: HyperpriorConfig(channels=0),
+        lambda: TransformConfig(widths=(1, 2)),
+        lambda: TransformConfig(blocks=(1, 1, -1)),
+        lambda: TransformConfig(kind="fft"),  # type: ignore[arg-type]
+        lambda: TransformCoder(TransformConfig(), None),
+        lambda: TransformCoder(TransformConfig(), lmbda_min=0.1, lmbda_max=0.01),
+        lambda: TransformCoder(TransformConfig(), lmbda_min=0.0),
+        lambda: TransformCoder(TransformConfig(), lmbda_max=float("nan")),
+    ):
+        with pytest.raises(ConfigError):
+            make()
