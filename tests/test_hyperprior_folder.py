@@ -188,9 +188,8 @@ def test_a_configuration_without_a_key_is_told(key: str, copied: Path) -> None:
         ("hidden.weight", lambda x: x[:, :-1], "hidden.weight"),
         ("hidden.weight", lambda x: np.full(x.shape, 2**30, np.int32), "too large for exact arithmetic"),
         ("near_sizes.weight", lambda x: x[:0], "near_sizes.weight"),
-        ("hidden.bias", lambda x: x[:0], ""),
-        ("synthesis.0.bias", lambda x: x[:0], ""),
-        ("y_tables.low", lambda x: x + 2**30, ""),
+        ("hidden.bias", lambda x: x[:0], "get the"),
+        ("synthesis.0.bias", lambda x: x[:0], "get the"),
         ("y_tables.sizes", lambda x: x * 0, "y_tables"),
         ("z_tables.frequencies", lambda x: x[:-1], "z_tables"),
         ("log_sizes", lambda x: x[None], "log_sizes"),
@@ -199,8 +198,6 @@ def test_a_configuration_without_a_key_is_told(key: str, copied: Path) -> None:
 def test_forged_integers_are_refused_before_they_are_used(name, change, message, copied: Path, capsys) -> None:
     tensors = load_file(str(copied / EXACT))
     set_exact(copied, tensors | {name: np.ascontiguousarray(change(tensors[name]))})
-    if name == "y_tables.low":  # legal: symbols of it are refused when they are read
-        return
     with pytest.raises(ModelError, match=message) as caught:
         load_model(copied)
     assert "\n" not in str(caught.value)
@@ -232,9 +229,7 @@ def test_weights_that_integers_cannot_hold_are_not_saved(tmp_path: Path) -> None
     for name in ("out.weight", "synthesis.0.weight", "near_values.weight"):
         model = tiny_coder()
         with torch.no_grad():
-            model.entropy.get_parameter(name).view(-1)[3] = 9.0
-        if name == "near_values.weight":
-            model.entropy.get_parameter(name).data.fill_(9.0)
+            model.entropy.get_parameter(name).fill_(9.0)
         with pytest.raises(ModelError, match="beyond 8 or not finite; train it with a lower lr"):
             model.save_pretrained(tmp_path / name)
 

@@ -93,7 +93,7 @@ class HyperpriorCodec:
         quality = check_quality(self, quality)
         limits.check_size(picture.width, picture.height)
         level = round((0.0 if quality is None else quality / 100) * LEVEL_MAX)
-        y = self.analyse(torch.from_numpy(picture.pixels), level, tile_px)
+        y = self.analyse(torch.from_numpy(np.require(picture.pixels, requirements="W")), level, tile_px)
         z = self._side_information(y)
         writer = SymbolWriter()
         latent = self.coder.encode(y.numpy(), z.numpy(), level, writer)
