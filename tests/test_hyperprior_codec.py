@@ -14,6 +14,7 @@ import difflate
 from coder_helpers import as_images, one_rate_codec, photo, psnr, tiny_codec
 from difflate import container
 from difflate.cli.main import main
+from difflate.codecs.rate_search import encode_within
 from difflate.container import read_dfl, write_dfl
 from difflate.entropy.hyperprior import LEVEL_MAX
 from difflate.errors import (
@@ -77,9 +78,7 @@ def test_quality_is_continuous_and_files_hold_what_was_encoded(quality, height, 
 def test_what_the_encoder_chose_is_what_the_file_holds(monkeypatch):
     chosen = []
     encode = type(CODEC.coder).encode
-    monkeypatch.setattr(
-        type(CODEC.coder), "encode", lambda *arguments: chosen.append(encode(*arguments)) or chosen[-1]
-    )
+    monkeypatch.setattr(type(CODEC.coder), "encode", lambda *arguments: chosen.append(encode(*arguments)) or chosen[-1])
     for quality in (0, 33.3, 100):
         latent = CODEC.read_latent(read_dfl(CODEC.encode(Picture(photo(60, 77)), quality=quality)))
         for name in ("z", "q", "y_hat"):
@@ -222,7 +221,7 @@ def test_every_truncation_and_every_flipped_bit_is_a_format_error():
 
 
 def test_files_of_other_models_and_codecs_are_refused():
-    picture, other, vq = Picture(noise(3, 16, 16)), tiny_codec(seed=1), difflate.load()
+    picture, other, vq = Picture(noise(3, 16, 16)), tiny_codec(seed=1), difflate.load("eopq-32-8-8")
     ours, theirs = CODEC.encode(picture), vq.encode(picture)
     for codec, data in ((other, ours), (CODEC, other.encode(picture)), (ONE_RATE, ours), (vq, ours), (CODEC, theirs)):
         with pytest.raises(ModelError, match="written with model"):
@@ -230,9 +229,7 @@ def test_files_of_other_models_and_codecs_are_refused():
     # the same model's number, and the other codec's
     file = read_dfl(theirs)
     with pytest.raises(FormatError, match="no section"):
-        CODEC.decode(
-            write_dfl(dataclasses.replace(file, codec=container.CODEC_HYPERPRIOR, model_id=CODEC.model_id))
-        )
+        CODEC.decode(write_dfl(dataclasses.replace(file, codec=container.CODEC_HYPERPRIOR, model_id=CODEC.model_id)))
     file = read_dfl(ours)
     with pytest.raises(FormatError, match="no section"):
         vq.decode(write_dfl(dataclasses.replace(file, codec=container.CODEC_VQ, model_id=vq.model_id)))
@@ -278,8 +275,6 @@ def test_the_command_line_takes_a_folder(tmp_path, capsys):
 
 @pytest.mark.parametrize("allowed", [500, 900, 1500])
 def test_a_size_is_found_on_the_continuous_scale(allowed):
-    from difflate.codecs.rate_search import encode_within
-
     picture = Picture(photo(96, 96, 200, 300))
     data = encode_within(CODEC, allowed, lambda quality: CODEC.encode(picture, quality=quality))
     assert len(data) <= allowed

@@ -17,6 +17,8 @@ from difflate.codecs.transform_coder import EXACT, TransformCoder
 from difflate.errors import ConfigError, ModelError
 from difflate.fingerprint import fingerprint
 from difflate.models import load_model
+from difflate.nn.hyperprior import HyperpriorConfig
+from difflate.nn.transforms import TransformConfig
 from difflate.pixels import Picture
 
 PICTURE = Picture(photo(48, 40, 200, 300))
@@ -76,7 +78,9 @@ def test_half_precision_keeps_the_integers_through_saving_again(folder: Path, tm
     )
     half.save_pretrained(tmp_path / "again")
     half.save_pretrained(tmp_path / "again-half", dtype=torch.float16)
-    assert (tmp_path / "half" / "model.safetensors").stat().st_size < 0.6 * (folder / "model.safetensors").stat().st_size
+    assert (tmp_path / "half" / "model.safetensors").stat().st_size < 0.6 * (
+        folder / "model.safetensors"
+    ).stat().st_size
     for name in ("half", "again", "again-half"):
         assert (tmp_path / name / EXACT).read_bytes() == (folder / EXACT).read_bytes()
         assert id_of(tmp_path / name) == id_of(folder)
@@ -86,7 +90,6 @@ def test_half_precision_keeps_the_integers_through_saving_again(folder: Path, tm
 
 
 def test_an_entropy_model_that_is_trained_further_is_another_model(folder: Path, tmp_path: Path) -> None:
-    model = TransformCoder.from_pretrained(folder)
     for name in ("out.weight", "prior.biases.0", "level_rungs"):
         before = id_of(folder)
         changed = TransformCoder.from_pretrained(folder)
@@ -96,8 +99,6 @@ def test_an_entropy_model_that_is_trained_further_is_another_model(folder: Path,
         assert id_of(tmp_path / name) != before
         with pytest.raises(ModelError, match="written with model"):
             load_model(tmp_path / name).decode(load_model(folder).encode(PICTURE))
-    # the integers of a model that is not changed are those that were stored
-    assert model.exact_coder is model.exact_coder
 
 
 def test_other_transforms_read_the_same_files(folder: Path, tmp_path: Path) -> None:
@@ -235,9 +236,6 @@ def test_weights_that_integers_cannot_hold_are_not_saved(tmp_path: Path) -> None
 
 
 def test_shapes_that_cannot_be_are_refused() -> None:
-    from difflate.nn.hyperprior import HyperpriorConfig
-    from difflate.nn.transforms import TransformConfig
-
     for make in (
         lambda: HyperpriorConfig(channels=0),
         lambda: TransformConfig(widths=(1, 2)),

@@ -1,5 +1,7 @@
 """Images in tiles are the images as a whole, and no border shows."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,7 @@ def test_weights_sum_to_one_everywhere(size: int, tile: int, margin: int, ramp: 
         total[span.start * scale : span.stop * scale] += span.weight
     torch.testing.assert_close(total, torch.ones_like(total))
     assert (found[0].start, found[-1].stop) == (0, size)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert before.stop - after.start == 2 * margin + ramp
         # what the neighbour's end could have spoilt counts nothing
         assert not before.weight[len(before.weight) - margin * scale :].any()

@@ -1,6 +1,7 @@
 """Analysis and synthesis transforms: where they start, and what every kind must do."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -105,8 +106,8 @@ def test_higher_levels_take_more_bits(kind) -> None:
     if kind == "dct":  # the others' latents are nearly 0 before they are trained
         bits = [float(reconstruction.coded.y_bits) for reconstruction in found]
         errors = [float((reconstruction.image - images).square().mean()) for reconstruction in found]
-        assert all(a < b for a, b in zip(bits, bits[1:], strict=False))
-        assert all(a > b for a, b in zip(errors, errors[1:], strict=False))
+        assert all(a < b for a, b in pairwise(bits))
+        assert all(a > b for a, b in pairwise(errors))
 
 
 @torch.no_grad()

@@ -1,0 +1,73 @@
+"""Draws parts of photographs as several codecs restore them at nearly the same size of file, side by side.
+
+python examples/codec_crops.py kodak/kodim05.png kodak/kodim23.png --bpp 0.3 -o crops.png
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+import difflate
+from difflate.codecs.rate_search import encode_within
+from difflate.files import atomic_path
+from difflate.metrics import psnr
+from difflate.pixels import Picture, open_image, to_array
+
+CODECS = ("jpeg", "avif", "hyperprior-small", "cdc-small")
+CROP_PX, ZOOM = (192, 128), 2
+
+
+def busiest(picture: Picture) -> tuple[int, int]:
+    """Left and top of the part with the most contrast, in pixels."""
+    luma = picture.pixels.mean(axis=0)
+    contrast = np.abs(np.diff(luma, axis=0))[:, 1:] + np.abs(np.diff(luma, axis=1))[1:]
+    total = np.pad(contrast.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    width, height = CROP_PX
+    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    top, left = np.unravel_index(int(sums.argmax()), sums.shape)
+    return int(left), int(top)
+
+
+def row(path: Path, bpp: float) -> Image.Image:
+    """The same part of one image in all codecs."""
+    picture = Picture(open_image(path).pixels)
+    left, top = busiest(picture)
+    allowed = int(bpp * picture.width * picture.height / 8)
+    panels = [(path.stem, picture)]
+    for name in CODECS:
+        codec = difflate.load(name)
+        data = encode_within(codec, allowed, lambda q, codec=codec: codec.encode(picture, quality=q))
+        restored = codec.decode(data)
+        rate = 8 * len(data) / (picture.width * picture.height)
+        panels.append((f"{name}  {rate:.3f} bpp  {psnr(picture, restored):.1f} dB", restored))
+    width, height = CROP_PX[0] * ZOOM, CROP_PX[1] * ZOOM
+    page = Image.new("RGB", (width * len(panels), height + 22), "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(14)
+    for i, (label, shown) in enumerate(panels):
+        part = Image.fromarray(to_array(shown)).crop((left, top, left + CROP_PX[0], top + CROP_PX[1]))
+        page.paste(part.resize((width, height), Image.Resampling.NEAREST), (i * width, 22))
+        pen.text((i * width + 4, 2), label, fill="black", font=font)
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="+", type=Path)
+    parser.add_argument("--bpp", type=float, default=0.3)
+    parser.add_argument("-o", "--output", type=Path, default=Path("crops.png"))
+    arguments = parser.parse_args()
+    rows = [row(path, arguments.bpp) for path in arguments.images]
+    page = Image.new("RGB", (rows[0].width, sum(r.height for r in rows)), "white")
+    top = 0
+    for part in rows:
+        page.paste(part, (0, top))
+        top += part.height
+    with atomic_path(arguments.output) as temporary:
+        page.save(temporary, "PNG", optimize=True)
+    print(arguments.output)
+
+
+if __name__ == "__main__":
+    main()
