@@ -326,7 +326,7 @@ def test_links_and_odd_names(run: Run, folder: Path) -> None:
         (["compress", "photo.png", "-q", "5", "--codec", VQ], 2, f"quality (=5) has no meaning for {VQ}"),
         (["compress", "photo.png", "-q", "101"], 2, f"quality (=101) must be from 0 to 100 for {DEFAULT_CODEC}"),
         (["compress", "photo.png", "-q", "5", "--bpp", "1"], 2, "--quality stands against --bpp"),
-        (["compress", "photo.png", "--bpp", "nan"], 2, "--bpp (=nan) must be above 0"),
+        (["compress", "photo.png", "--bpp", "nan"], 2, "--bpp (=nan) must be a number above 0"),
         (["compress", "photo.png", "--max-bytes", "1"], 2, "at its lowest quality, more than the 1 asked for"),
         (["compress", "photo.png", "--max-bytes", "9", "--codec", VQ], 2, f"{VQ} has one quality only"),
         (["compress", "photo.png", "--tile", "512", "--codec", "jpeg"], 2, "--tile has no meaning for jpeg"),

@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
     if args.quality is not None and (args.bpp is not None or args.max_bytes is not None):
         raise ConfigError("--quality stands against --bpp and --max-bytes, which search for it; give one of them")
     for option, value in (("--bpp", args.bpp), ("--max-bytes", args.max_bytes)):
-        if value is not None and not value > 0:
-            raise ConfigError(f"{option} (={value:g}) must be above 0")
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{option} (={value:g}) must be a number above 0")
     options = options_for(codec, codec.encode, {"fixed_rate": args.fixed_rate or None, "tile_px": args.tile})
     jobs = plan(args.inputs, args.output, codec.suffix, lambda folder: list_images([folder]))
     if len(jobs) == 1:

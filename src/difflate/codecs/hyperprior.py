@@ -192,7 +192,7 @@ class HyperpriorCodec:
 
     @torch.no_grad()
     def _side_information(self, y: Tensor) -> Tensor:
-        return self.model.side_information(y[None].to(self.device))[0].cpu()
+        return self.model.side_information(y[None].to(self.device))[0].float().cpu()
 
     def level_tensor(self, level: int) -> Tensor:
         """(1,) float32 in [0, 1], as the networks take it, of a file's level."""

@@ -41,7 +41,7 @@ def encode_within(codec: Codec, max_bytes: int, encode: Callable[[float], bytes]
             middle = min(max(round(middle), min(low, high) + 1), max(low, high) - 1)
         data = encode(middle)
         if len(data) <= max_bytes:
-            low, least, best = middle, len(data), max(best, data, key=len)
+            low, least, best = middle, len(data), max(data, best, key=len)
         else:
             high, most = middle, len(data)
     return best

@@ -26,15 +26,15 @@ class Span:
 
 
 def spans(size: int, tile: int, margin: int, ramp: int, scale: int) -> list[Span]:
-    """Tiles along a side of ``size`` sites, at most ``tile`` long, for results with ``scale`` values a site.
+    """Tiles along a side of ``size`` sites, at most ``tile`` long, but no shorter than overlaps allow, for results with ``scale`` values a site.
 
     Two neighbours share 2·``margin`` + ``ramp`` sites: what is within ``margin`` of a tile's end counts nothing (there
     the network sees less than it would in the whole image), and between the margins one fades into the other.
     """
     shared = 2 * margin + ramp
+    tile = max(tile, 2 * shared + 1)
     if size <= tile:
         return [Span(0, size, torch.ones(size * scale))]
-    tile = max(tile, 2 * shared + 1)
     count = -(-(size - shared) // (tile - shared))
     edges = [i * (size - shared) // count for i in range(count + 1)]  # even lengths
     found = []

@@ -57,13 +57,16 @@ class SymbolWriter:
             self._coder.encode(flat, _UNIFORM[bits])
 
     def _write_excess(self, excess: np.ndarray) -> None:
-        """Exponential-Golomb code: the bit length of each value + 1 (in 6 bits), then its bits below the first."""
+        """Exponential-Golomb code: the bit length of each value + 1 (in 6 bits), then its bits below the first, those of
+        equal length together."""
         length = np.floor(np.log2(excess + 1.0)).astype(np.int64)  # exact: excess + 1 < 2^33
         self.write_bits(length, 6)
         low = excess + 1 - (np.int64(1) << length)
-        for part in range(0, int(length.max()), _BYPASS_BITS):
-            some = length > part
-            self.write_bits((low[some] >> part) & (2**_BYPASS_BITS - 1), _BYPASS_BITS)
+        for bits in np.unique(length).tolist():
+            values = low[length == bits]
+            for part in range(0, bits, _BYPASS_BITS):
+                some = min(bits - part, _BYPASS_BITS)
+                self.write_bits((values >> part) & (2**some - 1), some)
 
     def finish(self) -> bytes:
         """The stream: little-endian 32-bit words, without the zero bytes at the end."""
@@ -113,7 +116,9 @@ class SymbolReader:
         if length.max() > 33:
             raise DesyncError("an escaped symbol is longer than 33 bits")
         low = np.zeros(count, np.int64)
-        for part in range(0, int(length.max()), _BYPASS_BITS):
-            some = length > part
-            low[some] |= self.read_bits(int(some.sum()), _BYPASS_BITS).astype(np.int64) << part
+        for bits in np.unique(length).tolist():
+            chosen = length == bits
+            for part in range(0, bits, _BYPASS_BITS):
+                some = self.read_bits(int(chosen.sum()), min(bits - part, _BYPASS_BITS))
+                low[chosen] |= some.astype(np.int64) << part
         return low + (np.int64(1) << length) - 1

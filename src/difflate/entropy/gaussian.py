@@ -13,7 +13,10 @@ from difflate.entropy.tables import Tables
 SCALE_MIN, SCALE_MAX, LEVELS = 0.11, 256.0, 64
 """The ladder of Ballé et al. 2018: below the first rung nearly all integers are 0."""
 _REACH = 5.0
-"""Standard deviations that a table reaches to; what is beyond is escaped, once in two million symbols."""
+"""Standard deviations that a table reaches to; what is beyond is escaped."""
+_ESCAPE_MIN = 2.0**-15
+"""Share of the escape. A Gaussian has less so far out, values that a network misjudges have more; it costs all others a
+twenty-thousandth of a bit."""
 
 
 def scale_ladder() -> np.ndarray:
@@ -35,7 +38,7 @@ def gaussian_tables() -> Tables:
         below = np.array([math.erfc((edge + 0.5) / scale / math.sqrt(2)) / 2 for edge in range(reach, -1, -1)])
         side = np.diff(below)
         masses.append(np.concatenate([side, [1 - 2 * below[-1]], side[::-1]]))
-        escapes.append(2 * below[0])
+        escapes.append(max(2 * below[0], _ESCAPE_MIN))
         low.append(-reach)
     return Tables.from_counts(masses, low, escapes)
 

@@ -141,6 +141,7 @@ class HyperpriorCoder:
         rungs = self._level_rungs(level)
         rows = max(Z_STRIDE, _BAND_SITES // state.width // Z_STRIDE * Z_STRIDE)
         z_columns = z.transpose(1, 2, 0).astype(np.float64) * ONE
+        features = np.empty(0)
         for colour in (0, 1):
             for top in range(0, state.height, rows):
                 bottom = min(top + rows, state.height)
@@ -149,7 +150,8 @@ class HyperpriorCoder:
                 if not chosen.any():
                     continue
                 sites = i[chosen], j[chosen]
-                features = self._features(z_columns, top // Z_STRIDE, -(-bottom // Z_STRIDE))
+                if not (colour and rows >= state.height):  # one band: those of the first pass are there still
+                    features = self._features(z_columns, top // Z_STRIDE, -(-bottom // Z_STRIDE))
                 known = features[sites[0] - top, sites[1]]
                 yield sites, *self._parameters(known, rungs, self._near(state, sites) if colour else None)
 

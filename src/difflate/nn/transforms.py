@@ -21,6 +21,7 @@ TransformKind = Literal["dct", "gdn", "residual"]
 STRIDE = 16
 """Pixels between two sites of a latent."""
 _MAX_CHANNELS = 4096
+_DCT_MAX_CHANNELS = 376
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class TransformConfig:
             raise ConfigError(f"`widths` and `blocks` (={list(self.widths)}, {list(self.blocks)}) must have 3 entries")
         if not all(1 <= n <= _MAX_CHANNELS for n in (*self.widths, self.latent_channels)):
             raise ConfigError(f"`widths` and `latent_channels` must be from 1 to {_MAX_CHANNELS}")
+        if self.kind == "dct" and self.latent_channels > _DCT_MAX_CHANNELS:
+            raise ConfigError(
+                f"`latent_channels` (={self.latent_channels}) must be at most {_DCT_MAX_CHANNELS} for dct: a block has 256 "
+                "frequencies of brightness"
+            )
         if not all(0 <= n <= 64 for n in self.blocks):
             raise ConfigError(f"`blocks` (={list(self.blocks)}) must be from 0 to 64")
 
@@ -77,6 +83,8 @@ class GDN(nn.Module):
         beta = lower_bound(self.beta, _BETA_MIN).square()
         gamma = lower_bound(self.gamma, _PEDESTAL**0.5).square() - _PEDESTAL
         norm = F.conv2d(x.square(), gamma[:, :, None, None], beta)
+        if not torch.is_grad_enabled():  # new memory takes longer than the arithmetic
+            return (norm.sqrt_() if self.inverse else norm.rsqrt_()).mul_(x)
         return x * (norm.sqrt() if self.inverse else norm.rsqrt())
 
 

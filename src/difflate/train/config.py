@@ -46,7 +46,7 @@ def read_settings(settings_class: type, config: Path, overrides: Sequence[str]) 
     try:
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # what older versions have
         parsed = instantiate(parser.parse_args(arguments))
-    except (jsonargparse.ArgumentError, TypeError, KeyError) as error:
+    except (jsonargparse.ArgumentError, TypeError, KeyError, ValueError) as error:
         message = " ".join(str(error).split())
         raise ConfigError(f"{config}: {message}") from error
     values = {k: v for k, v in vars(parsed).items() if k not in ("config", "recipe")}
