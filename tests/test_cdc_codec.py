@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from coder_helpers import photo, tiny_coder
 
+from coder_helpers import photo, tiny_coder
 from difflate import container
 from difflate.codecs.cdc import CdcCodec, DecodeHints, place_noise
 from difflate.codecs.diffusion_decoder import DecoderConfig, DiffusionCoder
@@ -27,8 +27,8 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> CdcCodec:
     torch.manual_seed(1)
     model = DiffusionCoder(
         coder.transform, coder.hyperprior, coder.lmbda_min, coder.lmbda_max,
-        DecoderConfig(context_widths=(0, 0, 8), steps=2, gamma=0.5), UNetConfig(widths=(8, 8, 16), blocks=(1, 1, 1), patch=4),
-        ProcessConfig(),
+        DecoderConfig(context_widths=(0, 0, 8), steps=2, gamma=0.5),
+        UNetConfig(widths=(8, 8, 16), blocks=(1, 1, 1), patch=4), ProcessConfig(),
     )  # fmt: skip
     model.coder.load_state_dict(coder.state_dict())
     torch.nn.init.normal_(model.unet.exit.weight, std=0.1)

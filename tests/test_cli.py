@@ -73,9 +73,7 @@ def files(folder: Path) -> list[str]:
 
 def crafted(**changes: object) -> bytes:
     """A .dfl file with right checksums that need not hold what it declares."""
-    model_id = bytes.fromhex(json.loads((WEIGHTS_FOLDER / VQ / "config.json").read_text())["fingerprint"])[
-        :4
-    ]
+    model_id = bytes.fromhex(json.loads((WEIGHTS_FOLDER / VQ / "config.json").read_text())["fingerprint"])[:4]
     values = dict(
         codec=1, model_id=model_id, width=40, height=24, grey=False, symbols_crc=0, sections=((1, bytes(90)),)
     )
@@ -494,7 +492,7 @@ def test_a_damaged_model_is_told(run: Run, folder: Path, change: Callable[[Path]
 
 
 def test_a_models_folder_can_be_named(run: Run, folder: Path, dfl: bytes) -> None:
-    shutil.copytree(WEIGHTS_FOLDER / VQ, folder / "model")
+    shutil.copytree(WEIGHTS_FOLDER / DEFAULT_CODEC, folder / "model")
     assert run("compress", "photo.png", "--codec", "model")[0] == 0
     assert (folder / "photo.dfl").read_bytes() == dfl
     assert run("verify", "photo.dfl", "--codec", "model")[0] == 0

@@ -16,7 +16,8 @@ if what == "encode":
     picture = Picture(small.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width])
     open(file, "wb").write(codec.encode(picture))
 else:
-    picture = codec.decode(open(file, "rb").read(), **{key: int(value) for key, value in (o.split("=") for o in options)})
+    given = {key: int(value) for key, value in (option.split("=") for option in options)}
+    picture = codec.decode(open(file, "rb").read(), **given)
     assert picture.pixels.shape == (3, height, width)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

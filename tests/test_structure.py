@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from coder_helpers import photo
 
+from coder_helpers import photo
 from difflate import metrics
 from difflate.entropy.gaussian import BIT_PRICE, gaussian_tables, rounding_offsets, scale_index
 from difflate.entropy.hyperprior import _thrifty

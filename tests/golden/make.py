@@ -46,7 +46,9 @@ def main(names: list[str]) -> None:
                 stem = f"v1-{name}-{label}{'-fixed' if fixed else ''}"
                 (HERE / f"{stem}.dfl").write_bytes(data)
                 latent = codec.read_latent(read_dfl(data))  # type: ignore[attr-defined]
-                grid, symbols = (latent.q, latent.symbols()) if isinstance(latent, Latent) else (latent, vq_bytes(latent))
+                grid, symbols = (
+                    (latent.q, latent.symbols()) if isinstance(latent, Latent) else (latent, vq_bytes(latent))
+                )
                 Image.fromarray(np.asarray(to_pil(codec.decode(data)))).save(HERE / f"{stem}.png", optimize=True)
                 expected[f"{stem}.dfl"] = {
                     "codec": name,

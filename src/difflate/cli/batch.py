@@ -43,7 +43,9 @@ def add_download_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-TILE_HELP = "side of the tiles of large images: half of it takes about a quarter of the memory; 656 at least (default: 1024)"
+TILE_HELP = (
+    "side of the tiles of large images: half of it takes about a quarter of the memory; 656 at least (default: 1024)"
+)
 
 
 def output_path(text: str) -> str:

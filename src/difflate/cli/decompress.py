@@ -44,7 +44,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--steps", type=int, metavar="N", help="of diffusion, 1 to 65; 0: none, the preview (default: as in the file)"
     )
     parser.add_argument(
-        "--gamma", type=float, metavar="G", help="size of the noise that diffusion starts from (default: as in the file)"
+        "--gamma",
+        type=float,
+        metavar="G",
+        help="size of the noise that diffusion starts from (default: as in the file)",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="of that noise (default: as in the file)")
     parser.add_argument("--tile", type=int, metavar="PX", help=TILE_HELP)

@@ -120,8 +120,8 @@ class CdcCodec:
     ) -> Picture:
         """The picture in a .dfl file; what is None is as the file says.
 
-        ``steps``: 1 to 65 are sensible, 0 is the preview without diffusion. ``tile_px``: side of the tiles, which bounds
-        the memory. Raises FormatError, ModelError (another model wrote it), LimitExceeded, ConfigError.
+        ``steps``: 1 to 65 are sensible, 0 is the preview without diffusion. ``tile_px``: side of the tiles, which
+        bounds the memory. Raises FormatError, ModelError (another model wrote it), LimitExceeded, ConfigError.
         """
         file = read_dfl(data, limits)
         hints = self._hints(file, steps, gamma, seed)

@@ -1,4 +1,4 @@
-"""Large images in overlapping tiles, blended where they overlap, so that memory depends on the tile and not on the image.
+"""Large images in overlapping tiles, blended where they overlap: memory depends on the tile, not on the image.
 
 Everything counts in sites of a latent, 16 pixels apart.
 """
@@ -26,10 +26,11 @@ class Span:
 
 
 def spans(size: int, tile: int, margin: int, ramp: int, scale: int) -> list[Span]:
-    """Tiles along a side of ``size`` sites, at most ``tile`` long, but no shorter than overlaps allow, for results with ``scale`` values a site.
+    """Tiles along a side of ``size`` sites, for results with ``scale`` values a site.
 
-    Two neighbours share 2·``margin`` + ``ramp`` sites: what is within ``margin`` of a tile's end counts nothing (there
-    the network sees less than it would in the whole image), and between the margins one fades into the other.
+    They are at most ``tile`` long, but no shorter than overlaps allow. Two neighbours share 2·``margin`` + ``ramp``
+    sites: what is within ``margin`` of a tile's end counts nothing (there the network sees less than it would in the
+    whole image), and between the margins one fades into the other.
     """
     shared = 2 * margin + ramp
     tile = max(tile, 2 * shared + 1)
@@ -51,9 +52,7 @@ def spans(size: int, tile: int, margin: int, ramp: int, scale: int) -> list[Span
     return found
 
 
-def windows(
-    height: int, width: int, tile: int, margin: int, ramp: int, scale: int
-) -> Iterator[tuple[Span, Span]]:
+def windows(height: int, width: int, tile: int, margin: int, ramp: int, scale: int) -> Iterator[tuple[Span, Span]]:
     """(rows, columns) of each tile of ``height`` x ``width`` sites."""
     yield from product(spans(height, tile, margin, ramp, scale), spans(width, tile, margin, ramp, scale))
 

@@ -24,7 +24,6 @@ from difflate.nn.entropy_models import FactorizedPrior, noisy, rounded
 from difflate.nn.hyperprior import LEVEL_KNOTS, Coded, HyperpriorConfig, HyperpriorNetwork, between
 from difflate.nn.transforms import TransformConfig, pad_to_stride, transforms
 
-
 EXACT = "exact.safetensors"
 """In a model's folder: the entropy model in integers."""
 
@@ -60,7 +59,9 @@ class TransformCoder(FolderModel):
         if not 0 < lmbda_min <= lmbda_max < 100:
             raise ConfigError(f"`lmbda_min` (={lmbda_min}) must be above 0 and not above `lmbda_max` (={lmbda_max})")
         if hyperprior is None and lmbda_min != lmbda_max:
-            raise ConfigError("`lmbda_min` and `lmbda_max` must be equal without `hyperprior`: such a model has one rate")
+            raise ConfigError(
+                "`lmbda_min` and `lmbda_max` must be equal without `hyperprior`: such a model has one rate"
+            )
         self.transform, self.hyperprior = transform, hyperprior
         self.lmbda_min, self.lmbda_max = lmbda_min, lmbda_max
         m = transform.latent_channels

@@ -57,8 +57,10 @@ class SymbolWriter:
             self._coder.encode(flat, _UNIFORM[bits])
 
     def _write_excess(self, excess: np.ndarray) -> None:
-        """Exponential-Golomb code: the bit length of each value + 1 (in 6 bits), then its bits below the first, those of
-        equal length together."""
+        """Exponential-Golomb code: the bit length of each value + 1 (in 6 bits), then its bits below the first.
+
+        Those of equal length are together, the shortest first.
+        """
         length = np.floor(np.log2(excess + 1.0)).astype(np.int64)  # exact: excess + 1 < 2^33
         self.write_bits(length, 6)
         low = excess + 1 - (np.int64(1) << length)

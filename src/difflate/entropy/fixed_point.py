@@ -16,7 +16,7 @@ _EXACT = 2.0**53
 
 
 def to_weights(values: np.ndarray) -> np.ndarray:
-    """int16, same shape: ``values`` in units of 2^-12. Raises ModelError for those beyond ± 8, which are not trained."""
+    """int16, same shape: ``values`` in units of 2^-12. Raises ModelError for those beyond ± 8."""
     fixed = np.rint(np.asarray(values, np.float64) * (1 << WEIGHT_BITS))
     if not np.isfinite(fixed).all() or np.abs(fixed).max(initial=0) > 32767:
         raise ModelError("a weight of the entropy model is beyond 8 or not finite; train it with a lower lr")
@@ -52,7 +52,10 @@ def relu(sums: np.ndarray) -> np.ndarray:
 
 
 def conv3x3(x: np.ndarray, weights: np.ndarray, biases: np.ndarray) -> np.ndarray:
-    """(h - 2, w - 2, outputs) sums of ``x: (h, w, c)`` float64 and ``weights: (9·c, outputs)``, rows of the window first."""
+    """(h - 2, w - 2, outputs) sums of ``x: (h, w, c)`` float64 and ``weights: (9·c, outputs)``.
+
+    Weights are in the order of the window's rows, its columns, the channels.
+    """
     height, width = x.shape[0] - 2, x.shape[1] - 2
     windows = [x[i : i + height, j : j + width] for i in range(3) for j in range(3)]
     columns = np.concatenate(windows, axis=2).reshape(height * width, -1)

@@ -2,8 +2,8 @@
 
 Side information z tells for each number of the latent y the mean and the scale of a Gaussian. The sites of y are coded
 in two passes, like the two colours of a chessboard (He et al. 2021): the second is also told by its neighbours, which
-are known by then. What is here is for training, in floating point. Files are written with `difflate.entropy.hyperprior`,
-the same network in integers, made from this one by `HyperpriorNetwork.fixed_point`.
+are known by then. What is here is for training, in floating point. Files are written with
+`difflate.entropy.hyperprior`, the same network in integers, made from this one by `HyperpriorNetwork.fixed_point`.
 """
 
 import math
@@ -73,7 +73,7 @@ class HyperpriorNetwork(nn.Module):
         )
         self.prior = FactorizedPrior(config.channels)
         # transposed convolutions as convolutions and PixelShuffle: the integer network has one kind of layer less
-        self.synthesis = nn.ModuleList([_conv(config.channels, 4 * n), _conv(n, 4 * f)])
+        self.synthesis = nn.Sequential(_conv(config.channels, 4 * n), _conv(n, 4 * f))
         self.hidden = conv(f, f, 1)
         self.out = conv(f, 2 * m, 1)
         # from the other colour's sites around: their values for the mean, their sizes for the scale
@@ -91,12 +91,17 @@ class HyperpriorNetwork(nn.Module):
             # the scale of each channel, and how it rises with the quality's gain
             theory = torch.linspace(-gain_range, gain_range, LEVEL_KNOTS)[:, None] + (scale / SCALE_MIN).log()
             self.level_rungs = nn.Parameter(theory / RUNG / _RUNGS)
+        self.mask: Tensor
+        self.offsets: Tensor
         self.register_buffer("mask", neighbours(), persistent=False)
         self.register_buffer("offsets", torch.from_numpy(rounding_offsets()).float(), persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, y: Tensor, level: Tensor, generator: Generators = None) -> Coded:
-        """``y: (B, M, h, w)`` in units of the quantizer's step at ``level: (B,)``; noise from ``generator`` when training."""
+        """``y: (B, M, h, w)`` coded, in units of the quantizer's step at ``level: (B,)``.
+
+        Noise in the place of rounding, when training, is from ``generator``.
+        """
         z = self.hyper_analysis(y)
         z_hat = rounded(z)
         z_bits = self.prior.bits(noisy(z, generator) if self.training else z_hat)
@@ -144,7 +149,9 @@ class HyperpriorNetwork(nn.Module):
         hidden = self.hidden(features)
         if near is not None:
             values, integers = near
-            sizes = F.conv2d(integers.abs().log1p(), self.near_sizes.weight * self.mask, padding=2, groups=values.shape[1])
+            sizes = F.conv2d(
+                integers.abs().log1p(), self.near_sizes.weight * self.mask, padding=2, groups=values.shape[1]
+            )
             hidden = hidden + self.near_mix(sizes)
         mean, rung = self.out(F.relu(hidden)).chunk(2, dim=1)
         rung = rung + between(self.level_rungs, level)[:, :, None, None]
@@ -153,29 +160,22 @@ class HyperpriorNetwork(nn.Module):
             mean = mean + F.conv2d(near[0], layer.weight * self.mask, layer.bias, padding=2, groups=layer.groups)
         return mean, SCALE_MIN * (RUNG * lower_bound(_RUNGS * rung, 0.0).clamp_max(2 * LEVELS)).exp()
 
-
     @torch.no_grad()
     def fixed_point(self) -> dict[str, np.ndarray]:
         """The tensors of `difflate.entropy.hyperprior.HyperpriorCoder`. Raises ModelError for weights out of range."""
-        known = self.mask[0, 0].bool()
+        values = {name: value.cpu().double().numpy() for name, value in self.state_dict().items()}
+        known = self.mask[0, 0].cpu().numpy() > 0
         found = {}
-        for name, layer in (("synthesis.0", self.synthesis[0]), ("synthesis.1", self.synthesis[1]),
-                            ("hidden", self.hidden), ("out", self.out), ("near_mix", self.near_mix)):  # fmt: skip
-            # rows of the window, its columns, channels; then outputs
-            weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)
-            found[f"{name}.weight"] = to_weights(_array(weight))
-            if layer.bias is not None:
-                found[f"{name}.bias"] = to_biases(_array(layer.bias))
-        for name, layer in (("near_values", self.near_values), ("near_sizes", self.near_sizes)):
-            found[f"{name}.weight"] = to_weights(_array(layer.weight[:, 0, known].T))
-        found["near_values.bias"] = to_biases(_array(self.near_values.bias))
-        found["level_rungs"] = to_biases(_array(self.level_rungs * _RUNGS))
+        for layer in ("synthesis.0", "synthesis.1", "hidden", "out", "near_mix"):
+            weight = values[f"{layer}.weight"].transpose(2, 3, 1, 0)  # the window's rows, its columns, inputs; outputs
+            found[f"{layer}.weight"] = to_weights(weight.reshape(-1, weight.shape[3]))
+        for layer in ("near_values", "near_sizes"):
+            found[f"{layer}.weight"] = to_weights(values[f"{layer}.weight"][:, 0, known].T)
+        for layer in ("synthesis.0", "synthesis.1", "hidden", "out", "near_values"):
+            found[f"{layer}.bias"] = to_biases(values[f"{layer}.bias"])
+        found["level_rungs"] = to_biases(values["level_rungs"] * _RUNGS)
         found["log_sizes"] = np.rint(np.log1p(np.arange(_LOG_SIZES)) * ONE).astype(np.int32)
         return found
-
-
-def _array(x: Tensor) -> np.ndarray:
-    return x.detach().cpu().double().numpy()
 
 
 _LOG_SIZES = 256

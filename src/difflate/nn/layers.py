@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,13 @@ class ChannelNorm(nn.LayerNorm):
 
 
 def conv(
-    width_in: int, width_out: int, kernel: int = 3, *, stride: int = 1, groups: int = 1, padding_mode: str = "zeros"
+    width_in: int,
+    width_out: int,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    padding_mode: Literal["zeros", "replicate"] = "zeros",
 ) -> nn.Conv2d:
     """A convolution that keeps the size of the image, or divides it by ``stride``, rounded up."""
     return nn.Conv2d(

@@ -45,8 +45,8 @@ class TransformConfig:
             raise ConfigError(f"`widths` and `latent_channels` must be from 1 to {_MAX_CHANNELS}")
         if self.kind == "dct" and self.latent_channels > _DCT_MAX_CHANNELS:
             raise ConfigError(
-                f"`latent_channels` (={self.latent_channels}) must be at most {_DCT_MAX_CHANNELS} for dct: a block has 256 "
-                "frequencies of brightness"
+                f"`latent_channels` (={self.latent_channels}) must be at most {_DCT_MAX_CHANNELS} for dct: a block has "
+                "256 frequencies of brightness"
             )
         if not all(0 <= n <= 64 for n in self.blocks):
             raise ConfigError(f"`blocks` (={list(self.blocks)}) must be from 0 to 64")

@@ -40,8 +40,8 @@ class HyperpriorTraining:
     """Steps over which the price of a bit rises from a hundredth to its full height; what the published codecs do
     unsaid, by a start with a very small λ."""
     structure: float = 0.0
-    """What a loss of 1 in MS-SSIM counts beside squared errors, in squared 8-bit levels. 1300 is about what the published
-    codecs for MS-SSIM have alone; a part of it costs little PSNR."""
+    """What a loss of 1 in MS-SSIM counts beside squared errors, in squared 8-bit levels. 1300 is about what the
+    published codecs for MS-SSIM have alone; a part of it costs little PSNR."""
     transform: TransformConfig = field(default_factory=TransformConfig)
     hyperprior: HyperpriorConfig | None = field(default_factory=HyperpriorConfig)
     """null: a plain factorized prior, which has one rate: lmbda_min must be lmbda_max."""
