@@ -43,7 +43,17 @@ def add_download_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-TILE_HELP = (
+def add_diffusion_options(parser: argparse.ArgumentParser, default: str) -> None:
+    """Adds what the codec `cdc` is decoded with, and --tile; ``default`` says what holds without them."""
+    steps = f"cdc: steps of diffusion, 1 to 65; 0: none, the preview (default: {default})"
+    parser.add_argument("--steps", type=int, metavar="N", help=steps)
+    gamma = f"cdc: size of the noise that diffusion starts from, 0: none (default: {default})"
+    parser.add_argument("--gamma", type=float, metavar="G", help=gamma)
+    parser.add_argument("--seed", type=int, metavar="S", help=f"cdc: of that noise (default: {default})")
+    parser.add_argument("--tile", type=int, metavar="PX", help=_TILE_HELP)
+
+
+_TILE_HELP = (
     "side of the tiles of large images: half of it takes about a quarter of the memory; 656 at least (default: 1024)"
 )
 

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from difflate import DEFAULT_CODEC
-from difflate.cli.batch import TILE_HELP, add_download_option, input_path, output_path
+from difflate.cli.batch import add_diffusion_options, add_download_option, input_path, output_path
 
 _EPILOG = """examples:
   difflate compress photo.png                        photo.dfl, beside it
@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--bpp", type=float, metavar="BPP", help="the best quality within so many bits per pixel")
     size.add_argument("--max-bytes", type=int, metavar="N", help="the best quality within so many bytes a file")
-    parser.add_argument("--tile", type=int, metavar="PX", help=TILE_HELP)
+    add_diffusion_options(parser, "as the model's configuration says")
     add_download_option(parser)
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
     parser.add_argument("--metadata", action="store_true", help="keep EXIF, ICC profile and XMP")
@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     for option, value in (("--bpp", args.bpp), ("--max-bytes", args.max_bytes)):
         if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"{option} (={value:g}) must be a number above 0")
-    options = options_for(codec, codec.encode, {"fixed_rate": args.fixed_rate or None, "tile_px": args.tile})
+    given = {"steps": args.steps, "gamma": args.gamma, "seed": args.seed, "tile_px": args.tile}
+    options = options_for(codec, codec.encode, {**given, "fixed_rate": args.fixed_rate or None})
     jobs = plan(args.inputs, args.output, codec.suffix, lambda folder: list_images([folder]))
     if len(jobs) == 1:
         _check_suffix(jobs[0].target, codec.suffix, codec.name)

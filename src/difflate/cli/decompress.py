@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflate.cli.batch import STANDARD, TILE_HELP, Job, add_download_option, input_path, output_path
+from difflate.cli.batch import STANDARD, Job, add_diffusion_options, add_download_option, input_path, output_path
 
 if TYPE_CHECKING:
     from difflate.codecs.base import Codec
@@ -40,17 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--codec", metavar="FOLDER", help="for .dfl files: a model that is not bundled")
     add_download_option(parser)
-    parser.add_argument(
-        "--steps", type=int, metavar="N", help="of diffusion, 1 to 65; 0: none, the preview (default: as in the file)"
-    )
-    parser.add_argument(
-        "--gamma",
-        type=float,
-        metavar="G",
-        help="size of the noise that diffusion starts from (default: as in the file)",
-    )
-    parser.add_argument("--seed", type=int, metavar="S", help="of that noise (default: as in the file)")
-    parser.add_argument("--tile", type=int, metavar="PX", help=TILE_HELP)
+    add_diffusion_options(parser, "as the file says")
     parser.add_argument("--format", metavar="SUFFIX", help="png, jpg, webp, avif, tif, bmp … (default: png)")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
     parser.set_defaults(run=run)

@@ -52,7 +52,7 @@ class DecoderConfig:
     max_refinement: float = 1.0
     """Largest rms of what is added to the synthesis in a block of 16x16 px, in units of `DiffusionCoder.residual_std`;
     0: any, as in the paper."""
-    steps: int = 1
+    steps: int = 4
     """Of decoding, unless asked for others."""
     gamma: float = 0.8
     """γ: standard deviation of the noise that decoding starts from, unless asked for another."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.colour import RGB_TO_YCRCB, YCRCB_TO_RGB
-from difflate.nn.layers import conv, zeroed
+from difflate.nn.layers import PaddingMode, conv, zeroed
 from difflate.nn.transforms import STRIDE, TransformConfig
 
 _CELL = 8
@@ -83,7 +83,7 @@ class _Residual(nn.Module):
         """``spread``: (channels,) standard deviations of the input, which the first layer divides by."""
         super().__init__()
         # few sites of the latent are far from an edge in training
-        padding_mode = "zeros" if spread is None else "replicate"
+        padding_mode: PaddingMode = "zeros" if spread is None else "replicate"
         self.patch, self.blocks = patch, nn.ModuleList(_LevelBlock(width, padding_mode) for _ in range(blocks))
         if not blocks:
             return
@@ -105,7 +105,7 @@ class _Residual(nn.Module):
 class _LevelBlock(nn.Module):
     """Two 3x3 convolutions; between them the quality level scales and shifts the channels (Perez et al. 2018)."""
 
-    def __init__(self, width: int, padding_mode: str):
+    def __init__(self, width: int, padding_mode: PaddingMode):
         super().__init__()
         self.conv_in, self.conv_out = (conv(width, width, padding_mode=padding_mode) for _ in range(2))
         self.hidden, self.modulation = nn.Linear(1, 32), nn.Linear(32, 2 * width)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PaddingMode = Literal["zeros", "replicate"]
+
 
 class ChannelNorm(nn.LayerNorm):
     """Each pixel's channels with mean 0 and variance 1.
@@ -31,7 +33,7 @@ def conv(
     *,
     stride: int = 1,
     groups: int = 1,
-    padding_mode: Literal["zeros", "replicate"] = "zeros",
+    padding_mode: PaddingMode = "zeros",
 ) -> nn.Conv2d:
     """A convolution that keeps the size of the image, or divides it by ``stride``, rounded up."""
     return nn.Conv2d(
