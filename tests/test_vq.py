@@ -239,7 +239,7 @@ def test_a_rotation_that_lies_transposed_in_memory_is_saved_as_it_is(tmp_path):
 
 
 def test_the_four_codebooks_of_table_1_ship():
-    assert sorted(bundled_models()) == sorted(NAMES)
+    assert set(NAMES) <= set(bundled_models())
     size = sum(p.numel() * p.element_size() for name in TABLE_1 for p in load(name).parameters())
     assert size < 1_000_000
     for name in NAMES:

@@ -39,14 +39,16 @@ def encode(
 
     ``image``: path, bytes of an image file, PIL image, numpy (H, W[, C]) or torch (C, H, W). ``codec``: a name, a
     model's folder or a loaded codec. ``metadata``: keep EXIF, ICC profile and XMP. ``options``: of that codec, such
-    as ``fixed_rate=True``. Raises difflate.errors exceptions.
+    as ``steps=4``. Raises difflate.errors exceptions.
     """
+    from difflate.codecs.base import options_for
     from difflate.limits import DEFAULT_LIMITS
     from difflate.pixels import as_picture
 
     limits = limits or DEFAULT_LIMITS
     picture = as_picture(image, metadata=metadata, limits=limits)
-    return _codec(codec).encode(picture, quality=quality, limits=limits, **options)
+    found = _codec(codec)
+    return found.encode(picture, quality=quality, limits=limits, **options_for(found, found.encode, options))
 
 
 def decode(

@@ -6,7 +6,8 @@
 'DFL'
 
 Opening reads and checks the file but decodes nothing until pixels are asked for. Saving takes ``codec=`` (a name, a
-model's folder or a loaded codec), ``fixed_rate=``, and as other formats ``exif=``, ``icc_profile=`` and ``xmp=``.
+model's folder or a loaded codec), the codec's own ``quality=``, ``steps=`` …, and as other formats ``exif=``,
+``icc_profile=`` and ``xmp=``.
 imageio then reads and writes .dfl too, through Pillow: ``imageio.v3.imread("x.dfl")``.
 """
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from difflate.pixels import Picture
 
 _FORMAT = "DFL"
+_OPTIONS = ("quality", "fixed_rate", "steps", "gamma", "seed")
+"""Of codecs, in `Image.save`."""
 _CARRIED = {SECTION_EXIF: "exif", SECTION_ICC: "icc_profile", SECTION_XMP: "xmp"}
 
 
@@ -66,7 +69,7 @@ class DflImageFile(ImageFile.ImageFile):
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     from difflate import DEFAULT_CODEC
-    from difflate.codecs.base import Codec
+    from difflate.codecs.base import Codec, options_for
     from difflate.hub import load
 
     options = image.encoderinfo  # type: ignore[attr-defined]
@@ -76,7 +79,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
         codec = named if isinstance(named, Codec) else load(named)
         if codec.suffix != ".dfl":
             raise OSError(f"codec {codec.name} does not write .dfl files; save with its own format")
-        kept: dict[str, Any] = {"fixed_rate": True} if options.get("fixed_rate") else {}
+        kept = options_for(codec, codec.encode, {key: options.get(key) for key in _OPTIONS})
         file.write(codec.encode(picture, **kept))
     except DifflateError as error:
         raise OSError(str(error)) from error
