@@ -15,7 +15,7 @@ import difflate
 from coder_helpers import HYPERPRIOR, as_images, one_rate_coder, photo, tiny_coder, tiny_transform
 from difflate.cli.main import main
 from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.codecs.transform_coder import EXACT
+from difflate.codecs.transform_coder import EXACT, TransformCoder
 from difflate.errors import ConfigError
 from difflate.pixels import Picture
 from difflate.train import checkpoint
@@ -237,3 +237,14 @@ def test_a_wrong_key_is_named(override: str, message: str, config: Path, tmp_pat
     assert re.search(message, errors), errors
     assert len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_goes_on_from_the_bundled_weights(tmp_path: Path) -> None:
+    """Of the name alone, and with the settings that the bundled model has by default."""
+    from difflate.hub import WEIGHTS_FOLDER, model_folder
+
+    assert model_folder("hyperprior-small") == WEIGHTS_FOLDER / "hyperprior-small"
+    bundled = TransformCoder.from_pretrained(WEIGHTS_FOLDER / "hyperprior-small")
+    defaults = HyperpriorTraining(out=str(tmp_path), images=["x"])
+    ours = TransformCoder(defaults.transform, defaults.hyperprior, defaults.lmbda_min, defaults.lmbda_max)
+    ours.load_state_dict(bundled.state_dict())

@@ -49,7 +49,7 @@ def load(name: str | Path = DEFAULT_CODEC, *, allow_download: bool = False) -> C
 
 
 def model_folder(name: str | Path, *, allow_download: bool = False) -> Path | None:
-    """The local folder, or that of the Hugging Face repository ``owner/name``; None if ``name`` is neither.
+    """The local folder, of a bundled model or of the Hugging Face repository ``owner/name``; None if it is none of them.
 
     A repository is looked for in the local cache and, only if ``allow_download``, fetched: no more than config,
     safetensors and card. Raises ModelError if it is not in the cache, or cannot be fetched.
@@ -57,6 +57,8 @@ def model_folder(name: str | Path, *, allow_download: bool = False) -> Path | No
     folder = Path(name)
     if folder.is_dir():
         return folder
+    if str(name).lower() in bundled_models():
+        return WEIGHTS_FOLDER / str(name).lower()
     if not _REPOSITORY.fullmatch(str(name)):
         return None
     from huggingface_hub import snapshot_download

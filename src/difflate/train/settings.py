@@ -59,7 +59,7 @@ class LoopSettings:
     """Processes that read images, for each process that trains; 0: none beside it."""
     seed: int = 0
     init_from: str | None = None
-    """Folder of a model of the same kind and size, whose weights the training starts from."""
+    """Folder or name of a model of the same kind and size, whose weights the training starts from."""
     resume: bool = True
     """Go on from the newest checkpoint in `out`, if there is one."""
     force: bool = False
