@@ -49,7 +49,7 @@ def load(name: str | Path = DEFAULT_CODEC, *, allow_download: bool = False) -> C
 
 
 def model_folder(name: str | Path, *, allow_download: bool = False) -> Path | None:
-    """The local folder, of a bundled model or of the Hugging Face repository ``owner/name``; None if it is none of them.
+    """The folder of that name, of a bundled model or of a Hugging Face repository ``owner/name``; None: it is none.
 
     A repository is looked for in the local cache and, only if ``allow_download``, fetched: no more than config,
     safetensors and card. Raises ModelError if it is not in the cache, or cannot be fetched.
