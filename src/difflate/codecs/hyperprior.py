@@ -96,12 +96,11 @@ class HyperpriorCodec:
         y = self.analyse(torch.from_numpy(np.require(picture.pixels, requirements="W")), level, tile_px)
         z = self._side_information(y)
         writer = SymbolWriter()
-        latent = self.coder.encode(y.numpy(), z.numpy(), level, writer)
-        symbols = writer.finish()
         height, width = y.shape[1:]
-        del y
-        again = self.coder.decode(height, width, level, SymbolReader(symbols))
-        if again.symbols() != latent.symbols():
+        wanted = self.coder.encode(y.numpy(), z.numpy(), level, writer).symbols()
+        del y  # of large images hundreds of megabytes
+        symbols = writer.finish()
+        if self.coder.decode(height, width, level, SymbolReader(symbols)).symbols() != wanted:
             raise VerificationFailed("the coded latent does not read back, a defect in difflate; please report it")
         found = [(container.SECTION_LATENT, level.to_bytes(2, "little") + symbols)]
         if picture.alpha is not None:
@@ -118,7 +117,7 @@ class HyperpriorCodec:
             width=picture.width,
             height=picture.height,
             grey=picture.pixels.shape[0] == 1,
-            symbols_crc=symbols_crc(latent.symbols()),
+            symbols_crc=symbols_crc(wanted),
             sections=(*found, *sections),
         )
         return write_dfl(file, limits)

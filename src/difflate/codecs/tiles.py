@@ -57,11 +57,17 @@ def windows(height: int, width: int, tile: int, margin: int, ramp: int, scale: i
     yield from product(spans(height, tile, margin, ramp, scale), spans(width, tile, margin, ramp, scale))
 
 
-def blend(out: Tensor, part: Tensor, rows: Span, columns: Span, scale: int) -> None:
-    """Adds ``part: (C, h, w)`` of a tile to ``out: (C, H, W)``, both with ``scale`` values a site."""
-    place = (slice(rows.start * scale, rows.stop * scale), slice(columns.start * scale, columns.stop * scale))
+def blend(out: Tensor, part: Tensor, rows: Span, columns: Span, scale: int, top: int = 0) -> None:
+    """Adds ``part: (C, h, w)`` of a tile to ``out: (C, H, W)``, which begins ``top`` values below the image's first.
+
+    Both have ``scale`` values a site; what is beyond ``out`` is cut off.
+    """
+    place = (
+        slice(rows.start * scale - top, rows.stop * scale - top),
+        slice(columns.start * scale, columns.stop * scale),
+    )
     weights = rows.weight[:, None] * columns.weight
-    height, width = out[0][place].shape  # what is beyond the image is cut off
+    height, width = out[0][place].shape
     out[:, place[0], place[1]] += (part * weights.to(part))[:, :height, :width]
 
 
@@ -73,12 +79,24 @@ def restored_in_tiles(
 
     ``restore``: latents (1, M, h', w') of a tile, and its first row and column, to (1, 3, 16·h', 16·w') in [-1, 1].
     """
-    out = torch.zeros(3, height, width)
-    for rows, columns in windows(y_hat.shape[1], y_hat.shape[2], sites_of(tile_px), margin, ramp, STRIDE):
-        part = torch.from_numpy(y_hat[:, rows.start : rows.stop, columns.start : columns.stop])
-        image = restore(part[None].to(device), rows.start, columns.start)
-        blend(out, image[0].float().clamp_(-1, 1).cpu(), rows, columns, STRIDE)
-    return out.add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)  # in place: it may be half a gigabyte
+    out = torch.empty(3, height, width, dtype=torch.uint8)
+    tile = sites_of(tile_px)
+    all_rows = spans(y_hat.shape[1], tile, margin, ramp, STRIDE)
+    columns_of = spans(y_hat.shape[2], tile, margin, ramp, STRIDE)
+    shared = torch.empty(3, 0, width)
+    for number, rows in enumerate(all_rows):
+        top, bottom = rows.start * STRIDE, min(rows.stop * STRIDE, height)
+        band = torch.zeros(3, bottom - top, width)  # of the tiles side by side: all of it would be half a gigabyte
+        band[:, : shared.shape[1]] = shared
+        for columns in columns_of:
+            part = torch.from_numpy(y_hat[:, rows.start : rows.stop, columns.start : columns.stop])
+            image = restore(part[None].to(device), rows.start, columns.start)
+            blend(band, image[0].float().clamp_(-1, 1).cpu(), rows, columns, STRIDE, top)
+        end = all_rows[number + 1].start * STRIDE if number + 1 < len(all_rows) else height
+        shared = band[:, end - top :].clone()
+        done = band[:, : end - top].add_(1).mul_(127.5).round_().clamp_(0, 255)
+        out[:, top:end] = done.to(torch.uint8)
+    return out
 
 
 def sites_of(tile_px: int) -> int:

@@ -238,8 +238,9 @@ class _State:
     def latent(self, z: np.ndarray) -> Latent:
         inside = slice(2, -2)
         q = np.ascontiguousarray(self.q[inside, inside].transpose(2, 0, 1))
-        y_hat = self.y_hat[inside, inside].transpose(2, 0, 1).astype(np.float32) / ONE
-        return Latent(z, q, np.ascontiguousarray(y_hat))
+        y_hat = np.empty(q.shape, np.float32)
+        np.multiply(self.y_hat[inside, inside].transpose(2, 0, 1), np.float32(1 / ONE), out=y_hat, casting="unsafe")
+        return Latent(z, q, y_hat)
 
 
 class FactorizedCoder:

@@ -130,7 +130,7 @@ class HyperpriorNetwork(nn.Module):
     def hyper_analysis(self, y: Tensor) -> Tensor:
         """(B, Z, ⌈h/4⌉, ⌈w/4⌉), not rounded, of ``y: (B, M, h, w)``."""
         y = pad_to_stride(y, HYPER_STRIDE)
-        return self.analysis(y.sign() * y.abs().log1p())  # y spans decades
+        return self.analysis(y.abs().log1p().copysign(y))  # y spans decades
 
     def hyper_synthesis(self, z_hat: Tensor, size: torch.Size) -> Tensor:
         """(B, F, *size) features of ``z_hat: (B, Z, ⌈h/4⌉, ⌈w/4⌉)``."""
