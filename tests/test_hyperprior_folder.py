@@ -1,5 +1,6 @@
 """A transform coder as a folder: its integers are stored, never made anew, and anything altered is told."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from difflate.models import load_model
 from difflate.nn.hyperprior import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
 from difflate.pixels import Picture
+from difflate.train import ema
 
 PICTURE = Picture(photo(48, 40, 200, 300))
 
@@ -248,3 +250,20 @@ def test_shapes_that_cannot_be_are_refused() -> None:
     ):
         with pytest.raises(ConfigError):
             make()
+
+
+def test_an_average_of_the_same_weights_keeps_the_stored_integers(tmp_path: Path) -> None:
+    """Averaging a frozen coder turns -0 into 0, and nothing else."""
+    tiny_coder().save_pretrained(tmp_path)
+    model = TransformCoder.from_pretrained(tmp_path)
+    with torch.no_grad():
+        for value in model.entropy.parameters():
+            value[value == 0] = -0.0
+    model.save_pretrained(tmp_path / "again")
+    model = TransformCoder.from_pretrained(tmp_path / "again")
+    stored = model.exact_coder
+    average = copy.deepcopy(model)
+    ema.update(average, model, 1, 5.0)
+    assert average.exact_coder.exact_tensors().keys() == stored.exact_tensors().keys()
+    assert average._stored is not None
+    assert average.exact_coder is average._stored[0]

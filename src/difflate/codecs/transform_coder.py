@@ -97,7 +97,8 @@ class TransformCoder(FolderModel):
     def _entropy_digest(self) -> bytes:
         digest = hashlib.sha256()
         for value in self.entropy.state_dict().values():
-            digest.update(value.detach().cpu().float().numpy().tobytes())
+            # + 0: an average of -0 with itself is 0
+            digest.update((value.detach().cpu().float() + 0.0).numpy().tobytes())
         return digest.digest()
 
     def save_exact(self, folder: Path) -> dict[str, Any]:
