@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from difflate import container
+from difflate.codecs.beside import picture_of
 from difflate.codecs.diffusion_decoder import DiffusionCoder
 from difflate.codecs.hyperprior import TILE_PX, HyperpriorCodec
 from difflate.codecs.tiles import restored_in_tiles
@@ -127,7 +128,7 @@ class CdcCodec:
         hints = self._hints(file, steps, gamma, seed)
         limits.check_steps(file.width, file.height, hints.steps)
         latent = self.read_latent(file)
-        return self.base.picture(file, self._restored(file, latent, hints, tile_px))
+        return picture_of(file, self._restored(file, latent, hints, tile_px))
 
     def read_latent(self, file: DflFile) -> Latent:
         """The latent of a file: the exact stage of decoding, checked by the symbols' checksum."""

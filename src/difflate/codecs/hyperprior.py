@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from difflate import container
-from difflate.alpha import decode_alpha, encode_alpha
 from difflate.codecs.base import check_quality
+from difflate.codecs.beside import picture_of, sections_beside
 from difflate.codecs.tiles import blend, restored_in_tiles, sites_of, windows
 from difflate.codecs.transform_coder import TransformCoder
-from difflate.colour import to_uint8
 from difflate.container import DflFile, read_dfl, symbols_crc, write_dfl
 from difflate.entropy import SymbolReader, SymbolWriter
 from difflate.entropy.hyperprior import LEVEL_MAX, FactorizedCoder, HyperpriorCoder, Latent
@@ -102,15 +101,6 @@ class HyperpriorCodec:
         symbols = writer.finish()
         if self.coder.decode(height, width, level, SymbolReader(symbols)).symbols() != wanted:
             raise VerificationFailed("the coded latent does not read back, a defect in difflate; please report it")
-        found = [(container.SECTION_LATENT, level.to_bytes(2, "little") + symbols)]
-        if picture.alpha is not None:
-            found.append((container.SECTION_ALPHA, encode_alpha(picture.alpha)))
-        metadata = (
-            (container.SECTION_EXIF, picture.exif),
-            (container.SECTION_ICC, picture.icc),
-            (container.SECTION_XMP, picture.xmp),
-        )
-        found += [(kind, data) for kind, data in metadata if data is not None]
         file = DflFile(
             codec=self.number,
             model_id=self.model_id,
@@ -118,7 +108,11 @@ class HyperpriorCodec:
             height=picture.height,
             grey=picture.pixels.shape[0] == 1,
             symbols_crc=symbols_crc(wanted),
-            sections=(*found, *sections),
+            sections=(
+                (container.SECTION_LATENT, level.to_bytes(2, "little") + symbols),
+                *sections_beside(picture),
+                *sections,
+            ),
         )
         return write_dfl(file, limits)
 
@@ -127,7 +121,7 @@ class HyperpriorCodec:
         file = read_dfl(data, limits)
         latent = self.read_latent(file)
         rgb = self.synthesise(latent.y_hat, self.level_of(file), file.height, file.width, tile_px)
-        return self.picture(file, rgb)
+        return picture_of(file, rgb)
 
     def read_latent(self, file: DflFile) -> Latent:
         """The latent of a file: the exact stage of decoding, checked by the symbols' checksum."""
@@ -151,19 +145,6 @@ class HyperpriorCodec:
         if data is None or len(data) < 2:
             raise FormatError("the file has no section with the image's latent; get an intact copy of it")
         return int.from_bytes(data[:2], "little")
-
-    def picture(self, file: DflFile, rgb: Tensor) -> Picture:
-        """The picture of a file whose ``rgb: (3, H, W)`` uint8 is restored, with its alpha and metadata."""
-        if file.grey:
-            rgb = to_uint8(rgb.float().mean(dim=0, keepdim=True))
-        alpha = file.section(container.SECTION_ALPHA)
-        return Picture(
-            pixels=rgb.numpy(),
-            alpha=None if alpha is None else decode_alpha(alpha, file.height, file.width),
-            exif=file.section(container.SECTION_EXIF),
-            icc=file.section(container.SECTION_ICC),
-            xmp=file.section(container.SECTION_XMP),
-        )
 
     # -- pixels and latents ------------------------------------------------------------------------------------------
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from difflate import container
-from difflate.alpha import decode_alpha, encode_alpha
 from difflate.codecs.base import check_quality
-from difflate.colour import from_patches, pad_to_multiple, rgb_to_ycrcb, to_patches, to_uint8, ycrcb_to_rgb
+from difflate.codecs.beside import picture_of, sections_beside
+from difflate.colour import from_patches, pad_to_multiple, rgb_to_ycrcb, to_patches, ycrcb_to_rgb
 from difflate.container import DflFile, read_dfl, symbols_crc, write_dfl
 from difflate.entropy import ContextModel, SymbolReader, SymbolWriter
 from difflate.errors import ConfigError, DesyncError, FormatError, ModelError, VerificationFailed
@@ -167,12 +167,6 @@ class VqCodec(nn.Module):
         _, rows, columns = grid.shape
         if not np.array_equal(self._read_symbols(symbols, kind, rows, columns, grey), grid):
             raise VerificationFailed("the coded indices do not read back, a defect in difflate; please report it")
-        sections = [(kind, symbols)]
-        if picture.alpha is not None:
-            sections.append((container.SECTION_ALPHA, encode_alpha(picture.alpha)))
-        for number, data in _metadata(picture).items():
-            if data is not None:
-                sections.append((number, data))
         file = DflFile(
             codec=container.CODEC_VQ,
             model_id=self.model_id,
@@ -180,7 +174,7 @@ class VqCodec(nn.Module):
             height=picture.height,
             grey=grey,
             symbols_crc=symbols_crc(grid.astype("<u2").tobytes()),
-            sections=tuple(sections),
+            sections=((kind, symbols), *sections_beside(picture)),
         )
         return write_dfl(file, limits)
 
@@ -190,16 +184,7 @@ class VqCodec(nn.Module):
         grid = self.read_latent(file)
         latent = torch.from_numpy(grid.astype(np.int64))[None]
         rgb = self.from_latent(latent, file.height, file.width)[0].cpu()
-        if file.grey:
-            rgb = to_uint8(rgb.float().mean(dim=0, keepdim=True))
-        alpha = file.section(container.SECTION_ALPHA)
-        return Picture(
-            pixels=rgb.numpy(),
-            alpha=None if alpha is None else decode_alpha(alpha, file.height, file.width),
-            exif=file.section(container.SECTION_EXIF),
-            icc=file.section(container.SECTION_ICC),
-            xmp=file.section(container.SECTION_XMP),
-        )
+        return picture_of(file, rgb)
 
     def read_latent(self, file: DflFile) -> np.ndarray:
         """(C, h, w) uint16 indices of a file: the exact stage of decoding, checked by the symbols' checksum."""
@@ -253,14 +238,6 @@ class VqCodec(nn.Module):
                 grid[p] = _unpack(data[start : start + size], bits, rows * columns).reshape(rows, columns)
             start += size
         return grid
-
-
-def _metadata(picture: Picture) -> dict[int, bytes | None]:
-    return {
-        container.SECTION_EXIF: picture.exif,
-        container.SECTION_ICC: picture.icc,
-        container.SECTION_XMP: picture.xmp,
-    }
 
 
 def _pack(values: np.ndarray, bits: int) -> bytes:
