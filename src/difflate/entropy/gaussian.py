@@ -45,7 +45,7 @@ def gaussian_tables() -> Tables:
 
 BIT_PRICE = 1 / 24
 """Of a bit in squared quantizer steps, when integers are chosen. At high rates a uniform quantizer of step Δ is best
-for λ = 6/(Δ²·ln 2), where a bit is worth 1/8.7 squared steps. A third of that was measured best: synthesis networks are
+for λ = 6/(Δ²·ln 2), where a bit is worth 1/8.7 squared steps. About a third of that is taken: synthesis networks are
 trained with half steps of error in all numbers, and expect them."""
 _STEPS = 9
 
