@@ -9,6 +9,10 @@ from pathlib import Path
 
 from difflate.errors import ConfigError, DifflateError, OutputExists
 
+_START, _END = ".difflate-", ".tmp"
+TEMPORARY_FILES = f"{_START}*{_END}"
+"""Pattern of the names of files that are being written; those of a process that was killed are left."""
+
 
 def check_output(path: Path, force: bool) -> None:
     """Raises what writing ``path`` would raise, as far as it can be told before any work is done for it.
@@ -51,7 +55,7 @@ def atomic_path(path: Path, force: bool = True) -> Iterator[Path]:
     check_output(path, force)
     try:
         target = Path(os.path.realpath(path))
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".difflate-", suffix=".tmp")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=_START, suffix=_END)
         os.close(handle)
     except OSError as error:
         raise _cannot(path, error) from error

@@ -64,8 +64,8 @@ def save(
 
 
 def remove_all(folder: Path) -> None:
-    """Removes the checkpoints of ``folder``, and what is left of one that was being written."""
-    for path in [*_all(folder), *folder.glob(".difflate-*.tmp")]:
+    """Removes the checkpoints of ``folder``."""
+    for path in _all(folder):
         path.unlink(missing_ok=True)
 
 

@@ -26,6 +26,7 @@ from difflate.data.crops import Batch, Crops, numbers_of
 from difflate.data.loader import batches_of
 from difflate.errors import ConfigError, DifflateError, ImageError, ModelError, OutputExists
 from difflate.extras import require
+from difflate.files import TEMPORARY_FILES
 from difflate.folders import TEMPORARY, load_weights, weight_files
 from difflate.grid import image_grid, save_png
 from difflate.hub import model_folder
@@ -159,8 +160,7 @@ class _Run:
         if self.main:
             if newest is None and settings.force:
                 self._clear()
-            for left in self.out.glob(f"{TEMPORARY}*"):  # of a save that was killed
-                shutil.rmtree(left)
+            self._remove_unfinished()
             write_settings(self.config, self.out)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # tensorboard's own
@@ -206,6 +206,14 @@ class _Run:
         own = [*(self.out / "log").rglob("events.out.tfevents.*"), *(self.out / "pictures").glob("step-*.png")]
         for path in [*own, *weight_files(self.out), self.out / CONFIG, self.out / CARD]:
             path.unlink(missing_ok=True)
+
+    def _remove_unfinished(self) -> None:
+        """What a training that was killed was writing."""
+        for left in self.out.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(left)
+        for folder in (self.out, self.out / CHECKPOINTS, self.out / "pictures"):
+            for left in folder.glob(TEMPORARY_FILES):
+                left.unlink()
 
     def _steps(self, shown: Reporter) -> None:
         settings, progress, device = self.settings, self.progress, self.accelerator.device
