@@ -103,6 +103,25 @@ def test_x0_and_images_are_inverse(residual: bool) -> None:
         assert torch.allclose(x0 * conditions.std[:, None, None, None], images - conditions.synthesis, atol=1e-6)
 
 
+def test_residual_in_luma_and_chroma() -> None:
+    """Of grey it has no chroma; noise in it has less colour than luma."""
+    model = tiny(residual_chroma=0.4)
+    conditions = model.conditions(latents(), LEVELS)
+    images = noise_like(conditions.synthesis)
+    assert torch.allclose(model.to_images(model.to_x0(images, conditions), conditions), images, atol=1e-5)
+    std = conditions.std[:, None, None, None]
+    x0 = model.to_x0(conditions.synthesis + 0.3 * std, conditions)
+    assert torch.allclose(x0[:, 0], torch.tensor(0.3), atol=1e-5)
+    assert torch.allclose(x0[:, 1:], torch.tensor(0.0), atol=1e-5)
+    blue = torch.tensor([0.0, 0.0, 1.0])[:, None, None]
+    x0 = model.to_x0(conditions.synthesis + blue * std, conditions)
+    assert torch.allclose(x0[:, 2], torch.tensor(0.5 / 0.4), atol=1e-5)
+    noise = noise_like(images)
+    made = (model.to_images(noise, conditions) - conditions.synthesis) / std
+    grey = made.mean(1, keepdim=True).expand_as(made)
+    assert (made - grey).square().mean() < 0.5 * (noise - noise.mean(1, keepdim=True)).square().mean()
+
+
 @pytest.mark.parametrize("decoder", [{}, {"residual": False}, {"max_refinement": 0.25}])
 def test_a_bad_network_costs_at_most_the_bound(decoder: dict) -> None:
     model = wild(tiny(**decoder))

@@ -20,17 +20,17 @@ _OFFSET = torch.tensor([0.0, 128.0, 128.0])
 
 def rgb_to_ycrcb(rgb: Tensor) -> Tensor:
     """(B, 3, H, W) float32 Y, Cr, Cb in [0, 255] of ``rgb: (B, 3, H, W)`` in [0, 255], not rounded."""
-    return _mix(RGB_TO_YCRCB, rgb.float()).add_(_OFFSET.to(rgb.device)[:, None, None])
+    return mix(RGB_TO_YCRCB, rgb.float()).add_(_OFFSET.to(rgb.device)[:, None, None])
 
 
 def ycrcb_to_rgb(ycrcb: Tensor) -> Tensor:
     """(B, 3, H, W) uint8 RGB of ``ycrcb: (B, 3, H, W)`` float32 in [0, 255], rounded and clamped."""
     centred = ycrcb - _OFFSET.to(ycrcb.device)[:, None, None]
     # in place: new memory takes longer than the arithmetic
-    return _mix(YCRCB_TO_RGB, centred).round_().clamp_(0, 255).to(torch.uint8)
+    return mix(YCRCB_TO_RGB, centred).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _mix(matrix: Tensor, images: Tensor) -> Tensor:
+def mix(matrix: Tensor, images: Tensor) -> Tensor:
     """(B, 3, H, W) ``matrix: (3, 3)`` applied to the channels of ``images: (B, 3, H, W)``, one product per image."""
     return torch.matmul(matrix.to(images.device), images.flatten(2)).view(images.shape)
 

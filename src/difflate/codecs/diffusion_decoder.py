@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.codecs.transform_coder import TransformCoder
+from difflate.colour import RGB_TO_YCRCB, YCRCB_TO_RGB, mix
 from difflate.diffusion import ProcessConfig, ddim, expand
 from difflate.errors import ConfigError
 from difflate.folders import FolderModel
@@ -44,6 +45,10 @@ class DecoderConfig:
     residual: bool = True
     """The diffusion runs on what the synthesis leaves, in units of `DiffusionCoder.residual_std`; false: on the image,
     as in the paper."""
+    residual_chroma: float | None = None
+    """What the synthesis leaves is taken in Y, Cr and Cb, the last two divided by this, their typical size in units of
+    Y's: noise of one size for R, G and B is too much for their differences, and stays as specks of colour. null: in
+    RGB."""
     see_synthesis: bool = True
     """The synthesis is a condition of the network's highest level."""
     context_widths: list[int] | tuple[int, ...] = (0, 0, 96)
@@ -60,6 +65,8 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if not all(0 <= width <= 1 << 14 for width in self.context_widths):
             raise ConfigError(f"`context_widths` (={list(self.context_widths)}) must be from 0 to {1 << 14}")
+        if self.residual_chroma is not None and not (self.residual and 0.01 <= self.residual_chroma <= 100):
+            raise ConfigError(f"`residual_chroma` (={self.residual_chroma}) must be from 0.01 to 100, with `residual`")
         if not 0 <= self.max_refinement < math.inf:
             raise ConfigError(f"`max_refinement` (={self.max_refinement}) must be a number from 0 on")
         if not 0 <= self.steps <= _MAX_STEPS:
@@ -224,13 +231,17 @@ class DiffusionCoder(FolderModel):
         """What the diffusion runs on, same shape, of ``images: (B, 3, H, W)`` in [-1, 1]; inverse of `to_images`."""
         if not self.decoder.residual:
             return images
-        return (images - conditions.synthesis) / expand(conditions.std, images)
+        residual = (images - conditions.synthesis) / expand(conditions.std, images)
+        chroma = self.decoder.residual_chroma
+        return residual if chroma is None else mix(RGB_TO_YCRCB / _chroma_scales(chroma)[:, None], residual)
 
     def to_images(self, x0: Tensor, conditions: Conditions) -> Tensor:
         """The images, same shape, not clamped, that ``x0: (B, 3, H, W)`` stands for."""
         if not self.decoder.residual:
             return x0
-        return conditions.synthesis + x0 * expand(conditions.std, x0)
+        chroma = self.decoder.residual_chroma
+        residual = x0 if chroma is None else mix(YCRCB_TO_RGB * _chroma_scales(chroma), x0)
+        return conditions.synthesis + residual * expand(conditions.std, x0)
 
     @torch.no_grad()
     def refine(self, conditions: Conditions, steps: int, noise: Tensor) -> Tensor:
@@ -268,6 +279,11 @@ class DiffusionCoder(FolderModel):
         limit = expand(self.decoder.max_refinement * conditions.std, blocks)
         scale = (limit / blocks.sqrt().clamp_min(1e-12)).clamp(max=1.0)
         return conditions.synthesis + refinement * scale.repeat_interleave(BLOCK_PX, 2).repeat_interleave(BLOCK_PX, 3)
+
+
+def _chroma_scales(chroma: float) -> Tensor:
+    """(3,) of Y, Cr and Cb."""
+    return torch.tensor([1.0, chroma, chroma])
 
 
 @dataclass(frozen=True)
@@ -314,7 +330,7 @@ PRESETS = {
     "small": Preset(
         TransformConfig(),
         HyperpriorConfig(),
-        DecoderConfig(),
+        DecoderConfig(residual_chroma=0.4),
         UNetConfig(widths=(80, 128, 192), blocks=(1, 1, 2), patch=4),
         ProcessConfig("cosine", target="x0", condition="t", weighting="min-snr", weighting_options={"gamma": 1.0}),
     ),

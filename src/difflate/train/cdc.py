@@ -119,7 +119,7 @@ class CdcTraining:
     coder: CoderSettings = field(default_factory=CoderSettings)
     coder_from: str | None = None
     """Folder or name of a model of the recipe `hyperprior`, of the shape of `coder`, whose weights the coder takes."""
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    decoder: DecoderConfig = field(default_factory=lambda: PRESETS["small"].decoder)
     network: UNetConfig = field(default_factory=lambda: PRESETS["small"].network)
     """By default that of the preset small. cond_channels, vector_channels and noise_scale follow from the rest."""
     process: ProcessConfig = field(default_factory=lambda: PRESETS["small"].process)
