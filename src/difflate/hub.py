@@ -29,6 +29,15 @@ def bundled_models() -> dict[str, dict]:
     return found
 
 
+def bundled_codecs() -> dict[str, dict]:
+    """Those of `bundled_models` that are codecs."""
+    return {name: config for name, config in bundled_models().items() if _kind(config) in _NUMBERS}
+
+
+def _kind(config: dict) -> str:
+    return config.get("codec") or config["kind"]
+
+
 def load(name: str | Path = DEFAULT_CODEC, *, allow_download: bool = False) -> Codec:
     """The codec of that name (``jpeg``, ``opq-32-8-8`` …), or in the model folder that `model_folder` finds.
 
@@ -37,14 +46,14 @@ def load(name: str | Path = DEFAULT_CODEC, *, allow_download: bool = False) -> C
     classical = classical_codecs()
     if str(name) in classical:
         return classical[str(name)]
-    if str(name).lower() in bundled_models():
+    if str(name).lower() in bundled_codecs():
         return _load_bundled(str(name).lower())
     folder = model_folder(name, allow_download=allow_download)
     if folder is not None:
         from difflate.models import load_model
 
         return load_model(folder)  # not cached: training may have written it anew
-    known = ", ".join([*classical, *bundled_models()])
+    known = ", ".join([*classical, *bundled_codecs()])
     raise ConfigError(f"codec {str(name)!r} is unknown; choose one of {known}, or name a model's folder")
 
 
@@ -106,10 +115,9 @@ _NUMBERS = {"vq": container.CODEC_VQ, "hyperprior": container.CODEC_HYPERPRIOR, 
 
 def model_of(file: container.DflFile) -> str | None:
     """The name of the bundled model that a file was written with; None if it is another. Imports no torch."""
-    for name, config in bundled_models().items():
+    for name, config in bundled_codecs().items():
         # a diffusion codec has the entropy model of the hyperprior that it was made from
-        number = _NUMBERS[config.get("codec") or config["kind"]]
-        if number == file.codec and config["fingerprint"].startswith(file.model_id.hex()):
+        if _NUMBERS[_kind(config)] == file.codec and config["fingerprint"].startswith(file.model_id.hex()):
             return name
     return None
 

@@ -26,10 +26,10 @@ def run(args: argparse.Namespace) -> int:
     """Prints a line per codec; imports no torch."""
     from difflate import DEFAULT_CODEC
     from difflate.codecs.classical import classical_codecs
-    from difflate.hub import bundled_models
+    from difflate.hub import bundled_codecs
 
     rows = []
-    for name, config in bundled_models().items():
+    for name, config in bundled_codecs().items():
         quality, about = _NETWORKS.get(config.get("kind", ""), (None, ""))
         if not about:
             bits, pixels = sum(config["plane_bits"]), config["patch_px"] ** 2
