@@ -24,7 +24,9 @@ from difflate.limits import Limits
 VQ = "eopq-32-8-8"
 """A codec with one quality, and with what vq codecs alone have."""
 Run = Callable[..., tuple[int, bytes, str]]
-COMMANDS = ("compress", "decompress", "info", "verify", "codecs", "eval", "train", "sample", "distance", "reproduce")
+COMMANDS = (
+    "compress", "decompress", "info", "verify", "codecs", "eval", "latents", "train", "sample", "distance", "reproduce"
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -620,6 +622,7 @@ def _least(command: str) -> list[str]:
     special = {
         "codecs": [],
         "reproduce": ["table1", "--images", "x"],
+        "latents": ["x", "-o", "x/"],
         "sample": ["x", "-o", "x.png"],
         "distance": ["x", "y"],
     }

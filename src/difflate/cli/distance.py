@@ -118,25 +118,14 @@ def _spread(items: "Sequence[Item]", count: int) -> "tuple[list[Item], list[Item
 
 
 def _common_size(path: Path, items: "Sequence[Item]") -> int:
-    """The side of all images that can be opened, if they are squares of one size. Raises ConfigError otherwise."""
-    from difflate.errors import ConfigError, DifflateError
-    from difflate.image_files import open_pil
+    """The side of all images that can be opened. Raises ConfigError if it is not one, or too small; ImageError."""
+    from difflate.data.items import common_side
+    from difflate.errors import ConfigError
 
-    sizes = {}  # in the order in which they are found
-    for item in items:
-        try:
-            sizes[open_pil(item.source()).size] = True
-        except (DifflateError, OSError):
-            continue  # told when the images are read
-    if not sizes:
-        raise _unreadable(path, len(items))
-    width, height = next(iter(sizes))
-    if len(sizes) > 1 or width != height:
-        some = ", ".join(f"{width}x{height}" for width, height in list(sizes)[:3])
-        raise ConfigError(f"{path}: not squares of one size ({some}{', …' if len(sizes) > 3 else ''}); give --size")
-    if width < _SMALLEST_PX:
-        raise ConfigError(f"{path}: images of {width}x{width} px are too small; give --size")
-    return width
+    side = common_side(path, items)
+    if side < _SMALLEST_PX:
+        raise ConfigError(f"{path}: images of {side}x{side} px are too small; give --size")
+    return side
 
 
 def _read(path: Path, items: "Sequence[Item]", size: int) -> "Tensor":
@@ -145,26 +134,21 @@ def _read(path: Path, items: "Sequence[Item]", size: int) -> "Tensor":
     from tqdm import tqdm
 
     from difflate.data.crops import Crops
+    from difflate.data.items import unreadable
     from difflate.errors import ImageError
 
-    pixels, unreadable = [], []
+    pixels, left_out = [], []
     for item in tqdm(items, desc=path.name, file=sys.stderr, disable=not sys.stderr.isatty(), unit="image"):
         try:
             pixels.append(Crops([item], size, short_side=size, augment=False).read(0)[0])
         except ImageError:
-            unreadable.append(item)
+            left_out.append(item)
     if not pixels:
-        raise _unreadable(path, len(items))
-    if unreadable:
-        count = f"{len(unreadable)} of {len(items)} images cannot be read and are left out"
-        print(f"difflate: {path}: {count}; the first is {unreadable[0]}", file=sys.stderr)
+        raise unreadable(path, len(items))
+    if left_out:
+        count = f"{len(left_out)} of {len(items)} images cannot be read and are left out"
+        print(f"difflate: {path}: {count}; the first is {left_out[0]}", file=sys.stderr)
     return torch.stack(pixels)
-
-
-def _unreadable(path: Path, count: int) -> Exception:
-    from difflate.errors import ImageError
-
-    return ImageError(f"{path}: none of its {count} images can be read; check one with difflate compress")
 
 
 def _distances(

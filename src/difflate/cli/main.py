@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from difflate import __version__
-from difflate.cli import codecs, compress, decompress, distance, eval, info, reproduce, sample, train, verify
+from difflate.cli import codecs, compress, decompress, distance, eval, info, latents, reproduce, sample, train, verify
 from difflate.cli.batch import output_failed, write_output
 from difflate.errors import DifflateError
 
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"difflate {__version__}")
     parser.add_argument("--verbose", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (compress, decompress, info, verify, codecs, eval, train, sample, distance, reproduce):
+    for command in (compress, decompress, info, verify, codecs, eval, latents, train, sample, distance, reproduce):
         command.add_parser(subparsers)
     for sub in subparsers.choices.values():
         sub.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -5,8 +5,10 @@ the number of workers or processes nor an interruption changes what is shown.
 """
 
 import functools
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from difflate.data.items import Item
-from difflate.errors import ConfigError, DifflateError, ImageError
+from difflate.errors import ConfigError, DifflateError, FormatError, ImageError
 from difflate.pixels import Picture, open_image
 from difflate.seeds import numpy_generator
 
@@ -26,10 +28,10 @@ _TRIES = 100
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops with their numbers, which seed all randomness that belongs to them."""
+    """Crops, or latents, with their numbers, which seed all randomness that belongs to them."""
 
     pixels: Tensor
-    """(B, 3, H, W) uint8."""
+    """(B, 3, H, W) uint8; of latents (B, C, h, w), uint8 or int32 indices."""
     numbers: Tensor
     """(B,) int64."""
     labels: Tensor
@@ -44,15 +46,37 @@ class Batch:
         return Batch(self.pixels.pin_memory(), self.numbers, self.labels, self.skipped, self.dropped)
 
     def images(self, device: torch.device) -> Tensor:
-        """(B, 3, H, W) float32 in [-1, 1] on ``device``."""
+        """(B, 3, H, W) float32 in [-1, 1] on ``device``; of crops only."""
         return self.pixels.to(device, non_blocking=True).float() / 127.5 - 1
 
 
 Sample = tuple[Tensor, int, int, list[str]]
-"""(3, size, size) uint8, number, label, what was said of images that could not be read."""
+"""(3, size, size) uint8, number, label, what was said of images that could not be read; of latents (C, h, w)."""
 
 
-class Crops(Dataset[Sample]):
+class Samples(Dataset[Sample]):
+    """What is trained on: sample n = 0, 1, 2 … follows from the seed and n alone."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, number: int) -> Sample:
+        """Sample ``number``. Raises FormatError if it cannot be read."""
+        raise NotImplementedError
+
+    def identity(self) -> str:
+        """What tells these samples from others, in one line: a training goes on with the same only."""
+        raise NotImplementedError
+
+    def __getitem__(self, number: int) -> Sample:
+        """Sample ``number``; with pixels (3, 0, 0) if it cannot be read, as a worker's error could not be told well."""
+        try:
+            return self.read(number)
+        except FormatError as error:
+            return torch.empty(3, 0, 0, dtype=torch.uint8), number, -1, str(error).splitlines()
+
+
+class Crops(Samples):
     """Square crops of ``items``: item n.
 
     ``short_side``: images are scaled so that their short side has as many pixels; None: they keep their size. Smaller
@@ -80,12 +104,10 @@ class Crops(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, number: int) -> Sample:
-        """Sample ``number``; with pixels (3, 0, 0) if it cannot be read, as a worker's error could not be told well."""
-        try:
-            return self.read(number)
-        except ImageError as error:
-            return torch.empty(3, 0, 0, dtype=torch.uint8), number, -1, str(error).splitlines()
+    def identity(self) -> str:
+        """Their order follows from their number, and what they are from their names."""
+        names = "\n".join(f"{Path(item.path).name} {item.offset} {item.label}" for item in self.items)
+        return f"{len(self.items)} images, names {zlib.crc32(names.encode('utf-8', 'surrogateescape')):08x}"
 
     def read(self, number: int) -> Sample:
         """Sample ``number``; with ``augment`` the next image that can be read takes the place of one that cannot.
@@ -95,7 +117,7 @@ class Crops(Dataset[Sample]):
         count, messages = len(self.items), []
         for further in range(min(_TRIES, count) if self.augment else 1):
             turn, index = divmod(number + further, count)
-            item = self.items[_order(self.seed, turn, count)[index] if self.augment else index]
+            item = self.items[order_of(self.seed, turn, count)[index] if self.augment else index]
             try:
                 picture = open_image(item.source())
             except (DifflateError, OSError) as error:
@@ -128,13 +150,13 @@ class Crops(Dataset[Sample]):
 
 
 @functools.lru_cache(maxsize=2)
-def _order(seed: int, turn: int, count: int) -> np.ndarray:
-    """(count,) the items in the order of one time round."""
+def order_of(seed: int, turn: int, count: int) -> np.ndarray:
+    """(count,) int64: the numbers of ``count`` items in the order of one time round."""
     return numpy_generator(seed, _ORDER, turn).permutation(count)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """The batch of what `Crops` gives."""
+    """The batch of what `Samples` give."""
     kept = [sample for sample in samples if sample[0].numel()]
     messages = [text for sample in samples for text in sample[3]]
     pixels = torch.stack([sample[0] for sample in kept]) if kept else torch.empty(0, 3, 0, 0, dtype=torch.uint8)

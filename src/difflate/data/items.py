@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from difflate.data.images import SUFFIXES, list_images
-from difflate.errors import ConfigError
+from difflate.errors import ConfigError, DifflateError, ImageError
+from difflate.image_files import open_pil
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,38 @@ def hold_back(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]
 
     Raises ConfigError if none would be left.
     """
-    if not 0 <= count < len(items):
-        raise ConfigError(f"holdback (={count}) must be below the number of images (={len(items)})")
-    chosen = {i * len(items) // count for i in range(count)} if count else set()
+    chosen = held_back_numbers(len(items), count)
     return [x for i, x in enumerate(items) if i not in chosen], [x for i, x in enumerate(items) if i in chosen]
+
+
+def held_back_numbers(total: int, count: int) -> set[int]:
+    """``count`` numbers of 0 … ``total`` - 1, evenly spaced. Raises ConfigError if none would be left."""
+    if not 0 <= count < total:
+        raise ConfigError(f"holdback (={count}) must be below the number of images (={total})")
+    return {i * total // count for i in range(count)}
+
+
+def common_side(name: str | Path, items: Sequence[Item]) -> int:
+    """The side in px of all of ``items`` that can be opened. Pixels are not decoded.
+
+    Raises ConfigError, with the ``name`` of where they are from, if they are not squares of one size, ImageError if
+    none can be opened.
+    """
+    sizes = {}  # in the order in which they are found
+    for item in items:
+        try:
+            sizes[open_pil(item.source()).size] = True
+        except (DifflateError, OSError):
+            continue  # told when the images are read
+    if not sizes:
+        raise unreadable(name, len(items))
+    width, height = next(iter(sizes))
+    if len(sizes) > 1 or width != height:
+        some = ", ".join(f"{width}x{height}" for width, height in list(sizes)[:3])
+        raise ConfigError(f"{name}: not squares of one size ({some}{', …' if len(sizes) > 3 else ''}); give --size")
+    return width
+
+
+def unreadable(name: str | Path, count: int) -> ImageError:
+    """What is said of ``count`` images of which none can be read."""
+    return ImageError(f"{name}: none of its {count} images can be read; check one with difflate compress")

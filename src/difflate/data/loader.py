@@ -1,4 +1,4 @@
-"""Batches of crops, read by processes of their own."""
+"""Batches of samples, read by processes of their own."""
 
 import signal
 from collections.abc import Iterator
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader
 
-from difflate.data.crops import Batch, Crops, collate
+from difflate.data.crops import Batch, Samples, collate
 
 
-def batches_of(crops: Crops, numbers: Iterator[list[int]], workers: int, device: torch.device) -> Iterator[Batch]:
+def batches_of(samples: Samples, numbers: Iterator[list[int]], workers: int, device: torch.device) -> Iterator[Batch]:
     """The batch of each list of ``numbers``, in their order, on the CPU; ``workers`` processes read ahead, 0: none."""
     loader = DataLoader(
-        crops,
+        samples,
         batch_sampler=_Once(numbers),
         num_workers=workers,
         collate_fn=collate,

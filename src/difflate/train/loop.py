@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from difflate.config_json import CARD, CONFIG, read_config
-from difflate.data.crops import Batch, Crops, numbers_of
+from difflate.data.crops import Batch, Samples, numbers_of
 from difflate.data.loader import batches_of
 from difflate.errors import ConfigError, DifflateError, ImageError, ModelError, OutputExists
 from difflate.extras import require
@@ -52,8 +52,8 @@ Card = Callable[[Progress], str]
 
 def train(
     objective: Any,
-    crops: Crops,
-    held_back: Crops | None,
+    samples: Samples,
+    held_back: Samples | None,
     settings: LoopSettings,
     out: Path,
     *,
@@ -61,7 +61,7 @@ def train(
     card: Card,
     bar: bool = False,
 ) -> Progress:
-    """Trains ``objective`` (see `difflate.train.objective.Objective`) on ``crops``; writes the model folder ``out``.
+    """Trains ``objective`` (see `difflate.train.objective.Objective`) on ``samples``; writes the model folder ``out``.
 
     ``out`` gets the averaged model, TensorBoard's events in ``log/``, pictures, and checkpoints, from which the same
     call goes on. ``config``: the `resolved` settings, which must be those of the checkpoint but for a few.
@@ -69,20 +69,20 @@ def train(
     not finite), and KeyboardInterrupt after SIGINT or SIGTERM, when the step is done and saved.
     """
     try:
-        return _Run(objective, crops, held_back, settings, out, config, card).run(bar)
+        return _Run(objective, samples, held_back, settings, out, config, card).run(bar)
     finally:  # accelerate's state is global, and another training may follow
         require("accelerate.state", "train").AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class _Run:
     def __init__(
-        self, objective: Any, crops: Crops, held_back: Crops | None, settings: LoopSettings, out: Path,
+        self, objective: Any, samples: Samples, held_back: Samples | None, settings: LoopSettings, out: Path,
         config: dict[str, Any], card: Card,
     ):  # fmt: skip
         accelerate = require("accelerate", "train")
         require("tensorboard", "train")
         self.settings, self.out, self.config, self.card = settings, out, config, card
-        self.crops, self.held_back = crops, held_back
+        self.samples, self.held_back = samples, held_back
         self.accelerator = accelerate.Accelerator(
             mixed_precision="bf16" if settings.precision == "bf16" else "no",
             log_with="tensorboard",
@@ -119,7 +119,7 @@ class _Run:
         self.skipped = 0
         """In this process and sitting."""
         self.saved_step = -1
-        self.checked = {**config, "data": names_of(crops, held_back)}
+        self.checked = {**config, "data": names_of(samples, held_back)}
         """What a checkpoint must have been made with."""
 
     def run(self, bar: bool) -> Progress:
@@ -271,7 +271,7 @@ class _Run:
             settings.batch, accelerator.process_index, accelerator.num_processes, self.progress.step,
             settings.accumulate,
         )  # fmt: skip
-        return batches_of(self.crops, numbers, settings.workers, accelerator.device)
+        return batches_of(self.samples, numbers, settings.workers, accelerator.device)
 
     def _rate(self) -> float:
         s = self.settings

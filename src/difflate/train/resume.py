@@ -1,10 +1,9 @@
 """Whether a training may go on from a checkpoint: it must be the same training."""
 
-import zlib
 from pathlib import Path
 from typing import Any
 
-from difflate.data.crops import Crops
+from difflate.data.crops import Samples
 from difflate.errors import ConfigError
 from difflate.train.settings import FREE_ON_RESUME
 
@@ -30,12 +29,10 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def names_of(crops: Crops, held_back: Crops | None) -> dict[str, Any]:
-    """What tells whether the images are the same as before: their order follows from their number and names."""
-    found = {}
-    for name, items in (("training", crops.items), ("held_back", held_back.items if held_back else [])):
-        names = "\n".join(f"{Path(item.path).name} {item.offset} {item.label}" for item in items)
-        found[f"{name}_images"] = (
-            f"{len(items)} images, names {zlib.crc32(names.encode('utf-8', 'surrogateescape')):08x}"
-        )
-    return found
+def names_of(samples: Samples, held_back: Samples | None) -> dict[str, Any]:
+    """What tells whether the data are the same as before: their order follows from their number."""
+    none = "0 images, names 00000000"  # as `Crops.identity` would say, which older checkpoints have
+    return {
+        "training_images": samples.identity(),
+        "held_back_images": held_back.identity() if held_back else none,
+    }
