@@ -86,6 +86,12 @@ def _networks(arguments: argparse.Namespace):
     return networks.run(arguments.rounds)
 
 
+def _latent(arguments: argparse.Namespace):
+    from benchmarks import latent
+
+    return latent.run(arguments.rounds)
+
+
 def _codecs(arguments: argparse.Namespace):
     import numpy as np
 
@@ -102,6 +108,7 @@ PARTS = {
     "entropy": _entropy,
     "networks": _networks,
     "codecs": _codecs,
+    "latent": _latent,
 }
 
 

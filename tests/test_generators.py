@@ -64,7 +64,7 @@ def test_guidance_moves_away_from_the_model_without_class() -> None:
     x, t = torch.randn(2, 3, 8, 8), torch.tensor([0.5, 0.5])
     with torch.no_grad():
         conditional, free = made(x, t, labels=labels), made(x, t)
-        guided = made.guided_model(labels, 3.0)(x, t)
+        guided = made.denoiser(labels, 3.0)(x, t)
     assert not torch.allclose(conditional, free)
     torch.testing.assert_close(guided, free + 3 * (conditional - free))
     assert not torch.equal(made(x, t, labels=labels), made(x, t, labels=labels.flip(0)))
@@ -112,7 +112,7 @@ def test_wrong_options_of_sampling_are_named(options: dict, message: str) -> Non
 
 
 def test_a_trajectory_shows_every_step() -> None:
-    steps = list(trajectory(model(), range(2), 5, "ddim", 0))
+    steps = list(trajectory(model(), range(2), steps=5, sampler="ddim"))
     assert [step.index for step in steps] == list(range(5))
     assert steps[-1].x.shape == (2, 3, 8, 8)
 
@@ -285,7 +285,7 @@ def _pickle(folder: Path) -> None:
         (_network(cond_channels=[1, 0]), "cond_channels"),
         (_network(in_channels=4), "in_channels"),
         (_another_shape, r"do not fit config.json \(unet.entrance.bias\)"),
-        (_config(kind="other"), r"kind \(=other\) must be pixel-diffusion"),
+        (_config(kind="other"), r"kind \(=other\) must be one of pixel-diffusion"),
         (_config(image_px=10**9), r"image_px"),
         (_config(image_px="x"), "cannot be loaded"),
         (_config(network=5), "cannot be loaded"),
@@ -355,4 +355,4 @@ def test_a_generator_is_no_codec(folder: Path, tmp_path: Path, capsys) -> None:
     assert main(["compress", str(images / "000.png"), "--codec", str(folder), "-o", str(tmp_path / "x.dfl")]) == 4
     assert "difflate sample" in capsys.readouterr().err
     assert main(["sample", str(hub.WEIGHTS_FOLDER / "vq-8-8-8"), "-o", str(tmp_path / "x.png")]) == 4
-    assert "kind (=None) must be pixel-diffusion" in capsys.readouterr().err
+    assert "kind (=None) must be one of pixel-diffusion" in capsys.readouterr().err

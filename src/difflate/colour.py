@@ -30,6 +30,11 @@ def ycrcb_to_rgb(ycrcb: Tensor) -> Tensor:
     return mix(YCRCB_TO_RGB, centred).round_().clamp_(0, 255).to(torch.uint8)
 
 
+def ycrcb_to_signed_rgb(ycrcb: Tensor) -> Tensor:
+    """(B, 3, H, W) float32 RGB in about [-1, 1], not clamped, of ``ycrcb: (B, 3, H, W)`` in [0, 255]; differentiable."""
+    return mix(YCRCB_TO_RGB, ycrcb - _OFFSET.to(ycrcb.device)[:, None, None]) / 127.5 - 1
+
+
 def mix(matrix: Tensor, images: Tensor) -> Tensor:
     """(B, 3, H, W) ``matrix: (3, 3)`` applied to the channels of ``images: (B, 3, H, W)``, one product per image."""
     return torch.matmul(matrix.to(images.device), images.flatten(2)).view(images.shape)

@@ -35,7 +35,8 @@ def bundled_codecs() -> dict[str, dict]:
 
 
 def _kind(config: dict) -> str:
-    return config.get("codec") or config["kind"]
+    # a refiner's codec is the name of the one that it is for
+    return config.get("kind") or config["codec"]
 
 
 def load(name: str | Path = DEFAULT_CODEC, *, allow_download: bool = False) -> Codec:

@@ -15,6 +15,7 @@ from difflate.codecs.base import Codec
 from difflate.codecs.cdc import CdcCodec
 from difflate.codecs.diffusion_decoder import DiffusionCoder
 from difflate.codecs.hyperprior import HyperpriorCodec
+from difflate.codecs.refiner import Refiner
 from difflate.codecs.transform_coder import TransformCoder
 from difflate.codecs.vq import VqCodec
 from difflate.config_json import CARD, CONFIG
@@ -64,6 +65,8 @@ def load_model(folder: Path) -> Codec:
         return HyperpriorCodec(folder.name, model, model.exact_coder)
     if kind == DiffusionCoder.kind:
         return CdcCodec(folder.name, DiffusionCoder.from_pretrained(folder))
+    if kind == Refiner.kind:
+        raise ModelError(f"{folder}: is a refiner, not a codec; difflate decompress takes it with --refiner")
     if kind is not None:
         raise ModelError(f"{folder}: is a generator ({kind}), not a codec; difflate sample takes it")
     return _load_vq(folder)

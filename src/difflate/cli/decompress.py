@@ -8,13 +8,15 @@ from difflate.cli.batch import STANDARD, Job, add_diffusion_options, add_downloa
 
 if TYPE_CHECKING:
     from difflate.codecs.base import Codec
+    from difflate.codecs.refiner import Refiner
     from difflate.pixels import Picture
 
 _EPILOG = """examples:
   difflate decompress photo.dfl                      photo.png, beside it
   difflate decompress photo.dfl -o photo.jpg
   difflate decompress small/ -o restored/            all .dfl files below small/
-  difflate decompress - -o - --format webp < photo.dfl > photo.webp"""
+  difflate decompress - -o - --format webp < photo.dfl > photo.webp
+  difflate decompress photo.dfl --refine             of opq-32-8-8: improved by its refiner"""
 _SAVE: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}, "AVIF": {"quality": 95}}
 """What was restored should not lose again what can be seen."""
 
@@ -41,6 +43,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--codec", metavar="FOLDER", help="for .dfl files: a model that is not bundled")
     add_download_option(parser)
     add_diffusion_options(parser, "as the file says")
+    refine = "vq codecs: improve the image by a small network, the one that is bundled for the codec"
+    parser.add_argument("--refine", action="store_true", default=None, help=refine)  # False would be an option given
+    parser.add_argument("--refiner", metavar="FOLDER", help="the same by a network that is not bundled")
     parser.add_argument("--format", metavar="SUFFIX", help="png, jpg, webp, avif, tif, bmp … (default: png)")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
     parser.set_defaults(run=run)
@@ -62,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"--codec (={args.codec}) must be a model's folder; {codec.suffix} files need none: leave it out"
         )
-
     options = {"steps": args.steps, "gamma": args.gamma, "seed": args.seed, "tile_px": args.tile}
+    options |= {"refine": args.refine, "refiner": _opened(args.refiner, args.allow_download)}
 
     def work(job: Job, data: bytes) -> tuple[bytes, str]:
         kind = _kind(suffix if args.format or job.target == STANDARD else job.target.suffix.lower())
@@ -77,6 +82,15 @@ def run(args: argparse.Namespace) -> int:
         return _saved(picture, kind), f"{picture.width}x{picture.height} px"
 
     return run_jobs(plan(args.inputs, args.output, suffix, _dfl_files), args, work)
+
+
+def _opened(refiner: str | None, allow_download: bool) -> "Refiner | None":
+    """The refiner in that folder, read once for all inputs."""
+    if refiner is None:
+        return None
+    from difflate.codecs.refiner import open_refiner
+
+    return open_refiner(refiner, allow_download=allow_download)
 
 
 def _kind(suffix: str) -> str | None:

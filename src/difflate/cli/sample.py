@@ -2,10 +2,11 @@
 
 import argparse
 import json
+import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from difflate.cli.batch import add_download_option, output_path
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLER_NAMES = ("ddpm", "ddim", "euler", "heun", "dpmpp_2m")
-_DEFAULT_SAMPLER, _DEFAULT_STEPS = "dpmpp_2m", 30
+_DEFAULT_STEPS = 30
+_TRACE_IMAGES, _TRACE_MOMENTS = 4, 11
+_SIZE = re.compile(r"(\d{1,6})(?:x(\d{1,6}))?")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -22,20 +25,33 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "sample",
         help="generate images with a trained model",
         description="Generates images. -o names a PNG file for a grid of them, or a folder for a file each. Image i of "
-        "a seed is\nthe same whatever -n and --batch are.",
-        epilog="examples:\n  difflate sample runs/cats-32-small -n 16 -o grid.png\n"
+        "a seed is\nthe same whatever -n and --batch are. An interruption keeps the images that are finished.",
+        epilog="examples:\n  difflate sample cats-small -n 16 -o cats.png\n"
+        "  difflate sample cats-small -n 16 -o cats.png --refine --trace steps.png\n"
         "  difflate sample runs/cats-32-small -n 1000 -o samples/ --seed 7",
     )
     parser.add_argument(
-        "model", metavar="MODEL", help="a generator's folder, or owner/name of a Hugging Face repository"
+        "model", metavar="MODEL", help="a bundled generator, its folder, or owner/name of a Hugging Face repository"
     )
     parser.add_argument("-n", "--count", type=int, default=16, metavar="N", help="images (default: %(default)s)")
     parser.add_argument("-o", "--output", type=output_path, required=True, metavar="OUT", help="grid.png, or folder/")
+    parser.add_argument("--grid", type=int, metavar="COLUMNS", help="images in a row of the grid (default: a square)")
     parser.add_argument(
         "--steps", type=int, default=_DEFAULT_STEPS, metavar="N", help="of the sampler (default: %(default)s)"
     )
-    parser.add_argument("--sampler", choices=SAMPLER_NAMES, default=_DEFAULT_SAMPLER, help="(default: %(default)s)")
+    parser.add_argument(
+        "--sampler", choices=SAMPLER_NAMES, help="(default: ddpm for categorical models, dpmpp_2m for others)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default: %(default)s)")
+    parser.add_argument(
+        "--size", metavar="PX", help="side, or WIDTHxHEIGHT, of the images (default: as the model was trained)"
+    )
+    parser.add_argument(
+        "--temperature", type=float, metavar="G", help="of a categorical model: 0 takes the most likely index always"
+    )
+    parser.add_argument("--codec", metavar="FOLDER", help="of a model of latents: its codec, where it is not bundled")
+    parser.add_argument("--refine", action="store_true", help="of a model of latents: improve the decoded images")
+    parser.add_argument("--refiner", metavar="FOLDER", help="the same, by this refiner")
     parser.add_argument(
         "--class", dest="classes", action="append", default=[], metavar="NAME",
         help="of a model with classes; several are taken in turn (default: all in turn)",
@@ -43,6 +59,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--guidance", type=float, default=1.0, metavar="W", help="of a model with classes: 1 is none (default: 1)"
     )
+    parser.add_argument(
+        "--trace", type=output_path, metavar="PNG",
+        help=f"also a strip of {_TRACE_MOMENTS} steps from noise to image, for the first {_TRACE_IMAGES} images",
+    )  # fmt: skip
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="images at once (default: %(default)s)")
     parser.add_argument("--device", default=None, help="cpu, cuda … (default: cuda if there is one)")
     add_download_option(parser)
@@ -52,52 +72,90 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Generates, writes; an interruption keeps the finished images of a folder."""
+    """Generates, writes; an interruption keeps the finished images."""
     import torch
     from tqdm import tqdm
 
     from difflate.errors import ConfigError
-    from difflate.files import check_output
-    from difflate.generate import load_generator, sample
+    from difflate.generate import load_generator, sample, trace, trajectory
     from difflate.grid import image_grid, save_png
 
-    folder = Path(args.output) if args.output.endswith("/") or Path(args.output).is_dir() else None
-    if args.count < 1:
-        raise ConfigError(f"-n (={args.count}) must be at least 1")
-    if folder is None and Path(args.output).suffix.lower() != ".png":
-        raise ConfigError(f"{args.output}: end the name in .png for a grid of the images, or in / for a folder of them")
-    check_output(Path(args.output) if folder is None else folder / _name(0), args.force)  # before the work
-    if folder is not None and folder.is_dir() and not args.force:
-        for name in sorted(path.name for path in folder.iterdir()):
-            if name[:-4].isdigit() and name == _name(int(name[:-4])) and int(name[:-4]) < args.count:
-                check_output(folder / name, force=False)
-    model = load_generator(args.model, allow_download=args.allow_download)
+    folder = _check_outputs(args)
+    model = load_generator(
+        args.model, codec=args.codec, refine=args.refine, refiner=args.refiner, allow_download=args.allow_download
+    )
     try:
         model = model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device (={args.device}) cannot be used ({' '.join(str(error).split())[:120]})") from error
     began, made = time.perf_counter(), 0
     images: list[Tensor] = []
-    options = {"steps": args.steps, "sampler": args.sampler, "seed": args.seed, "classes": args.classes}
-    batches = sample(model, args.count, guidance=args.guidance, batch=args.batch, **options)
-    with tqdm(total=args.count, unit="image", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-        for batch in batches:
-            for image in batch:
-                if folder is None:
-                    images.append(image)
-                else:
-                    save_png(image, folder / _name(made), args.force)
-                made += 1
-            bar.update(len(batch))
+    options: dict[str, Any] = {
+        "steps": args.steps, "sampler": args.sampler, "seed": args.seed, "classes": args.classes,
+        "guidance": args.guidance, "temperature": args.temperature, "size": _size(args.size),
+    }  # fmt: skip
+    batches = sample(model, args.count, batch=args.batch, **options)
+    try:
+        with tqdm(total=args.count, unit="image", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+            for batch in batches:
+                for image in batch:
+                    if folder is None:
+                        images.append(image)
+                    else:
+                        save_png(image, folder / _name(made), args.force)
+                    made += 1
+                bar.update(len(batch))
+    finally:  # an interruption too
+        if images:
+            save_png(image_grid(torch.stack(images), args.grid), Path(args.output), args.force)
     seconds = time.perf_counter() - began
-    if folder is None:
-        save_png(image_grid(torch.stack(images)), Path(args.output), args.force)
+    if args.trace:
+        steps = trajectory(model, range(min(args.count, _TRACE_IMAGES)), **options)
+        moments = [image for _, image in trace(steps, model, _TRACE_MOMENTS, args.steps)]
+        strips = torch.stack(moments, dim=1)  # (images, moments, 3, H, W)
+        save_png(image_grid(strips.flatten(0, 1), strips.shape[1]), Path(args.trace), args.force)
     if args.json:
-        found = {"output": args.output, "images": made, "seconds": seconds, "seed": args.seed}
-        print(json.dumps({**found, "steps": args.steps, "sampler": args.sampler, "images_per_s": made / seconds}))
+        found = {"output": args.output, "images": made, "seconds": seconds, "seed": args.seed, "steps": args.steps}
+        print(json.dumps({**found, "sampler": args.sampler or model.sampler, "images_per_s": made / seconds}))
     else:
         print(f"{args.output}: {made} images in {seconds:.1f} s")
     return 0
+
+
+def _check_outputs(args: argparse.Namespace) -> Path | None:
+    """The folder that is written to, if it is one: all that can be told before the work. Raises ConfigError."""
+    from difflate.errors import ConfigError
+    from difflate.files import check_output
+
+    folder = Path(args.output) if args.output.endswith("/") or Path(args.output).is_dir() else None
+    if args.count < 1:
+        raise ConfigError(f"-n (={args.count}) must be at least 1")
+    if folder is None and Path(args.output).suffix.lower() != ".png":
+        raise ConfigError(f"{args.output}: end the name in .png for a grid of the images, or in / for a folder of them")
+    if args.grid is not None and (folder is not None or args.grid < 1):
+        raise ConfigError(f"--grid (={args.grid}) must be at least 1, for an output that ends in .png")
+    if args.trace is not None and Path(args.trace).suffix.lower() != ".png":
+        raise ConfigError(f"--trace (={args.trace}) must end in .png")
+    check_output(Path(args.output) if folder is None else folder / _name(0), args.force)
+    if args.trace is not None:
+        check_output(Path(args.trace), args.force)
+    if folder is not None and folder.is_dir() and not args.force:
+        for name in sorted(path.name for path in folder.iterdir()):
+            if name[:-4].isdigit() and name == _name(int(name[:-4])) and int(name[:-4]) < args.count:
+                check_output(folder / name, force=False)
+    return folder
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """(height, width). Raises ConfigError."""
+    from difflate.errors import ConfigError
+
+    if text is None:
+        return None
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ConfigError(f"--size (={text}) must be a side, or WIDTHxHEIGHT, in px")
+    return int(found[2] or found[1]), int(found[1])
 
 
 def _name(number: int) -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 _RECIPES = {
     "vq": ("difflate.train.vq", "VqTraining"),
     "pixel": ("difflate.train.pixel", "PixelTraining"),
+    "latent": ("difflate.train.latent", "LatentTraining"),
     "hyperprior": ("difflate.train.hyperprior", "HyperpriorTraining"),
     "cdc": ("difflate.train.cdc", "CdcTraining"),
+    "refiner": ("difflate.train.refiner", "RefinerTraining"),
 }
 """Module and settings of what a configuration's key `recipe` names."""
 

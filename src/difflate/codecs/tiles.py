@@ -1,6 +1,6 @@
 """Large images in overlapping tiles, blended where they overlap: memory depends on the tile, not on the image.
 
-Everything counts in sites of a latent, 16 pixels apart.
+Everything counts in sites: those of a latent, 16 pixels apart, unless another distance is given.
 """
 
 from collections.abc import Callable, Iterator
@@ -79,28 +79,40 @@ def restored_in_tiles(
 
     ``restore``: latents (1, M, h', w') of a tile, and its first row and column, to (1, 3, 16·h', 16·w') in [-1, 1].
     """
+
+    def restored(rows: Span, columns: Span) -> Tensor:
+        part = torch.from_numpy(y_hat[:, rows.start : rows.stop, columns.start : columns.stop])
+        return restore(part[None].to(device), rows.start, columns.start)
+
+    return in_bands(restored, height, width, sites_of(tile_px), margin, ramp, STRIDE)
+
+
+def in_bands(
+    restore: Callable[[Span, Span], Tensor], height: int, width: int, tile: int, margin: int, ramp: int, site_px: int
+) -> Tensor:
+    """(3, ``height``, ``width``) uint8 on the CPU, of tiles as in `spans`, blended.
+
+    ``restore``: rows and columns of a tile, in sites of ``site_px`` pixels, to its (1, 3, h, w) in [-1, 1].
+    """
     out = torch.empty(3, height, width, dtype=torch.uint8)
-    tile = sites_of(tile_px)
-    all_rows = spans(y_hat.shape[1], tile, margin, ramp, STRIDE)
-    columns_of = spans(y_hat.shape[2], tile, margin, ramp, STRIDE)
+    all_rows, all_columns = (spans(-(-side // site_px), tile, margin, ramp, site_px) for side in (height, width))
     shared = torch.empty(3, 0, width)
     for number, rows in enumerate(all_rows):
-        top, bottom = rows.start * STRIDE, min(rows.stop * STRIDE, height)
+        top, bottom = rows.start * site_px, min(rows.stop * site_px, height)
         band = torch.zeros(3, bottom - top, width)  # of the tiles side by side: all of it would be half a gigabyte
         band[:, : shared.shape[1]] = shared
-        for columns in columns_of:
-            part = torch.from_numpy(y_hat[:, rows.start : rows.stop, columns.start : columns.stop])
-            image = restore(part[None].to(device), rows.start, columns.start)
-            blend(band, image[0].float().clamp_(-1, 1).cpu(), rows, columns, STRIDE, top)
-        end = all_rows[number + 1].start * STRIDE if number + 1 < len(all_rows) else height
+        for columns in all_columns:
+            image = restore(rows, columns)
+            blend(band, image[0].float().clamp(-1, 1).cpu(), rows, columns, site_px, top)
+        end = all_rows[number + 1].start * site_px if number + 1 < len(all_rows) else height
         shared = band[:, end - top :].clone()
         done = band[:, : end - top].add_(1).mul_(127.5).round_().clamp_(0, 255)
         out[:, top:end] = done.to(torch.uint8)
     return out
 
 
-def sites_of(tile_px: int) -> int:
-    """A tile's side in sites of the latent. Raises ConfigError if it has none."""
-    if tile_px < STRIDE:
-        raise ConfigError(f"tile (={tile_px} px) must be at least {STRIDE}")
-    return tile_px // STRIDE
+def sites_of(tile_px: int, site_px: int = STRIDE) -> int:
+    """A tile's side in sites of ``site_px`` pixels. Raises ConfigError if it has none."""
+    if tile_px < site_px:
+        raise ConfigError(f"tile (={tile_px} px) must be at least {site_px}")
+    return tile_px // site_px

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,16 @@ from torch import Tensor, nn
 from difflate import container
 from difflate.codecs.base import check_quality
 from difflate.codecs.beside import picture_of, sections_beside
-from difflate.colour import from_patches, pad_to_multiple, rgb_to_ycrcb, to_patches, ycrcb_to_rgb
+from difflate.codecs.refiner import TILE_PX, Refiner, load_refiner
+from difflate.colour import (
+    from_patches,
+    pad_to_multiple,
+    rgb_to_ycrcb,
+    to_patches,
+    to_uint8,
+    ycrcb_to_rgb,
+    ycrcb_to_signed_rgb,
+)
 from difflate.container import DflFile, read_dfl, symbols_crc, write_dfl
 from difflate.entropy import ContextModel, SymbolReader, SymbolWriter
 from difflate.errors import ConfigError, DesyncError, FormatError, ModelError, VerificationFailed
@@ -130,6 +140,25 @@ class VqCodec(nn.Module):
             used += len(q.sizes)
         return ycrcb_to_rgb(torch.stack(planes, dim=1))
 
+    def from_codewords(self, codewords: Sequence[Tensor]) -> Tensor:
+        """(B, 3, H, W) float32 RGB in about [-1, 1], not clamped, of C ``codewords: (B, n_c, h, w)``; differentiable.
+
+        Plane c's are of its codebook, or mixtures of it (Scribano et al. 2023, Eq. 21).
+        """
+        b, _, rows, columns = codewords[0].shape
+        flat = [words.permute(0, 2, 3, 1).flatten(0, 2) for words in codewords]
+        planes, used = [], 0
+        for q in self._quantizers():
+            patches = q.join(flat[used : used + len(q.sizes)])
+            planes.append(from_patches(patches, self.patch_px, b, rows, columns))
+            used += len(q.sizes)
+        return ycrcb_to_signed_rgb(torch.stack(planes, dim=1))
+
+    @property
+    def codebooks(self) -> list[Tensor]:
+        """C of (K_c, n_c) float32: those of the latent's planes."""
+        return [book for q in self._quantizers() for book in q.codebooks]
+
     def _bands(self, images: Tensor, patch: int) -> Sequence[Tensor]:
         """Horizontal bands of whole patch rows, about `_BAND_PATCHES` patches each."""
         per_row = max(1, images.shape[0] * -(-images.shape[3] // patch))
@@ -178,13 +207,33 @@ class VqCodec(nn.Module):
         )
         return write_dfl(file, limits)
 
-    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
-        """The picture in a .dfl file. Raises FormatError, ModelError (another model wrote it), LimitExceeded."""
+    def decode(
+        self,
+        data: bytes,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        refine: bool = False,
+        refiner: str | Path | Refiner | None = None,
+        tile_px: int | None = None,
+    ) -> Picture:
+        """The picture in a .dfl file.
+
+        ``refine``: improved by the bundled refiner, or by ``refiner``, one that is loaded or the folder of one.
+        ``tile_px``: side of the tiles that it works in. Raises FormatError, ModelError (another model wrote the file,
+        or there is no refiner for it), LimitExceeded, ConfigError.
+        """
         file = read_dfl(data, limits)
         grid = self.read_latent(file)
+        found = load_refiner(self, refiner) if refine or refiner is not None else None
+        if found is None and tile_px is not None:
+            raise ConfigError(f"--tile has no meaning for {self.name} without --refine; leave it out")
         latent = torch.from_numpy(grid.astype(np.int64))[None]
-        rgb = self.from_latent(latent, file.height, file.width)[0].cpu()
-        return picture_of(file, rgb)
+        rgb = self.from_latent(latent, file.height, file.width).cpu()
+        if found is not None:
+            if file.grey:  # the neutral patches are not quite
+                rgb = to_uint8(rgb.float().mean(dim=1, keepdim=True)).expand(-1, 3, -1, -1)
+            rgb = found.refine(rgb, tile_px=TILE_PX if tile_px is None else tile_px)
+        return picture_of(file, rgb[0])
 
     def read_latent(self, file: DflFile) -> np.ndarray:
         """(C, h, w) uint16 indices of a file: the exact stage of decoding, checked by the symbols' checksum."""

@@ -2,21 +2,65 @@
 
 from pathlib import Path
 
-from difflate.errors import ConfigError
+from difflate.config_json import read_config
+from difflate.errors import ConfigError, ModelError
+from difflate.generate.categorical import CategoricalDiffusion
+from difflate.generate.generator import Generator
+from difflate.generate.latent import LatentDiffusion, LatentGenerator, LatentSpec
 from difflate.generate.pixel import PixelDiffusion
-from difflate.generate.sampling import sample
+from difflate.generate.sampling import sample, trace, trajectory
 
-__all__ = ["PixelDiffusion", "load_generator", "sample"]
+__all__ = [
+    "CategoricalDiffusion",
+    "Generator",
+    "LatentDiffusion",
+    "LatentSpec",
+    "PixelDiffusion",
+    "load_generator",
+    "sample",
+    "trace",
+    "trajectory",
+]
+
+_KINDS: dict[str, type[Generator]] = {cls.kind: cls for cls in (PixelDiffusion, LatentDiffusion, CategoricalDiffusion)}
 
 
-def load_generator(name: str | Path, *, allow_download: bool = False) -> PixelDiffusion:
-    """The generator in a model folder, or in the Hugging Face repository ``owner/name`` (see `hub.model_folder`).
+def load_generator(
+    name: str | Path,
+    *,
+    codec: str | Path | None = None,
+    refine: bool = False,
+    refiner: str | Path | None = None,
+    allow_download: bool = False,
+) -> Generator:
+    """The generator of that name, in a model folder, or in the Hugging Face repository ``owner/name``.
 
-    Raises ConfigError if there is none, ModelError if it is incomplete, damaged or not here.
+    ``codec``: of a model of latents, by name or folder, needed where it is not bundled. ``refine``: improve its images
+    by the refiner bundled for the codec, or by ``refiner``, a folder. Raises ConfigError if there is no such generator,
+    ModelError if it, or its codec, is incomplete, damaged or not here.
     """
-    from difflate.hub import model_folder
+    from difflate.codecs.refiner import load_refiner
+    from difflate.hub import bundled_codecs, load, model_folder
 
     folder = model_folder(name, allow_download=allow_download)
     if folder is None:
         raise ConfigError(f"{name}: no such folder; name the folder of a generator, as `difflate train` writes it")
-    return PixelDiffusion.from_pretrained(folder)
+    kind = read_config(folder).get("kind")
+    if kind not in _KINDS:
+        raise ModelError(f"{folder}: kind (={kind}) must be one of {', '.join(_KINDS)}; name the folder of a generator")
+    model = _KINDS[kind].from_pretrained(folder)
+    if not isinstance(model, LatentGenerator):
+        if codec is not None or refine or refiner is not None:
+            raise ConfigError(f"{name}: generates pixels, not latents of a codec; leave codec and refiner out")
+        return model
+    if codec is None and model.latent.codec not in bundled_codecs():
+        raise ModelError(
+            f"{name}: its codec {model.latent.codec} is not bundled; name the folder of the codec with --codec, or "
+            "codec= in Python"
+        )
+    try:
+        found = model.latent.check(load(codec or model.latent.codec, allow_download=allow_download))
+        chosen = load_refiner(found, refiner) if refine or refiner is not None else None
+        return model.use_codec(found, chosen)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error

@@ -6,25 +6,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from difflate.diffusion import Model, ProcessConfig, guided
+from difflate.diffusion import Generators, Model, ProcessConfig, guided
 from difflate.errors import ConfigError
-from difflate.folders import FolderModel
+from difflate.generate.generator import MAX_IMAGE_PX, Generator, check_size, no_guidance, no_temperature
+from difflate.grid import to_uint8
 from difflate.nn import UNet, UNetConfig
-
-_MAX_IMAGE_PX = 4096
 
 
 def check_image_px(image_px: int) -> None:
     """Raises ConfigError for a side that no such model has."""
-    if not 1 <= image_px <= _MAX_IMAGE_PX:
-        raise ConfigError(f"`image_px` (={image_px}) must be from 1 to {_MAX_IMAGE_PX}")
+    if not 1 <= image_px <= MAX_IMAGE_PX:
+        raise ConfigError(f"`image_px` (={image_px}) must be from 1 to {MAX_IMAGE_PX}")
 
 
-class PixelDiffusion(FolderModel):
+class PixelDiffusion(Generator):
     """Network and process; `difflate.generate.sample` draws images of (3, image_px, image_px) from it."""
 
     kind = "pixel-diffusion"
-    usage = "difflate sample FOLDER -n 16 -o grid.png"
 
     def __init__(
         self, network: UNetConfig, process: ProcessConfig, image_px: int, classes: list[str] | None = None
@@ -46,10 +44,12 @@ class PixelDiffusion(FolderModel):
         self.network, self.process, self.image_px, self.classes = network, process, image_px, classes
         self.unet = UNet(network)
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of an image."""
-        return 3, self.image_px, self.image_px
+    def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        check_size(size)
+        return 3, *size
+
+    def images(self, x: Tensor) -> Tensor:
+        return to_uint8(x)
 
     def forward(
         self, x: Tensor, condition: Tensor, x0_prev: Tensor | None = None, *, labels: Tensor | None = None
@@ -68,16 +68,20 @@ class PixelDiffusion(FolderModel):
             return x.new_zeros(len(x), count)
         return F.one_hot(labels.to(x.device) + 1, count + 1)[:, 1:].to(x.dtype)
 
-    def guided_model(self, labels: Tensor | None = None, guidance: float = 1.0) -> Model:
+    def denoiser(
+        self,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
+        temperature: float | None = None,
+        generators: Generators = None,
+    ) -> Model:
         """The model for ``labels: (B,)`` int64, guided away from the one without a class (Ho & Salimans 2022).
 
-        Raises ConfigError for guidance of a network that knows no classes.
+        Raises ConfigError for guidance of a network that knows no classes, and for any temperature.
         """
+        no_temperature(temperature)
         if not self.classes:
-            if guidance != 1:
-                raise ConfigError(
-                    f"guidance (={guidance:g}) needs a model with classes; this one has none: leave it out"
-                )
+            no_guidance(guidance)
             return self
 
         def conditional(x: Tensor, condition: Tensor, *extra: Tensor) -> Tensor:

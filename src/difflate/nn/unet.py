@@ -116,6 +116,11 @@ class UNetConfig:
             if kind != "none" and width % self.head_width:
                 raise ConfigError(f"`widths` (={width}) must be divisible by `head_width` (={self.head_width})")
 
+    @property
+    def stride_px(self) -> int:
+        """Pixels from one site of the lowest level to the next."""
+        return self.patch << (len(self.widths) - 1)
+
 
 class _Path(nn.Module):
     """The blocks of a level in one direction, with its attention."""
@@ -270,6 +275,18 @@ def multiply_adds(config: UNetConfig, height: int, width: int) -> int:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(x, torch.empty(1), prev, spatial=spatial, vector=vector)
     return counter.get_total_flops() // 2
+
+
+def reach_px(config: UNetConfig) -> int:
+    """A pixel of the output depends on none of the input that is further away, sideways or down; attention aside."""
+    each = 2 if config.block == "residual" else 1
+    lowest = len(config.widths) - 1
+    radius = 0  # of a level and those below it, in its own sites
+    for level in reversed(range(len(config.widths))):
+        if level < lowest:
+            radius = 2 * radius + 3  # a convolution of stride 2, the level below, the nearest site, a convolution
+        radius += each * (config.blocks[level] + (config.up_blocks or config.blocks)[level] * config.up_repeats)
+    return (radius + 2) * config.patch + config.patch - 1  # entrance and exit
 
 
 def parameters(module: nn.Module) -> int:

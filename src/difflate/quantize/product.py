@@ -38,3 +38,8 @@ class ProductQuantizer(nn.Module):
         parts = [c.index_select(0, codes[:, j]) for j, c in enumerate(self.codebooks)]
         vectors = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         return vectors if self.rotation is None else linear(vectors, self.rotation.T)
+
+    def join(self, codewords: Sequence[Tensor]) -> Tensor:
+        """(N, n) vectors of m ``codewords: (N, n_j)``, one of each codebook or a mixture of its own; differentiable."""
+        vectors = torch.cat(list(codewords), dim=1)
+        return vectors if self.rotation is None else vectors @ self.rotation

@@ -66,3 +66,7 @@ class ResidualQuantizer(nn.Module):
         for j in range(1, len(self.codebooks)):
             vectors = vectors + self.codebooks[j].index_select(0, codes[:, j])
         return vectors
+
+    def join(self, codewords: Sequence[Tensor]) -> Tensor:
+        """(N, n) vectors of m ``codewords: (N, n)``, one of each codebook or a mixture of its own; differentiable."""
+        return torch.stack(list(codewords)).sum(dim=0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from difflate.seeds import numpy_generator, torch_generator
 
-_ITEM, _STEP, _TOSS, _DROP, _LEVEL = 1, 2, 3, 5, 8  # streams, others than those of crops and samples
+_ITEM, _STEP, _TOSS, _DROP, _LEVEL, _PLANE = 1, 2, 3, 5, 8, 12  # streams, others than those of crops and samples
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class Draws:
     def generators(self) -> list[torch.Generator]:
         """One for each image, on the CPU."""
         return [torch_generator(self.seed, _ITEM, int(n)) for n in self.numbers]
+
+    def of_plane(self, plane: int, device: torch.device) -> list[torch.Generator]:
+        """One for each image and plane of a latent, on ``device``: there are too many numbers to bring them there."""
+        return [torch_generator(self.seed, _PLANE, int(n) << 8 | plane, device) for n in self.numbers]
 
     def uniform(self) -> Tensor:
         """(B,) float32 in [0, 1), those of a step equally spaced from a random start: every noise level has its share

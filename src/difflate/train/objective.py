@@ -34,6 +34,28 @@ class Denoised:
     """(B, …) what the network takes for x0, in one step."""
 
 
+@dataclass(frozen=True)
+class Noisy:
+    """What a training step of a diffusion model starts from."""
+
+    t: Tensor
+    """(B,) times."""
+    logsnr: Tensor
+    """(B,) at them."""
+    eps: Tensor
+    """(B, …) noise, drawn on the CPU, image by image."""
+    x: Tensor
+    """(B, …) the data with it."""
+
+
+def noised(process: Process, x0: Tensor, draws: Draws) -> Noisy:
+    """``x0: (B, …)`` at times and with noise that follow from ``draws``."""
+    t = process.training_times(draws.uniform()).to(x0.device)
+    logsnr = process.logsnr(t)
+    eps = normal(x0.shape, draws.generators(), x0.device)
+    return Noisy(t, logsnr, eps, process.noise(x0, eps, logsnr))
+
+
 def diffusion_loss(
     process: Process, network: Model, x0: Tensor, draws: Draws, *, self_conditioned: bool = False, **conds: Any
 ) -> Tensor:
@@ -55,17 +77,15 @@ def denoised(
     **conds: Any,
 ) -> Denoised:
     """The losses of `diffusion_loss`, and x0 as the network finds it; ``absolute``: of absolute errors, not squared."""
-    t = process.training_times(draws.uniform()).to(x0.device)
-    logsnr = process.logsnr(t)
-    eps = normal(x0.shape, draws.generators(), x0.device)
-    x = process.noise(x0, eps, logsnr)
+    noisy = noised(process, x0, draws)
+    x, logsnr = noisy.x, noisy.logsnr
 
     def model(x: Tensor, condition: Tensor, *extra: Tensor) -> Tensor:
         return network(x, condition, *extra, **conds)
 
-    extra = (self_condition(process, model, x, t, clip=1.0, generator=draws.toss()),) if self_conditioned else ()
-    y = model(process.network_input(x, logsnr), process.noise_condition(t).to(x.dtype), *extra).float()
-    errors = y - process.target_of(x0, eps, logsnr)
+    extra = (self_condition(process, model, x, noisy.t, clip=1.0, generator=draws.toss()),) if self_conditioned else ()
+    y = model(process.network_input(x, logsnr), process.noise_condition(noisy.t).to(x.dtype), *extra).float()
+    errors = y - process.target_of(x0, noisy.eps, logsnr)
     errors = (errors.abs() if absolute else errors.square()).flatten(1).mean(1)
     return Denoised(process.weight(logsnr) * errors, process.split(x, y, logsnr)[0])
 

@@ -1,4 +1,4 @@
-"""MS-SSIM of brightness as a differentiable loss (Wang, Simoncelli, Bovik 2003)."""
+"""SSIM and MS-SSIM of brightness as differentiable losses (Wang et al. 2004; Wang, Simoncelli, Bovik 2003)."""
 
 import torch
 import torch.nn.functional as F
@@ -9,13 +9,19 @@ _TAPS, _SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # of pixels in [-1, 1]
 
 
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """(B,) SSIM of the mean over RGB, for ``x`` and ``y``: (B, 3, H, W) in [-1, 1]; see `ms_ssim`."""
+    luminance, contrast = _terms(*_brightness(x, y))
+    return (luminance * contrast).mean(dim=(1, 2, 3))
+
+
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     """(B,) MS-SSIM of the mean over RGB, for ``x`` and ``y``: (B, 3, H, W) in [-1, 1].
 
     As many of the five scales as the size has room for (176 px: all), their weights rescaled to sum to 1. Of all three
     channels it would take three times as long and say nearly the same. `difflate.metrics.ms_ssim` is for reporting.
     """
-    pair = torch.stack([x, y]).float().mean(dim=2, keepdim=True)  # (2, B, 1, H, W)
+    pair = _brightness(x, y)
     scales = [i for i in range(len(_WEIGHTS)) if min(x.shape[2:]) >> i >= _TAPS] or [0]
     weights = torch.tensor([_WEIGHTS[i] for i in scales])
     weights = (weights / weights.sum()).tolist()
@@ -27,6 +33,11 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
         result = result * value.mean(dim=(1, 2, 3)).clamp_min(1e-3) ** weight
         pair = F.avg_pool2d(pair.flatten(0, 1), 2).unflatten(0, (2, -1)) if i + 1 < len(weights) else pair
     return result
+
+
+def _brightness(x: Tensor, y: Tensor) -> Tensor:
+    """(2, B, 1, H, W) float32."""
+    return torch.stack([x, y]).float().mean(dim=2, keepdim=True)
 
 
 def _terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

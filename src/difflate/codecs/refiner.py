@@ -1,0 +1,158 @@
+"""The refiner of the model-based codec: a small U-Net that improves the images which the codec restores.
+
+    image = x + U-Net(x, noise / max_noise) / 10    of    x = D(E(original) + noise)
+
+Scribano, Pezzi, Franchini, Prato: Denoising Diffusion Models on Model-Based Latent Space, Algorithms 2023, 16, 501,
+section 4.2.2. Noise on the indices stands for what a generator of them gets wrong; the indices of a file have none. One
+network does both, because it is told how much noise there is.
+"""
+
+import functools
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from difflate import hub
+from difflate.codecs.tiles import Span, in_bands, sites_of
+from difflate.colour import pad_to_multiple
+from difflate.errors import ConfigError, ModelError
+from difflate.folders import FolderModel
+from difflate.nn.unet import UNet, UNetConfig, reach_px
+
+if TYPE_CHECKING:
+    from difflate.codecs.vq import VqCodec
+
+NETWORK = UNetConfig(widths=(32, 64, 128), blocks=(1, 1, 2), patch=2)
+"""A network that a laptop trains and runs."""
+TILE_PX = 1024
+"""Default side of the tiles that large images are refined in."""
+_PATCH_PX = 8
+"""Of the codec. Tiles begin where patches do."""
+_SCALE = 0.1
+"""Of what the network adds: about what a codec leaves. With 1 the first steps of a training are ten times too large; a
+network of which 70 steps make .4 dB had gained nothing after 130 (measured)."""
+_RAMP = 2
+"""In sites: over them one tile fades into the next. Only attention makes them differ there."""
+_MAX_NOISE = 2.0
+_FINGERPRINT = re.compile("[0-9a-f]{64}")
+
+
+class Refiner(FolderModel):
+    """Improves images restored by the `VqCodec` that it was trained for; before training it leaves them as they are."""
+
+    kind = "refiner"
+    usage = "difflate decompress photo.dfl --refiner FOLDER"
+
+    def __init__(self, network: UNetConfig, codec: str, codec_fingerprint: str, max_noise: float = 0.03):
+        """``codec``, ``codec_fingerprint``: name and `VqCodec.fingerprint`, in hex, of the codec.
+
+        ``max_noise``: largest standard deviation of the noise on indices scaled to [-1, 1]
+        (`difflate.diffusion.categorical.IndexSpace.scale`) that it is trained with; 0: none. Raises ConfigError.
+        """
+        super().__init__()
+        if (network.in_channels, network.out_channels) != (3, 3):
+            raise ConfigError("`in_channels` and `out_channels` must be 3; pixels are RGB")
+        if network.self_condition or network.vector_channels or any(network.cond_channels or ()):
+            raise ConfigError(
+                "`self_condition`, `vector_channels` and `cond_channels` mean nothing here; leave them out"
+            )
+        if not _FINGERPRINT.fullmatch(codec_fingerprint):
+            raise ConfigError(f"`codec_fingerprint` (={codec_fingerprint!r}) must have 64 hexadecimal digits")
+        if not 0 <= max_noise <= _MAX_NOISE:
+            raise ConfigError(f"`max_noise` (={max_noise}) must be from 0 to {_MAX_NOISE:g}")
+        self.network, self.codec, self.codec_fingerprint, self.max_noise = network, codec, codec_fingerprint, max_noise
+        self.unet = UNet(network)
+
+    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        """(B, 3, H, W) in about [-1, 1], not clamped, of ``images: (B, 3, H, W)`` in [-1, 1] and ``noise: (B,)``."""
+        condition = noise / self.max_noise if self.max_noise else torch.zeros_like(noise)
+        return images + _SCALE * self.unet(images, condition)
+
+    @torch.no_grad()
+    def refine(self, images: Tensor, noise: float = 0.0, tile_px: int = TILE_PX) -> Tensor:
+        """(B, 3, H, W) uint8, the refined ``images: (B, 3, H, W)`` uint8, on the same device; grey stays grey.
+
+        ``noise``: standard deviation of that on the scaled indices, at most `max_noise`. ``tile_px``: side of the
+        tiles, which bounds the memory; smaller ones than the network's sight allows are enlarged. An image depends
+        neither on the others nor, without attention, on the tiles. Raises ConfigError.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+            raise ConfigError(f"images ({tuple(images.shape)}, {images.dtype}) must be (B, 3, H, W) uint8")
+        if not 0 <= noise <= self.max_noise:
+            raise ConfigError(f"noise (={noise:g}) must be from 0 to {self.max_noise:g}, which {self.codec} has here")
+        sites_of(tile_px, self._site_px)
+        # one by one: how numbers are added up in a batch depends on its size
+        refined = [self._refined(image, noise, tile_px) for image in images]
+        return torch.stack(refined).to(images.device) if refined else images
+
+    @property
+    def _site_px(self) -> int:
+        """Tiles begin and end at multiples of it: there the network divides a tile as it divides the whole image."""
+        return math.lcm(_PATCH_PX, self.network.stride_px)
+
+    def _refined(self, image: Tensor, noise: float, tile_px: int) -> Tensor:
+        """(3, H, W) uint8 on the CPU, of ``image: (3, H, W)`` uint8."""
+        site = self._site_px
+        device = next(self.parameters()).device
+        told = torch.tensor([noise], device=device)
+        grey = bool((image == image[:1]).all())
+
+        def restore(rows: Span, columns: Span) -> Tensor:
+            part = image[None, :, rows.start * site : rows.stop * site, columns.start * site : columns.stop * site]
+            found = self(pad_to_multiple(part, site).to(device).float() / 127.5 - 1, told)
+            return found.mean(1, keepdim=True).expand(-1, 3, -1, -1) if grey else found
+
+        margin = -(-reach_px(self.network) // site)
+        height, width = image.shape[1:]
+        return in_bands(restore, height, width, sites_of(tile_px, site), margin, _RAMP, site)
+
+    def check(self, codec: "VqCodec") -> None:
+        """Raises ModelError if it is a refiner for the images of another codec."""
+        if self.codec_fingerprint != codec.fingerprint.hex():
+            raise ModelError(
+                f"the refiner is for images of {self.codec} ({self.codec_fingerprint[:8]}), not of {codec.name} "
+                f"({codec.model_id.hex()}); name another with --refiner FOLDER, or refiner= in Python"
+            )
+
+
+def open_refiner(name: str | Path, *, allow_download: bool = False) -> Refiner:
+    """The refiner in a folder or Hugging Face repository, or of a bundled name (see `difflate.hub.model_folder`).
+
+    Raises ConfigError if there is none, ModelError if it is incomplete, altered or no refiner.
+    """
+    folder = hub.model_folder(name, allow_download=allow_download)
+    if folder is None:
+        raise ConfigError(f"refiner {str(name)!r} is unknown; name a folder that `difflate train` made")
+    return Refiner.from_pretrained(folder)
+
+
+def load_refiner(codec: "VqCodec", name: str | Path | Refiner | None = None) -> Refiner:
+    """The refiner ``name`` if it is one for ``codec``; None: the bundled one that is.
+
+    Raises ConfigError if there is none of that name; ModelError if none is bundled, if it is for another codec, or if
+    its folder is incomplete or altered.
+    """
+    if name is None:
+        return _bundled(_bundled_folder(codec))
+    refiner = name if isinstance(name, Refiner) else open_refiner(name)
+    refiner.check(codec)
+    return refiner
+
+
+def _bundled_folder(codec: "VqCodec") -> Path:
+    for name, config in hub.bundled_models().items():
+        if config.get("kind") == Refiner.kind and config.get("codec_fingerprint") == codec.fingerprint.hex():
+            return hub.WEIGHTS_FOLDER / name
+    raise ModelError(
+        f"no refiner for {codec.name} ({codec.model_id.hex()}) is bundled; train one with `difflate train "
+        f"configs/refiner-opq-32-8-8.yaml codec={codec.name}` and name its folder with --refiner, or refiner= in Python"
+    )
+
+
+@functools.cache
+def _bundled(folder: Path) -> Refiner:
+    return Refiner.from_pretrained(folder)

@@ -1,0 +1,73 @@
+"""What generators of pixels and of latents share: a network, a process, and images of one size."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from difflate.diffusion import Generators, Model, ProcessConfig
+from difflate.errors import ConfigError
+from difflate.folders import FolderModel
+from difflate.nn import UNetConfig
+
+MAX_IMAGE_PX = 4096
+
+
+class Generator(FolderModel):
+    """A model that `difflate.generate.sample` draws images from."""
+
+    usage = "difflate sample FOLDER -n 16 -o grid.png"
+    network: UNetConfig
+    process: ProcessConfig
+    image_px: int
+    """Side of the images that it was trained on."""
+    sampler: str = "dpmpp_2m"
+    """That samples are drawn with unless another is asked for."""
+
+    @property
+    def self_conditioned(self) -> bool:
+        """The network takes its last x0."""
+        return self.network.self_condition
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """(C, h, w) of what the diffusion runs on, for images of ``size`` (height, width) in px. Raises ConfigError."""
+        raise NotImplementedError
+
+    def denoiser(
+        self, labels: Tensor | None, guidance: float, temperature: float | None, generators: Generators
+    ) -> Model:
+        """The model for a sampler. ``labels``: (B,) int64. Raises ConfigError for an option that it does not have."""
+        raise NotImplementedError
+
+    def images(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 of ``x``, what the sampler has made."""
+        raise NotImplementedError
+
+    def labels_of(self, names: Sequence[str], count: int) -> Tensor | None:
+        """(count,) int64: the classes ``names`` in turn, all in turn if there are none. Raises ConfigError."""
+        for name in names:
+            raise ConfigError(f"class (={name}) is unknown; this model knows no classes")
+        return None
+
+
+def check_size(size: tuple[int, int], multiple: int = 1) -> None:
+    """Raises ConfigError for a (height, width) that no such model makes."""
+    for side in size:
+        if not 1 <= side <= MAX_IMAGE_PX or side % multiple:
+            what = f", in steps of {multiple}" if multiple > 1 else ""
+            raise ConfigError(
+                f"size (={size[1]}x{size[0]}) cannot be made; sides must be from {multiple} to {MAX_IMAGE_PX}{what}"
+            )
+
+
+def no_temperature(temperature: float | None) -> None:
+    """Raises ConfigError if there is one."""
+    if temperature is not None:
+        raise ConfigError(
+            f"temperature (={temperature:g}) has a meaning for categorical models only; this one has none: leave it out"
+        )
+
+
+def no_guidance(guidance: float) -> None:
+    """Raises ConfigError if there is any."""
+    if guidance != 1:
+        raise ConfigError(f"guidance (={guidance:g}) needs a model with classes; this one has none: leave it out")

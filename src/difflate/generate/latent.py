@@ -1,0 +1,156 @@
+"""Diffusion in the model-based latent space (Scribano et al. 2023, 3.2 and 4.2): the indices of a vq codec.
+
+    noise ── sampler, network ── z in [-1, 1] ── round ── indices ── codec ── image [── refiner]
+
+The codebooks are ordered, so that a number near an index means a patch like that of the index, and the diffusion may
+take the indices as numbers.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Self
+
+from torch import Tensor
+
+from difflate.codecs.refiner import Refiner
+from difflate.codecs.vq import VqCodec
+from difflate.diffusion import Generators, IndexSpace, Model, ProcessConfig
+from difflate.errors import ConfigError, ModelError
+from difflate.generate.generator import Generator, check_size, no_guidance, no_temperature
+from difflate.nn import UNet, UNetConfig
+
+_MAX_SIZE = 1 << 16
+_MAX_PLANES = 64
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """The latent space of a codec, by which a generator knows the one that it was trained for."""
+
+    codec: str
+    """Its name."""
+    fingerprint: str
+    """Of its weights, 64 hexadecimal digits."""
+    codebook_sizes: list[int] | tuple[int, ...]
+    """K_c of the C planes."""
+    patch_px: int = 8
+
+    def __post_init__(self) -> None:
+        sizes = list(self.codebook_sizes)
+        if not 1 <= len(sizes) <= _MAX_PLANES or not all(2 <= size <= _MAX_SIZE for size in sizes):
+            raise ConfigError(f"`codebook_sizes` (={sizes}) must be up to {_MAX_PLANES} numbers from 2 to {_MAX_SIZE}")
+        if not 1 <= self.patch_px <= 64:
+            raise ConfigError(f"`patch_px` (={self.patch_px}) must be from 1 to 64")
+
+    @classmethod
+    def of(cls, codec: VqCodec) -> Self:
+        """That of ``codec``."""
+        return cls(codec.name, codec.fingerprint.hex(), codec.codebook_sizes, codec.patch_px)
+
+    @property
+    def space(self) -> IndexSpace:
+        """Indices and their places in [-1, 1]."""
+        return IndexSpace(tuple(self.codebook_sizes))
+
+    def check(self, codec: Any) -> VqCodec:
+        """``codec``. Raises ModelError if the space is another's."""
+        if not isinstance(codec, VqCodec) or codec.fingerprint.hex() != self.fingerprint:
+            raise ModelError(
+                f"the generator was trained on {self.codec} ({self.fingerprint[:8]}), not on {codec.name}; "
+                "name the folder of its own codec"
+            )
+        return codec
+
+
+class LatentGenerator(Generator):
+    """What continuous and categorical models share: the codec that makes images of their latents."""
+
+    latent: LatentSpec
+    refine_noise: float = 0.0
+    """Index noise that a refiner is told samples have."""
+
+    def __init__(self, latent: LatentSpec, process: ProcessConfig, image_px: int) -> None:
+        super().__init__()
+        if image_px % latent.patch_px:
+            raise ConfigError(f"`image_px` (={image_px}) must be a multiple of the codec's patch (={latent.patch_px})")
+        check_size((image_px, image_px), latent.patch_px)
+        self.latent, self.process, self.image_px = latent, process, image_px
+        self._codec: tuple[VqCodec, ...] = ()  # no submodule: it is not saved with the model
+        self._refiner: tuple[Refiner, ...] = ()
+
+    @property
+    def codec(self) -> VqCodec:
+        """That decodes the latents. Raises ModelError if none has been given."""
+        if not self._codec:
+            raise ModelError(f"the generator's codec {self.latent.codec} is missing; give it with `use_codec`")
+        return self._codec[0]
+
+    def use_codec(self, codec: Any, refiner: Refiner | None = None) -> Self:
+        """Takes the codec that it was trained on, and a refiner for its images. Raises ModelError for others."""
+        self._codec = (self.latent.check(codec),)
+        if refiner is not None:
+            refiner.check(self._codec[0])
+            self._refiner = (refiner,)
+        return self
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        check_size(size, self.latent.patch_px)
+        return len(self.latent.codebook_sizes), size[0] // self.latent.patch_px, size[1] // self.latent.patch_px
+
+    def images(self, x: Tensor) -> Tensor:
+        codec = self.codec.to(x.device)
+        found = codec.from_latent(self.latent.space.indices(x))
+        for refiner in self._refiner:
+            found = refiner.to(x.device).refine(found, noise=min(self.refine_noise, refiner.max_noise))
+        return found
+
+
+class LatentDiffusion(LatentGenerator):
+    """The continuous model: diffusion of z, the indices scaled to [-1, 1] (Eq. 4)."""
+
+    kind = "latent-diffusion"
+
+    def __init__(self, latent: LatentSpec, network: UNetConfig, process: ProcessConfig, image_px: int) -> None:
+        """Raises ConfigError."""
+        super().__init__(latent, process, image_px)
+        planes = len(latent.codebook_sizes)
+        self.network = check_network(network, planes, planes)
+        self.unet = UNet(network)
+
+    def forward(self, x: Tensor, condition: Tensor, x0_prev: Tensor | None = None) -> Tensor:
+        """The target: (B, C, h, w) for ``x: (B, C, h, w)`` and the noise ``condition: (B,)``."""
+        return self.unet(x, condition, x0_prev)
+
+    def denoiser(
+        self,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
+        temperature: float | None = None,
+        generators: Generators = None,
+    ) -> Model:
+        no_temperature(temperature)
+        no_guidance(guidance)
+        return self
+
+
+def check_network(network: UNetConfig, in_channels: int, out_channels: int) -> UNetConfig:
+    """``network``. Raises ConfigError if it is not from the one number of planes to the other, or sees more."""
+    if (network.in_channels, network.out_channels) != (in_channels, out_channels):
+        raise ConfigError(
+            f"`in_channels` and `out_channels` (={network.in_channels}, {network.out_channels}) must be {in_channels} "
+            f"and {out_channels} for this codec"
+        )
+    if any(network.cond_channels or ()) or network.vector_channels:
+        raise ConfigError("`cond_channels` and `vector_channels` must be 0: the latent is all that the network sees")
+    return network
+
+
+def fitted(network: UNetConfig, process: ProcessConfig, in_channels: int, out_channels: int) -> UNetConfig:
+    """``network`` with the settings that follow from codec and process. Raises ConfigError for one that is set."""
+    follows = {"in_channels": in_channels, "out_channels": out_channels, "noise_scale": process.noise_scale}
+    for key, value in follows.items():
+        if getattr(network, key) not in (getattr(UNetConfig, key), value):
+            raise ConfigError(
+                f"`{key}` (={getattr(network, key)}) follows from codec and process (={value}); leave it out"
+            )
+    return dataclasses.replace(network, **follows)

@@ -1,0 +1,231 @@
+"""Generators of latents: continuous and categorical, with their codec, from Python and by the command `sample`."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import difflate
+from difflate import generate
+from difflate.cli.main import main
+from difflate.codecs.vq import VqCodec
+from difflate.diffusion import ProcessConfig
+from difflate.errors import ConfigError, ModelError
+from difflate.generate import CategoricalDiffusion, LatentDiffusion, LatentSpec, load_generator, sample, trajectory
+from difflate.generate.categorical import channels
+from difflate.generate.sampling import trace
+from difflate.nn import UNetConfig
+
+NAME = "opq-32-8-8"
+
+
+def codec(name: str = NAME) -> VqCodec:
+    found = difflate.load(name)
+    assert isinstance(found, VqCodec)
+    return found
+
+
+def randomised(model: torch.nn.Module) -> torch.nn.Module:
+    """Random weights everywhere, also where training starts from zero."""
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def continuous(name: str = NAME, **process) -> LatentDiffusion:
+    spec = LatentSpec.of(codec(name))
+    planes = len(spec.codebook_sizes)
+    network = UNetConfig(in_channels=planes, out_channels=planes, widths=(8, 8), blocks=(1, 1), self_condition=True)
+    made = randomised(LatentDiffusion(spec, network, ProcessConfig(**process), 32))
+    assert isinstance(made, LatentDiffusion)
+    return made.use_codec(codec(name))
+
+
+def categorical(name: str = NAME, self_condition: bool = True) -> CategoricalDiffusion:
+    spec = LatentSpec.of(codec(name))
+    into, out = channels(spec, self_condition)
+    network = UNetConfig(in_channels=into, out_channels=out, widths=(8, 8), blocks=(1, 1))
+    made = randomised(CategoricalDiffusion(spec, network, ProcessConfig(target="x0"), 32, self_condition))
+    assert isinstance(made, CategoricalDiffusion)
+    return made.use_codec(codec(name))
+
+
+def images_of(model, count: int, **options) -> torch.Tensor:
+    return torch.cat(list(sample(model, count, **{"steps": 4, **options})))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+@pytest.mark.parametrize("made", [continuous, categorical])
+def test_an_image_depends_on_seed_and_number_only(made) -> None:
+    model = made()
+    whole = images_of(model, 5, seed=3)
+    assert whole.shape == (5, 3, 32, 32)
+    assert whole.dtype == torch.uint8
+    assert torch.equal(whole, images_of(model, 5, seed=3, batch=2))
+    assert torch.equal(whole[3:], images_of(model, 2, seed=3, first=3))
+    assert not torch.equal(whole, images_of(model, 5, seed=4))
+
+
+@pytest.mark.parametrize("name", ["vq-8-8-8", "rq-32-8-8"])
+def test_other_codecs(name: str) -> None:
+    for model in (continuous(name), categorical(name, self_condition=False)):
+        assert images_of(model, 2).shape == (2, 3, 32, 32)
+
+
+def test_images_are_those_of_the_rounded_indices() -> None:
+    model = continuous()
+    *_, last = trajectory(model, range(2), steps=3)
+    indices = model.latent.space.indices(last.x)
+    assert torch.equal(images_of(model, 2, steps=3), codec().from_latent(indices))
+
+
+def test_a_trace_goes_from_noise_to_the_image() -> None:
+    model = continuous()
+    steps = trajectory(model, range(2), steps=10)
+    times, images = zip(*trace(steps, model, 5, 10), strict=True)
+    assert times == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
+    assert torch.equal(images[-1], images_of(model, 2, steps=10))
+
+
+def test_other_sizes() -> None:
+    for model in (continuous(), categorical()):
+        assert images_of(model, 1, size=(16, 40)).shape == (1, 3, 16, 40)
+        for size in ((16, 20), (0, 8), (8, 10**5)):
+            with pytest.raises(ConfigError, match="in steps of 8"):
+                sample(model, 1, size=size)
+
+
+def test_temperature() -> None:
+    """Towards 0 the draws become the most likely index; the default is the model's own."""
+    model = categorical()
+    coldest = images_of(model, 2, temperature=0.0)
+    assert torch.equal(images_of(model, 2, temperature=1e-9), coldest)
+    assert torch.equal(images_of(model, 2), images_of(model, 2, temperature=1.0))
+    assert not torch.equal(images_of(model, 2), coldest)
+    for temperature in (-0.1, float("nan"), 1e9):
+        with pytest.raises(ConfigError, match=r"temperature .* must be from 0"):
+            sample(model, 2, temperature=temperature)
+    with pytest.raises(ConfigError, match="for categorical models only"):
+        sample(continuous(), 2, temperature=1.0)
+
+
+@pytest.mark.parametrize("made", [continuous, categorical])
+def test_guidance_and_classes_are_not_theirs(made) -> None:
+    with pytest.raises(ConfigError, match="needs a model with classes"):
+        sample(made(), 1, guidance=2.0)
+    with pytest.raises(ConfigError, match="knows no classes"):
+        sample(made(), 1, classes=["cats"])
+
+
+@pytest.mark.parametrize("made", [continuous, categorical])
+def test_folder_round_trip(made, tmp_path: Path) -> None:
+    model = made()
+    model.save_pretrained(tmp_path, card="# A card")
+    loaded = load_generator(tmp_path)
+    assert type(loaded) is type(model)
+    assert torch.equal(images_of(loaded, 2), images_of(model, 2))
+    assert not any("codec" in key for key in loaded.state_dict())
+
+
+def test_another_codec_is_refused(tmp_path: Path) -> None:
+    continuous().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"was trained on opq-32-8-8 \(\w{8}\), not on pq-32-8-8"):
+        load_generator(tmp_path, codec="pq-32-8-8")
+    with pytest.raises(ModelError, match="not on jpeg"):
+        load_generator(tmp_path, codec="jpeg")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["latent"]["codec"] = "mine"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="its codec mine is not bundled; name the folder"):
+        load_generator(tmp_path)
+    assert images_of(load_generator(tmp_path, codec=NAME), 1).shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"image_px": 33}, "must be a multiple of the codec's patch"),
+        ({"network": UNetConfig(widths=(8,), blocks=(1,))}, "must be 6 and 6"),
+        ({"latent": LatentSpec(NAME, "0" * 64, [256] * 5)}, "must be 5 and 5"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changed: dict, message: str) -> None:
+    given = {
+        "latent": LatentSpec.of(codec()),
+        "network": continuous().network,
+        "process": ProcessConfig(),
+        "image_px": 32,
+    }
+    with pytest.raises(ConfigError, match=message):
+        LatentDiffusion(**{**given, **changed})
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [256] * 65, [1 << 17]])
+def test_codebooks_that_no_codec_has(sizes: list[int]) -> None:
+    with pytest.raises(ConfigError, match="`codebook_sizes`"):
+        LatentSpec(NAME, "0" * 64, sizes)
+
+
+def test_a_categorical_model_predicts_x0() -> None:
+    model = categorical()
+    with pytest.raises(ConfigError, match="must be x0"):
+        CategoricalDiffusion(model.latent, model.network, ProcessConfig(target="v"), 32, True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    categorical().save_pretrained(path)
+    return path
+
+
+def test_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    grid, strip = tmp_path / "grid.png", tmp_path / "strip.png"
+    words = ["sample", str(folder), "-n", "5", "--steps", "4", "--temperature", "0.5", "--size", "40x16"]
+    assert main([*words, "-o", str(grid), "--grid", "5", "--trace", str(strip), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == 5
+    assert found["sampler"] == "ddpm"
+    assert size_of(grid) == (5 * 42 - 2, 16)
+    assert size_of(strip) == (4 * 42 - 2, 4 * 18 - 2)  # no more moments than steps
+    assert main([*words, "-o", f"{tmp_path}/all/", "--batch", "2"]) == 0
+    assert size_of(tmp_path / "all" / "000004.png") == (40, 16)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--temperature", "-1"], 2, "temperature (=-1) must be from 0"),
+        (["--size", "20"], 2, "size (=20x20) cannot be made; sides must be from 8 to 4096, in steps of 8"),
+        (["--size", "x"], 2, "--size (=x) must be a side, or WIDTHxHEIGHT"),
+        (["--codec", "rq-32-8-8"], 4, "was trained on opq-32-8-8"),
+        (["--guidance", "3"], 2, "needs a model with classes"),
+        (["--trace", "x.gif"], 2, "must end in .png"),
+        (["--grid", "0"], 2, "--grid (=0) must be at least 1"),
+        (["--refiner", "nowhere"], 2, "refiner 'nowhere' is unknown"),
+    ],
+)
+def test_bad_words(words: list[str], code: int, message: str, folder: Path, tmp_path: Path, capsys) -> None:
+    assert main(["sample", str(folder), "-o", str(tmp_path / "x.png"), *words]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_keeps_what_is_finished(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args, **options):
+        yield next(sample(*args, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "sample", interrupted)
+    words = ["sample", str(folder), "-n", "6", "--steps", "1", "--batch", "4", "-o", str(tmp_path / "grid.png")]
+    assert main(words) == 130
+    assert size_of(tmp_path / "grid.png") == (2 * 34 - 2, 2 * 34 - 2)
