@@ -31,7 +31,7 @@ def ycrcb_to_rgb(ycrcb: Tensor) -> Tensor:
 
 
 def ycrcb_to_signed_rgb(ycrcb: Tensor) -> Tensor:
-    """(B, 3, H, W) float32 RGB in about [-1, 1], not clamped, of ``ycrcb: (B, 3, H, W)`` in [0, 255]; differentiable."""
+    """(B, 3, H, W) RGB in about [-1, 1], not clamped, of ``ycrcb: (B, 3, H, W)`` in [0, 255]; differentiable."""
     return mix(YCRCB_TO_RGB, ycrcb - _OFFSET.to(ycrcb.device)[:, None, None]) / 127.5 - 1
 
 

@@ -8,14 +8,13 @@ from difflate.errors import ConfigError
 MAX_SEED = 2**63 - 1
 
 
-def torch_generator(
-    seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def torch_generator(seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator, on the CPU unless asked otherwise; another seed, stream or number gives unrelated numbers.
 
     Raises ConfigError.
     """
-    return torch.Generator(device).manual_seed(int(_sequence(seed, stream, number).generate_state(1, np.uint64)[0] >> 1))
+    state = _sequence(seed, stream, number).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state >> 1))
 
 
 def numpy_generator(seed: int, stream: int, number: int = 0) -> np.random.Generator:

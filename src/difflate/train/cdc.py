@@ -226,7 +226,7 @@ class DecoderObjective(nn.Module):
 
     @torch.no_grad()
     def pictures(self) -> Tensor | None:
-        """(12, 3, H, W) uint8 of four images from low to high quality: originals, syntheses, images of four steps."""
+        """(12, 3, H, W) uint8 of four images from low to high quality: originals, syntheses, refined images."""
         if self.shown is None:
             return None
         images = self.shown.to(next(self.parameters()).device)
@@ -234,7 +234,9 @@ class DecoderObjective(nn.Module):
         coder = self.model.coder
         conditions = self.model.conditions(coder.entropy(coder.analyse(images, level), level).y_hat, level)
         generators = [torch_generator(0, _PICTURE_NOISE, number) for number in range(len(images))]
-        refined = self.model.refine(conditions, _PICTURE_STEPS, 0.8 * normal(images.shape, generators, images.device))
+        decoder = self.model.decoder
+        noise = decoder.gamma * normal(images.shape, generators, images.device)
+        refined = self.model.refine(conditions, min(decoder.steps, _PICTURE_STEPS), noise)
         return to_uint8(torch.cat([images, conditions.synthesis, refined])).cpu()
 
 
