@@ -46,7 +46,7 @@ def _small(config: str, steps: int) -> list[str]:
     return (
         [*found, "crop_px=64"]
         if "hyperprior" in config
-        else [*found, "network.widths=[8,32,32]", "network.blocks=[1,1,1]"]
+        else [*found, "network.widths=[8,32,32]", "network.blocks=[1,1,1]", "network.head_width=16"]
     )
 
 
@@ -54,15 +54,15 @@ def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, cap
     """On small pictures; trainings for two steps more each, those of codebooks have tests of their own."""
     root = pytestconfig.rootpath
     wanted = readme_commands(root)
-    ours = {"compress", "decompress", "info", "verify", "codecs", "eval", "train", "sample", "distance"}
+    ours = {"compress", "decompress", "info", "verify", "codecs", "eval", "train", "latents", "sample", "distance"}
     assert {command[0] for command in wanted} == ours
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(root / "configs")
     photo = Image.open(root / "examples" / "kodim23.png").crop((150, 100, 350, 290))
-    for folder in ("album", "kodak", "cats"):
+    for folder, names in (("album", "ab"), ("kodak", "a"), ("cats", "abcd")):
         (tmp_path / folder).mkdir()
-        for name in ("a.png", "b.png")[: 1 if folder == "kodak" else 2]:
-            photo.save(tmp_path / folder / name)
+        for name in names:
+            (photo.crop((0, 0, 128, 128)) if folder == "cats" else photo).save(tmp_path / folder / f"{name}.png")
     photo.save("photo.jpg", quality=95)
     for number, arguments in enumerate(wanted):
         if "--out" in arguments:

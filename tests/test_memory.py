@@ -40,8 +40,8 @@ def test_64_megapixels_take_less_than_4_gib(tmp_path):
 
 
 @pytest.mark.slow
-def test_45_megapixels_take_less_than_2_gib_in_tiles(tmp_path):
-    size = (5464, 8192)
-    assert peak_mib(tmp_path, "encode", "cdc-small", size) < 2048
-    assert peak_mib(tmp_path, "decode", "cdc-small", size, "steps=1") < 2048
-    assert peak_mib(tmp_path, "decode", "cdc-small", size, "steps=1", "tile_px=768") < 2048
+def test_45_megapixels_take_less_than_2_gb_in_tiles(tmp_path):
+    size, limit = (5464, 8192), 2e9 / 2**20
+    assert peak_mib(tmp_path, "encode", "cdc-small", size) < limit
+    assert peak_mib(tmp_path, "decode", "cdc-small", size, "steps=1") < limit
+    assert peak_mib(tmp_path, "decode", "cdc-small", size, "steps=1", "tile_px=768") < limit

@@ -54,7 +54,7 @@ def add_diffusion_options(parser: argparse.ArgumentParser, default: str) -> None
 
 
 _TILE_HELP = (
-    "side of the tiles of large images: half of it takes about a quarter of the memory; 656 at least (default: 1024)"
+    "side of the tiles of large images: half of it takes about a quarter of the memory; 656 at least (default: 896)"
 )
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from difflate import container
 from difflate.codecs.beside import picture_of
 from difflate.codecs.diffusion_decoder import DiffusionCoder
-from difflate.codecs.hyperprior import TILE_PX, HyperpriorCodec
-from difflate.codecs.tiles import restored_in_tiles
+from difflate.codecs.hyperprior import HyperpriorCodec
+from difflate.codecs.tiles import TILE_PX, restored_in_tiles
 from difflate.container import DflFile, read_dfl
 from difflate.entropy.hyperprior import Latent
 from difflate.errors import ConfigError, FormatError

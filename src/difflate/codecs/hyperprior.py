@@ -16,7 +16,7 @@ from torch import Tensor
 from difflate import container
 from difflate.codecs.base import check_quality
 from difflate.codecs.beside import picture_of, sections_beside
-from difflate.codecs.tiles import blend, restored_in_tiles, sites_of, windows
+from difflate.codecs.tiles import TILE_PX, blend, restored_in_tiles, sites_of, windows
 from difflate.codecs.transform_coder import TransformCoder
 from difflate.container import DflFile, read_dfl, symbols_crc, write_dfl
 from difflate.entropy import SymbolReader, SymbolWriter
@@ -27,8 +27,6 @@ from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.nn.transforms import STRIDE
 from difflate.pixels import Picture
 
-TILE_PX = 1024
-"""Default side of the tiles that large images are computed in."""
 _MARGIN, _RAMP = 8, 4
 """In sites: the margin is more than the transforms see to either side."""
 _QUALITY = (0.0, 100.0, 50.0)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from difflate import hub
-from difflate.codecs.tiles import Span, in_bands, sites_of
+from difflate.codecs.tiles import TILE_PX, Span, in_bands, sites_of
 from difflate.colour import pad_to_multiple
 from difflate.errors import ConfigError, ModelError
 from difflate.folders import FolderModel
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 NETWORK = UNetConfig(widths=(32, 64, 128), blocks=(1, 1, 2), patch=2)
 """A network that a laptop trains and runs."""
-TILE_PX = 1024
-"""Default side of the tiles that large images are refined in."""
 _PATCH_PX = 8
 """Of the codec. Tiles begin where patches do."""
 _SCALE = 0.1

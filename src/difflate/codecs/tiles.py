@@ -14,6 +14,9 @@ from torch import Tensor
 from difflate.errors import ConfigError
 from difflate.nn.transforms import STRIDE
 
+TILE_PX = 896
+"""Default side of the tiles: 45 megapixels then take less than 2·10^9 bytes."""
+
 
 @dataclass(frozen=True)
 class Span:

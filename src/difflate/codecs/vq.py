@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from difflate import container
 from difflate.codecs.base import check_quality
 from difflate.codecs.beside import picture_of, sections_beside
-from difflate.codecs.refiner import TILE_PX, Refiner, load_refiner
+from difflate.codecs.refiner import Refiner, load_refiner
+from difflate.codecs.tiles import TILE_PX
 from difflate.colour import (
     from_patches,
     pad_to_multiple,

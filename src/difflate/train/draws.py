@@ -10,7 +10,7 @@ from torch import Tensor
 
 from difflate.seeds import numpy_generator, torch_generator
 
-_ITEM, _STEP, _TOSS, _DROP, _LEVEL, _PLANE = 1, 2, 3, 5, 8, 12  # streams, others than those of crops and samples
+_ITEM, _STEP, _TOSS, _DROP, _LEVEL, _PLANE = 1, 2, 3, 5, 8, 15  # streams, others than those of crops and samples
 
 
 @dataclass(frozen=True)
