@@ -280,3 +280,14 @@ def test_a_size_is_found_on_the_continuous_scale(allowed):
     assert len(data) <= allowed
     top = CODEC.encode(picture, quality=100)
     assert len(data) > 0.97 * allowed or data == top
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 130])
+def test_side_information_in_bands_is_that_of_the_whole(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis = CODEC.model.entropy.hyper_analysis
+    monkeypatch.setattr(CODEC.model, "side_information", analysis)  # not rounded
+    y = 4 * torch.randn(CODEC.coder.latent_channels, rows, 5, generator=torch.Generator().manual_seed(rows))
+    with torch.no_grad():
+        whole = analysis(y[None])[0]
+    assert whole.abs().mean() > 0.01
+    torch.testing.assert_close(CODEC._side_information(y), whole, atol=1e-5, rtol=1e-4)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,8 +128,7 @@ class CdcCodec:
         file = read_dfl(data, limits)
         hints = self._hints(file, steps, gamma, seed)
         limits.check_steps(file.width, file.height, hints.steps)
-        latent = self.read_latent(file)
-        return picture_of(file, self._restored(file, latent, hints, tile_px))
+        return picture_of(file, self._restored(file, self.read_latent(file).y_hat, hints, tile_px))
 
     def read_latent(self, file: DflFile) -> Latent:
         """The latent of a file: the exact stage of decoding, checked by the symbols' checksum."""
@@ -146,7 +146,7 @@ class CdcCodec:
         )
 
     @torch.no_grad()
-    def _restored(self, file: DflFile, latent: Latent, hints: DecodeHints, tile_px: int) -> Tensor:
+    def _restored(self, file: DflFile, y_hat: np.ndarray, hints: DecodeHints, tile_px: int) -> Tensor:
         """(3, H, W) uint8."""
         device = self.base.device
         level = self.base.level_tensor(self.base.level_of(file))
@@ -160,7 +160,7 @@ class CdcCodec:
                 noise = torch.zeros(1, 3, *size, device=device)
             return self.model.refine(conditions, hints.steps, noise)
 
-        return restored_in_tiles(restore, latent.y_hat, file.height, file.width, tile_px, _MARGIN, _RAMP, device)
+        return restored_in_tiles(restore, y_hat, file.height, file.width, tile_px, _MARGIN, _RAMP, device)
 
 
 def place_noise(seed: int, top: int, left: int, height: int, width: int) -> Tensor:

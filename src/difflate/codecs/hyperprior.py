@@ -20,7 +20,7 @@ from difflate.codecs.tiles import TILE_PX, blend, restored_in_tiles, sites_of, w
 from difflate.codecs.transform_coder import TransformCoder
 from difflate.container import DflFile, read_dfl, symbols_crc, write_dfl
 from difflate.entropy import SymbolReader, SymbolWriter
-from difflate.entropy.hyperprior import LEVEL_MAX, FactorizedCoder, HyperpriorCoder, Latent
+from difflate.entropy.hyperprior import LEVEL_MAX, Z_STRIDE, FactorizedCoder, HyperpriorCoder, Latent
 from difflate.errors import DesyncError, FormatError, ModelError, VerificationFailed
 from difflate.fingerprint import fingerprint
 from difflate.limits import DEFAULT_LIMITS, Limits
@@ -29,6 +29,8 @@ from difflate.pixels import Picture
 
 _MARGIN, _RAMP = 8, 4
 """In sites: the margin is more than the transforms see to either side."""
+_BAND_ROWS, _SEEN_ROWS = 64, 8
+"""Rows of the latent that side information is computed of at a time, and more than it sees to either side."""
 _QUALITY = (0.0, 100.0, 50.0)
 
 
@@ -117,8 +119,7 @@ class HyperpriorCodec:
     def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, tile_px: int = TILE_PX) -> Picture:
         """The picture in a .dfl file. Raises FormatError, ModelError (another model wrote it), LimitExceeded."""
         file = read_dfl(data, limits)
-        latent = self.read_latent(file)
-        rgb = self.synthesise(latent.y_hat, self.level_of(file), file.height, file.width, tile_px)
+        rgb = self.synthesise(self.read_latent(file).y_hat, self.level_of(file), file.height, file.width, tile_px)
         return picture_of(file, rgb)
 
     def read_latent(self, file: DflFile) -> Latent:
@@ -170,7 +171,14 @@ class HyperpriorCodec:
 
     @torch.no_grad()
     def _side_information(self, y: Tensor) -> Tensor:
-        return self.model.side_information(y[None].to(self.device))[0].float().cpu()
+        """(Z, ⌈h/4⌉, ⌈w/4⌉) of ``y: (M, h, w)``, in bands of rows: what is inside of the network is larger than y."""
+        found = []
+        for top in range(0, y.shape[1], _BAND_ROWS):
+            above = min(top, _SEEN_ROWS)
+            band = y[None, :, top - above : top + _BAND_ROWS + _SEEN_ROWS].to(self.device)
+            z = self.model.side_information(band)[0, :, above // Z_STRIDE :][:, : _BAND_ROWS // Z_STRIDE]
+            found.append(z.float().cpu())
+        return torch.cat(found, dim=1)
 
     def level_tensor(self, level: int) -> Tensor:
         """(1,) float32 in [0, 1], as the networks take it, of a file's level."""

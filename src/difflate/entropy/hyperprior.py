@@ -54,8 +54,18 @@ class Latent:
     """(Z, ⌈h/4⌉, ⌈w/4⌉) int16 side information; Z = 0 without."""
     q: np.ndarray
     """(M, h, w) int16: round(y - mean)."""
-    y_hat: np.ndarray
-    """(M, h, w) float32: q + mean, a multiple of 1/256."""
+    wide: np.ndarray | None = None
+    """(h, w, M) int32: q + mean in units of 2^-8; None: there is no mean."""
+
+    @property
+    def y_hat(self) -> np.ndarray:
+        """(M, h, w) float32: q + mean, a multiple of 1/256. Made when it is asked for: an encoder has no use for it."""
+        y_hat = np.empty(self.q.shape, np.float32)
+        if self.wide is None:
+            y_hat[:] = self.q
+        else:
+            np.multiply(self.wide.transpose(2, 0, 1), np.float32(1 / ONE), out=y_hat, casting="unsafe")
+        return y_hat
 
     def symbols(self) -> bytes:
         """z, then q, as little-endian 16-bit integers: what the file's symbol check is taken of."""
@@ -238,10 +248,7 @@ class _State:
 
     def latent(self, z: np.ndarray) -> Latent:
         inside = slice(2, -2)
-        q = np.ascontiguousarray(self.q[inside, inside].transpose(2, 0, 1))
-        y_hat = np.empty(q.shape, np.float32)
-        np.multiply(self.y_hat[inside, inside].transpose(2, 0, 1), np.float32(1 / ONE), out=y_hat, casting="unsafe")
-        return Latent(z, q, y_hat)
+        return Latent(z, self.q[inside, inside].transpose(2, 0, 1), self.y_hat[inside, inside])
 
 
 class FactorizedCoder:
@@ -259,13 +266,13 @@ class FactorizedCoder:
         """Writes ``y: (M, h, w)`` float32, rounded; ``z`` and ``level`` have no meaning here."""
         q = np.clip(np.rint(y), -SYMBOL_MAX, SYMBOL_MAX).astype(np.int16)
         writer.write(q, self.tables, _channel_index(q.shape))
-        return Latent(_no_z(), q, q.astype(np.float32))
+        return Latent(_no_z(), q)
 
     def decode(self, height: int, width: int, level: int, reader: SymbolReader) -> Latent:
         """The latent of h x w = ``height`` x ``width`` sites. Raises DesyncError for symbols that cannot be."""
         shape = (self.latent_channels, height, width)
         q = _checked(reader.read(int(np.prod(shape)), self.tables, _channel_index(shape))).reshape(shape)
-        return Latent(_no_z(), q, q.astype(np.float32))
+        return Latent(_no_z(), q)
 
 
 def coder_from(tensors: dict[str, np.ndarray]) -> HyperpriorCoder | FactorizedCoder:
