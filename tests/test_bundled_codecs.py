@@ -7,6 +7,7 @@ import torch
 import difflate
 from coder_helpers import as_images, photo
 from difflate import metrics
+from difflate.cli.main import main
 from difflate.codecs.cdc import CdcCodec
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.codecs.rate_search import encode_within
@@ -77,3 +78,10 @@ def test_diffusion_costs_no_more_than_it_may(cdc: CdcCodec, hyperprior: Hyperpri
 
 def rms(restored: Picture) -> float:
     return float(np.sqrt(np.square(restored.pixels.astype(float) - PICTURE.pixels).mean()))
+
+
+def test_a_file_of_the_same_latent_but_another_codec_is_told_so(tmp_path, capsys):
+    picture = Picture(np.full((3, 20, 20), 80, np.uint8))
+    (tmp_path / "h.dfl").write_bytes(difflate.load("hyperprior-small").encode(picture))
+    assert main(["decompress", str(tmp_path / "h.dfl"), "--codec", "cdc-small"]) == 4
+    assert "written with another kind of codec than cdc-small" in capsys.readouterr().err

@@ -86,9 +86,9 @@ def test_no_steps_are_the_preview(codec: CdcCodec) -> None:
 
 def test_files_are_not_mixed_up(codec: CdcCodec) -> None:
     base = HyperpriorCodec("tiny", codec.model.coder, codec.model.coder.exact_coder)
-    with pytest.raises(ModelError, match="written with model"):
+    with pytest.raises(ModelError, match="written with another kind of codec"):
         base.decode(codec.encode(picture()))
-    with pytest.raises(ModelError, match="written with model"):
+    with pytest.raises(ModelError, match="written with another kind of codec"):
         codec.decode(base.encode(picture()))
 
 

@@ -224,7 +224,7 @@ def test_files_of_other_models_and_codecs_are_refused():
     picture, other, vq = Picture(noise(3, 16, 16)), tiny_codec(seed=1), difflate.load("eopq-32-8-8")
     ours, theirs = CODEC.encode(picture), vq.encode(picture)
     for codec, data in ((other, ours), (CODEC, other.encode(picture)), (ONE_RATE, ours), (vq, ours), (CODEC, theirs)):
-        with pytest.raises(ModelError, match="written with model"):
+        with pytest.raises(ModelError, match=r"written with (model|another kind of codec)"):
             codec.decode(data)
     # the same model's number, and the other codec's
     file = read_dfl(theirs)
