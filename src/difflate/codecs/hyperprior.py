@@ -124,13 +124,13 @@ class HyperpriorCodec:
 
     def read_latent(self, file: DflFile) -> Latent:
         """The latent of a file: the exact stage of decoding, checked by the symbols' checksum."""
-        if file.codec != self.number:  # cdc and its hyperprior have the same model's number
-            raise ModelError(f"written with another kind of codec than {self.name}; leave --codec out, or name its own")
         if file.model_id != self.model_id:
             raise ModelError(
                 f"written with model {file.model_id.hex()}, not with {self.name} ({self.model_id.hex()}); "
                 "name the folder of the right model"
             )
+        if file.codec != self.number:  # cdc and its hyperprior have the same model's number
+            raise ModelError(f"written with another kind of codec than {self.name}; leave --codec out, or name its own")
         height, width = -(-file.height // STRIDE), -(-file.width // STRIDE)
         level = self.level_of(file)
         data = file.section(container.SECTION_LATENT)
