@@ -6,6 +6,7 @@ the number of workers or processes nor an interruption changes what is shown.
 
 import functools
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,19 +55,19 @@ Sample = tuple[Tensor, int, int, list[str]]
 """(3, size, size) uint8, number, label, what was said of images that could not be read; of latents (C, h, w)."""
 
 
-class Samples(Dataset[Sample]):
+class Samples(Dataset[Sample], ABC):
     """What is trained on: sample n = 0, 1, 2 … follows from the seed and n alone."""
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
     def read(self, number: int) -> Sample:
         """Sample ``number``. Raises FormatError if it cannot be read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def identity(self) -> str:
         """What tells these samples from others, in one line: a training goes on with the same only."""
-        raise NotImplementedError
 
     def __getitem__(self, number: int) -> Sample:
         """Sample ``number``; with pixels (3, 0, 0) if it cannot be read, as a worker's error could not be told well."""

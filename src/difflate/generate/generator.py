@@ -1,5 +1,6 @@
 """What generators of pixels and of latents share: a network, a process, and images of one size."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from difflate.nn import UNetConfig
 MAX_IMAGE_PX = 4096
 
 
-class Generator(FolderModel):
+class Generator(FolderModel, ABC):
     """A model that `difflate.generate.sample` draws images from."""
 
     usage = "difflate sample FOLDER -n 16 -o grid.png"
@@ -28,19 +29,19 @@ class Generator(FolderModel):
         """The network takes its last x0."""
         return self.network.self_condition
 
+    @abstractmethod
     def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """(C, h, w) of what the diffusion runs on, for images of ``size`` (height, width) in px. Raises ConfigError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def denoiser(
         self, labels: Tensor | None, guidance: float, temperature: float | None, generators: Generators
     ) -> Model:
         """The model for a sampler. ``labels``: (B,) int64. Raises ConfigError for an option that it does not have."""
-        raise NotImplementedError
 
+    @abstractmethod
     def images(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 of ``x``, what the sampler has made."""
-        raise NotImplementedError
 
     def labels_of(self, names: Sequence[str], count: int) -> Tensor | None:
         """(count,) int64: the classes ``names`` in turn, all in turn if there are none. Raises ConfigError."""
