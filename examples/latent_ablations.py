@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOLDBACK, SAMPLES, SHOWN = 500, 500, 8
+REFINED = "+ refiner"
+"""A row that needs --refiner."""
 CONTINUOUS, CATEGORICAL = "configs/cats-latent-small.yaml", "configs/cats-categorical-small.yaml"
 
 
@@ -39,7 +41,7 @@ class Variant:
 _PLAIN = {"": []}
 VARIANTS = {
     "ordered": Variant(
-        "OPQ, ordered codebooks, continuous", CONTINUOUS, "opq-32-8-8", {"": [], "+ refiner": ["--refine"]}
+        "OPQ, ordered codebooks, continuous", CONTINUOUS, "opq-32-8-8", {"": [], REFINED: []}
     ),
     "unordered": Variant("OPQ, codebooks in the order of k-means, continuous", CONTINUOUS, "unordered", _PLAIN),
     "rq": Variant("RQ, ordered codebooks, continuous", CONTINUOUS, "rq-32-8-8", _PLAIN),
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("variant", choices=[*VARIANTS, "codec", "table"])
     parser.add_argument("--images", type=Path, help="a folder of cats of 128x128 px")
     parser.add_argument("--codebook-images", type=Path, help="the images that the codebooks of OPQ are trained on")
+    parser.add_argument("--refiner", type=Path, help="of OPQ's images, for the variant ordered")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=30, help="of each training (default: %(default)s)")
     args = parser.parse_args()
@@ -87,6 +90,11 @@ def _run(args: argparse.Namespace, variant: Variant) -> None:
         f"training.max_minutes={args.minutes:g}", *variant.train, done=6,
     )  # fmt: skip
     for number, (name, options) in enumerate(variant.draws.items()):
+        if name == REFINED:
+            if args.refiner is None:
+                print(f"{variant.about} {REFINED}: left out; it needs --refiner FOLDER")
+                continue
+            options = ["--refiner", str(args.refiner)]
         folder = args.out / args.variant / f"samples-{number}"
         words = ["sample", model, "-n", SAMPLES, "--codec", codec, *options]
         _difflate(*words, "-o", f"{folder}/", "--force")

@@ -26,12 +26,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="generate images with a trained model",
         description="Generates images. -o names a PNG file for a grid of them, or a folder for a file each. Image i of "
         "a seed is\nthe same whatever -n and --batch are. An interruption keeps the images that are finished.",
-        epilog="examples:\n  difflate sample cats-small -n 16 -o cats.png\n"
-        "  difflate sample cats-small -n 16 -o cats.png --refine --trace steps.png\n"
+        epilog="examples:\n  difflate sample runs/cats -n 16 -o cats.png --trace steps.png\n"
+        "  difflate sample runs/cats -n 16 -o cats.png --refiner runs/refiner\n"
         "  difflate sample runs/cats-32-small -n 1000 -o samples/ --seed 7",
     )
     parser.add_argument(
-        "model", metavar="MODEL", help="a bundled generator, its folder, or owner/name of a Hugging Face repository"
+        "model", metavar="MODEL", help="a generator's folder, or owner/name of a Hugging Face repository"
     )
     parser.add_argument("-n", "--count", type=int, default=16, metavar="N", help="images (default: %(default)s)")
     parser.add_argument("-o", "--output", type=output_path, required=True, metavar="OUT", help="grid.png, or folder/")
@@ -50,7 +50,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--temperature", type=float, metavar="G", help="of a categorical model: 0 takes the most likely index always"
     )
     parser.add_argument("--codec", metavar="FOLDER", help="of a model of latents: its codec, where it is not bundled")
-    parser.add_argument("--refine", action="store_true", help="of a model of latents: improve the decoded images")
+    parser.add_argument(
+        "--refine",
+        action="store_true",
+        help="of a model of latents: improve the decoded images, where a refiner is bundled",
+    )
     parser.add_argument("--refiner", metavar="FOLDER", help="the same, by this refiner")
     parser.add_argument(
         "--class", dest="classes", action="append", default=[], metavar="NAME",

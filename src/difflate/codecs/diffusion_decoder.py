@@ -326,8 +326,8 @@ PRESETS = {
     ),
     # x0: where the synthesis is right already the network only has to say 0. With v it would have to pass the noise
     # on, 48 numbers for each patch through 80 channels: grain in smooth parts was seen. The weight is bounded by 1, so
-    # that the few times that few steps visit count about alike. Two steps from nearly all noise: four from less noise
-    # are as near to the original, but less sharp (docs/cdc.md)
+    # that the few times that few steps visit count about alike. Two steps from nearly all noise, chosen by looking at
+    # photographs (docs/cdc.md)
     "small": Preset(
         TransformConfig(),
         HyperpriorConfig(),

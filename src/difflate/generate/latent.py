@@ -66,8 +66,6 @@ class LatentGenerator(Generator):
     """What continuous and categorical models share: the codec that makes images of their latents."""
 
     latent: LatentSpec
-    refine_noise: float = 0.0
-    """Index noise that a refiner is told samples have."""
 
     def __init__(self, latent: LatentSpec, process: ProcessConfig, image_px: int) -> None:
         super().__init__()
@@ -101,7 +99,7 @@ class LatentGenerator(Generator):
         codec = self.codec.to(x.device)
         found = codec.from_latent(self.latent.space.indices(x))
         for refiner in self._refiner:
-            found = refiner.to(x.device).refine(found, noise=min(self.refine_noise, refiner.max_noise))
+            found = refiner.to(x.device).refine(found)
         return found
 
 
