@@ -1,9 +1,9 @@
 """What generation in the model-based latent space depends on (Scribano et al. 2023): one variant a call, and a table.
 
-    python examples/latent_ablations.py ordered --images cats/ --out runs/ablations --minutes 30
+    python examples/latent_ablations.py ordered --images cats/ --refiner runs/refiner --out runs/ablations
     python examples/latent_ablations.py unordered --images cats/ --codebook-images mcm/ --out runs/ablations
-    python examples/latent_ablations.py rq --images cats/ --out runs/ablations --minutes 30
-    python examples/latent_ablations.py categorical --images cats/ --out runs/ablations --minutes 30
+    python examples/latent_ablations.py rq --images cats/ --out runs/ablations
+    python examples/latent_ablations.py categorical --images cats/ --out runs/ablations
     python examples/latent_ablations.py codec --images cats/ --out runs/ablations
     python examples/latent_ablations.py table --out runs/ablations
 
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--codebook-images", type=Path, help="the images that the codebooks of OPQ are trained on")
     parser.add_argument("--refiner", type=Path, help="of OPQ's images, for the variant ordered")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=30, help="of each training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=3000, help="of each training (default: %(default)s)")
     args = parser.parse_args()
     if args.variant == "table":
         print(_table(args.out))
@@ -87,7 +87,7 @@ def _run(args: argparse.Namespace, variant: Variant) -> None:
         _difflate("latents", args.images, "--codec", codec, "-o", f"{latents}/")
     _difflate(
         "train", variant.config, f"latents={latents}", f"codec={codec}", f"holdback={HOLDBACK}", f"out={model}",
-        f"training.max_minutes={args.minutes:g}", *variant.train, done=6,
+        f"training.max_steps={args.steps}", "training.max_minutes=null", *variant.train, done=6,
     )  # fmt: skip
     for number, (name, options) in enumerate(variant.draws.items()):
         if name == REFINED:
@@ -142,8 +142,8 @@ def _measure(args: argparse.Namespace, about: str, folder: Path, grid: str | Pat
     )
     path = args.out / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    minutes = None if args.variant == "codec" else args.minutes
-    results[about] = {"swd": found["swd"], "grid": str(grid), "minutes": minutes}
+    steps = None if args.variant == "codec" else args.steps
+    results[about] = {"swd": found["swd"], "grid": str(grid), "steps": steps}
     path.write_text(json.dumps(results, indent=2) + "\n")
 
 
@@ -151,10 +151,10 @@ def _table(out: Path) -> str:
     results = json.loads((out / "results.json").read_text())
     levels = list(next(iter(results.values()))["swd"])
     heads = ["mean" if level == "mean" else f"{level} px" for level in levels]
-    lines = ["| images | minutes | " + " | ".join(heads) + " |", "|---|--:|" + "--:|" * len(levels)]
+    lines = ["| images | steps | " + " | ".join(heads) + " |", "|---|--:|" + "--:|" * len(levels)]
     for about, row in results.items():
-        minutes = "" if row["minutes"] is None else f"{row['minutes']:g}"
-        lines.append(f"| {about} | {minutes} | " + " | ".join(f"{row['swd'][k]:.1f}" for k in levels) + " |")
+        steps = "" if row["steps"] is None else row["steps"]
+        lines.append(f"| {about} | {steps} | " + " | ".join(f"{row['swd'][k]:.1f}" for k in levels) + " |")
     return "\n".join(lines)
 
 

@@ -61,7 +61,8 @@ class IndexSpace:
             raise ConfigError(f"`gamma` (={gamma}) must not be negative; 0 takes the most likely index")
         if gamma > 0:
             # The largest of ẑ0/γ + G is such a draw; times γ it has its limit at 0 and never overflows.
-            logits = logits + gamma * gumbel(logits.shape, generator, logits.device)
+            last = logits.movedim(1, -1)
+            logits = (last + gamma * gumbel(last.shape, generator, last.device)).movedim(-1, 1)
         return torch.stack([channel.argmax(dim=1) for channel in self.split(logits)], dim=1)
 
     def _tops(self, like: Tensor) -> Tensor:
@@ -80,8 +81,9 @@ def gumbel_softmax(logits: Tensor, tau: float = 1.0, generator: Generators = Non
     ``tau``: towards 0 they become hard, and the gradient vanishes; towards infinity, uniform.
     """
     positive(tau=tau)
-    z = logits + gumbel(logits.shape, generator, logits.device)
-    return ((z - z.detach().amax(dim=1, keepdim=True)) / tau).softmax(dim=1)  # z/τ alone may overflow
+    z = logits.movedim(1, -1)  # where a network in channels-last has them side by side
+    z = z + gumbel(z.shape, generator, z.device)
+    return ((z - z.detach().amax(dim=-1, keepdim=True)) / tau).softmax(dim=-1).movedim(-1, 1)  # z/τ alone may overflow
 
 
 def _places(z_bar: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ def expected_codewords(z_bar: Sequence[Tensor], codebooks: Sequence[Tensor]) -> 
 
     Algorithm 1 prints the logits ẑ0 in the place of z̄0; their product with a codebook is no codeword.
     """
-    return [torch.einsum("bk...,kn->bn...", z, book) for z, book in zip(z_bar, codebooks, strict=True)]
+    return [(z.movedim(1, -1) @ book).movedim(-1, 1) for z, book in zip(z_bar, codebooks, strict=True)]
 
 
 def eps_z(z_t: Tensor, z0: Tensor, logsnr: Tensor) -> Tensor:

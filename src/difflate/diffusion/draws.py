@@ -28,7 +28,7 @@ def uniform(shape: Sequence[int], generator: Generators = None, device: torch.de
 def gumbel(shape: Sequence[int], generator: Generators = None, device: torch.device | str = "cpu") -> Tensor:
     """``shape``: (B, …) float32 of Gumbel(0, 1) = -log(-log U)."""
     values = uniform(shape, generator, device)
-    return -(-values.clamp_min(torch.finfo(torch.float32).tiny).log()).log()  # U may be 0
+    return values.clamp_min_(torch.finfo(torch.float32).tiny).log_().neg_().log_().neg_()  # U may be 0
 
 
 def _draw(

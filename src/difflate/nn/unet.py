@@ -224,7 +224,9 @@ class UNet(nn.Module):
             x = torch.cat([self.upsample[level](x, same.shape[2:]), same], dim=1)
             x = self.up[level](x, embedding, save_memory)
         y = self.exit(F.silu(self.norm(x)))
-        return F.pixel_shuffle(y, self.config.patch)[:, :, :height, :width]
+        if self.config.patch > 1:  # of 1 it would copy all channels
+            y = F.pixel_shuffle(y, self.config.patch)
+        return y[:, :, :height, :width]
 
     def _embed(self, condition: Tensor, vector: Tensor | None) -> Tensor:
         embedding = self.noise_embedding(condition)

@@ -49,9 +49,12 @@ class CategoricalSettings:
 class CategoricalObjective(nn.Module):
     """The loss of a `CategoricalDiffusion`, of latents alone: x0 is the decoded image of the true indices.
 
-    Planes are decoded one after the other, and once more for the gradient: beside the logits, in the precision of the
-    training, there is never more than one plane of K numbers a site.
+    Planes are decoded one after the other. With `gradient_checkpointing` once more for the gradient: then, beside the
+    logits in the precision of the training, there is never more than one plane of K numbers a site.
     """
+
+    gradient_checkpointing = False
+    """Set by the loop."""
 
     def __init__(self, model: CategoricalDiffusion, settings: CategoricalSettings, batch: int, seed: int):
         super().__init__()
@@ -76,7 +79,11 @@ class CategoricalObjective(nn.Module):
         words, places, entropies = [], [], []
         for plane, (of_plane, book) in enumerate(zip(logits, codec.codebooks, strict=True)):
             decode = functools.partial(self._decoded, draws=draws, plane=plane)
-            found = checkpoint(decode, of_plane, book, indices[:, plane], use_reentrant=False, preserve_rng_state=False)
+            of_one = (of_plane, book, indices[:, plane])
+            if self.gradient_checkpointing:
+                found = checkpoint(decode, *of_one, use_reentrant=False, preserve_rng_state=False)
+            else:
+                found = decode(*of_one)
             for values, value in zip((words, places, entropies), found, strict=True):
                 values.append(value)
         with torch.autocast(device.type, enabled=False):
