@@ -45,3 +45,41 @@ def test_45_megapixels_take_less_than_2_gb_in_tiles(tmp_path):
     assert peak_mib(tmp_path, "encode", "cdc-small", size) < limit
     assert peak_mib(tmp_path, "decode", "cdc-small", size, "steps=1") < limit
     assert peak_mib(tmp_path, "decode", "cdc-small", size, "steps=1", "tile_px=768") < limit
+
+
+_LOSS = """
+import resource, sys, torch, difflate
+from difflate.data.crops import Batch
+from difflate.diffusion import ProcessConfig
+from difflate.generate import CategoricalDiffusion, LatentSpec
+from difflate.nn import UNetConfig
+from difflate.train.categorical import CategoricalObjective, CategoricalSettings
+count, precision, checkpointing = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "checkpointing"
+codec = difflate.load("opq-32-8-8")
+network = UNetConfig(in_channels=12, out_channels=1536, widths=(8,), blocks=(1,))
+model = CategoricalDiffusion(LatentSpec.of(codec), network, ProcessConfig(target="x0"), 512, True)
+model.use_codec(codec)
+objective = CategoricalObjective(model, CategoricalSettings(), count, 0)
+objective.gradient_checkpointing = checkpointing
+indices = torch.randint(0, 256, (count, 6, 64, 64), dtype=torch.uint8)
+batch = Batch(indices, torch.arange(count), torch.zeros(count, dtype=torch.long), [])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+    loss = objective(batch)["loss"]
+loss.backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_the_categorical_loss_holds_few_copies_of_its_logits():
+    """Of 8 images of 512x512 px, as 64x64 indices of 6 planes; the network itself is next to nothing."""
+    logits_mib, found = 8 * 64 * 64 * 6 * 256 * 4 / 2**20, {}
+    for words in (("fp32", ""), ("fp32", "checkpointing"), ("bf16", ""), ("bf16", "checkpointing")):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", _LOSS, "8", *words], capture_output=True, text=True, check=True
+        )
+        found[words] = int(done.stdout) / logits_mib
+        print(f"{words}: {done.stdout.strip()} MiB, {found[words]:.1f} times the logits in float32")
+    assert max(found.values()) < 6
+    assert found["bf16", "checkpointing"] < found["bf16", ""] < found["fp32", ""]

@@ -59,11 +59,14 @@ class IndexSpace:
         """(B, C, …) int64 drawn from softmax(ẑ0/γ) (Eq. 25) of ``logits: (B, K_1 + … + K_C, …)``; γ = 0 is argmax."""
         if not gamma >= 0:
             raise ConfigError(f"`gamma` (={gamma}) must not be negative; 0 takes the most likely index")
-        if gamma > 0:
-            # The largest of ẑ0/γ + G is such a draw; times γ it has its limit at 0 and never overflows.
-            last = logits.movedim(1, -1)
-            logits = (last + gamma * gumbel(last.shape, generator, last.device)).movedim(-1, 1)
-        return torch.stack([channel.argmax(dim=1) for channel in self.split(logits)], dim=1)
+        planes = []
+        for plane in self.split(logits):  # one by one: the noise is as large as the logits
+            if gamma > 0:
+                # The largest of ẑ0/γ + G is such a draw; times γ it has its limit at 0 and never overflows.
+                last = plane.movedim(1, -1)
+                plane = gumbel(last.shape, generator, last.device).mul_(gamma).add_(last).movedim(-1, 1)
+            planes.append(plane.argmax(dim=1))
+        return torch.stack(planes, dim=1)
 
     def _tops(self, like: Tensor) -> Tensor:
         """(C, 1 …) float32, the largest index of each channel."""
