@@ -1,9 +1,15 @@
 """What several tests share."""
 
+import hashlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+import difflate
+from cli_helpers import Run, picture
+from difflate.cli.main import main
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +19,76 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the test images: no folder {folder}; set DIFFLATE_DATA")
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """The tensors are so small that several threads mostly wait for each other."""
+    import torch  # here and below, so that tests which need none of it start at once
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# The command line
+
+
+@pytest.fixture
+def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
+    """``run(*words) -> (exit code, stdout, stderr)``, in this process."""
+
+    def call(*words: str | Path) -> tuple[int, bytes, str]:
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as exit:
+            code = exit.code
+        out, err = capfdbinary.readouterr()
+        assert isinstance(code, int)
+        return code, out, err.decode()
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with ``photo.png``."""
+    monkeypatch.chdir(tmp_path)
+    picture().save("photo.png")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def dfl() -> bytes:
+    """The file of ``photo.png``."""
+    return difflate.encode(picture())
+
+
+# Distances between sets of images
+
+
+@pytest.fixture
+def few_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests take a tenth of the time."""
+    monkeypatch.setattr("difflate.metrics.sliced.DIRECTIONS", 40)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], Path]:
+    """``weights(data) -> path``: puts a file in the place of Inception's weights, under a name that has its hash."""
+    import torch
+
+    pytest.importorskip("torchmetrics")
+    fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+
+    def put(data: bytes) -> Path:
+        name = f"weights-{hashlib.sha256(data).hexdigest()[:8]}.pth"
+        monkeypatch.setattr(fidelity, "URL_INCEPTION_V3", f"https://example.org/{name}")
+        path = tmp_path / "hub" / "checkpoints" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
+        return path
+
+    return put

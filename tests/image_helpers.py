@@ -1,4 +1,4 @@
-"""Small image files and ICC profiles, made from nothing, for test_pixels.py and test_classical.py."""
+"""Small image files, EXIF blocks and ICC profiles, made from nothing."""
 
 import io
 import struct
@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from difflate.pixels import Picture, to_array
+
+ORIENTATION = 0x0112
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>'
 # Linear RGB to XYZ (D50), as the profiles of the two spaces hold it.
 P3_TO_XYZ = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
 SRGB_TO_XYZ = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
@@ -34,6 +38,18 @@ def png(width: int, height: int, depth: int, colour_type: int, rows: list[bytes]
     key = chunk(b"tRNS", trns) if trns else b""
     data = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
     return b"\x89PNG\r\n\x1a\n" + header + key + data + chunk(b"IEND", b"")
+
+
+def same(first: Picture, second: Picture) -> bool:
+    return np.array_equal(to_array(first), to_array(second))
+
+
+def exif_block(orientation: int, order: str = "<") -> bytes:
+    """An EXIF block: make "me" and the orientation."""
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    make = struct.pack(f"{order}HHI", 271, 2, 3) + b"me\0\0"
+    turn = struct.pack(f"{order}HHIHH", ORIENTATION, 3, 1, orientation, 0)
+    return mark + struct.pack(f"{order}IH", 8, 2) + make + turn + struct.pack(f"{order}I", 0)
 
 
 def linear(values: np.ndarray) -> np.ndarray:
