@@ -2,13 +2,15 @@
 
     python examples/latent_ablations.py ordered --images cats/ --refiner runs/refiner --out runs/ablations
     python examples/latent_ablations.py unordered --images cats/ --codebook-images mcm/ --out runs/ablations
+    python examples/latent_ablations.py eopq --images cats/ --out runs/ablations
     python examples/latent_ablations.py rq --images cats/ --out runs/ablations
     python examples/latent_ablations.py categorical --images cats/ --out runs/ablations
     python examples/latent_ablations.py codec --images cats/ --out runs/ablations
+    python examples/latent_ablations.py noise --images cats/ --out runs/ablations
     python examples/latent_ablations.py table --out runs/ablations
 
 A variant runs the commands that it prints: latents, training, samples, distance to held-back images. A call that was
-interrupted goes on where it was.
+interrupted goes on where it was. `codec` measures what no generator can do better than, `noise` what wrong indices cost.
 """
 
 import argparse
@@ -18,8 +20,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HOLDBACK, SAMPLES, SHOWN = 500, 500, 8
+NOISE = (0, 0.01, 0.03, 0.1, 0.3)
 REFINED = "+ refiner"
 """A row that needs --refiner."""
 CONTINUOUS, CATEGORICAL = "configs/cats-latent-small.yaml", "configs/cats-categorical-small.yaml"
@@ -44,6 +51,7 @@ VARIANTS = {
         "OPQ, ordered codebooks, continuous", CONTINUOUS, "opq-32-8-8", {"": [], REFINED: []}
     ),
     "unordered": Variant("OPQ, codebooks in the order of k-means, continuous", CONTINUOUS, "unordered", _PLAIN),
+    "eopq": Variant("EOPQ, ordered codebooks, continuous", CONTINUOUS, "eopq-32-8-8", _PLAIN),
     "rq": Variant("RQ, ordered codebooks, continuous", CONTINUOUS, "rq-32-8-8", _PLAIN),
     "categorical": Variant(
         "OPQ, ordered codebooks, categorical, Eq. 24", CATEGORICAL, "opq-32-8-8",
@@ -60,7 +68,7 @@ VARIANTS = {
 def main() -> None:
     """Parses the command line, runs one variant or prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("variant", choices=[*VARIANTS, "codec", "table"])
+    parser.add_argument("variant", choices=[*VARIANTS, "codec", "noise", "table"])
     parser.add_argument("--images", type=Path, help="a folder of cats of 128x128 px")
     parser.add_argument("--codebook-images", type=Path, help="the images that the codebooks of OPQ are trained on")
     parser.add_argument("--refiner", type=Path, help="of OPQ's images, for the variant ordered")
@@ -72,8 +80,8 @@ def main() -> None:
         return
     if args.images is None:
         parser.error("--images is missing")
-    if args.variant == "codec":
-        _codec_rows(args)
+    if args.variant in ("codec", "noise"):
+        (_codec_rows if args.variant == "codec" else _noise_rows)(args)
         return
     if args.variant == "unordered" and args.codebook_images is None:
         parser.error("--codebook-images is missing: the unordered codebooks are trained first")
@@ -116,24 +124,56 @@ def _unordered(args: argparse.Namespace) -> Path:
 
 def _codec_rows(args: argparse.Namespace) -> None:
     """What no generator of these latents can do better than: real images, restored by the codec."""
+    import difflate
+    from difflate.grid import image_grid, save_png
+
+    real = _real(args, held_back=False)
+    sets = [("real", "other real images", real)]
+    for name in ("opq-32-8-8", "eopq-32-8-8", "rq-32-8-8"):
+        codec: Any = difflate.load(name)
+        sets.append((name, f"the same, D(E(x)) of {name}", codec.from_latent(codec.to_latent(real))))
+    for name, about, images in sets:
+        folder = args.out / "codec" / name
+        for number, image in enumerate(images):
+            save_png(image, folder / f"{number:06d}.png")
+        save_png(image_grid(images[:SHOWN], SHOWN), args.out / "codec" / f"{name}.png")
+        _measure(args, about, folder, args.out / "codec" / f"{name}.png")
+
+
+def _noise_rows(args: argparse.Namespace) -> None:
+    """Prints the PSNR of D(E(x) + noise) of the held-back images, by the noise on indices scaled to [-1, 1]."""
     import torch
 
     import difflate
+    from difflate.diffusion import IndexSpace
+
+    real = _real(args, held_back=True)
+    unordered = args.out / "opq-32-8-8-unordered"
+    folders = [unordered] if (unordered / "config.json").exists() else []
+    print("| codec | " + " | ".join(f"σ = {sigma:g}" for sigma in NOISE) + " |\n|---|" + "--:|" * len(NOISE))
+    for name in ("opq-32-8-8", "eopq-32-8-8", "rq-32-8-8", *folders):
+        codec: Any = difflate.load(name)
+        space = IndexSpace(tuple(codec.codebook_sizes))
+        z = space.scale(codec.to_latent(real))
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
+        found = []
+        for sigma in NOISE:
+            restored = codec.from_latent(space.indices(z + sigma * noise))
+            mse = (restored.float() - real.float()).square().flatten(1).mean(1)
+            found.append(float((20 * torch.log10(torch.tensor(255.0)) - 10 * mse.log10()).mean()))
+        print(f"| {Path(name).name} | " + " | ".join(f"{value:.2f}" for value in found) + " |")
+
+
+def _real(args: argparse.Namespace, held_back: bool) -> "Tensor":
+    """(500, 3, 128, 128) uint8: the images that generators are not trained on, or as many others."""
+    import torch
+
     from difflate.data.crops import Crops
     from difflate.data.items import hold_back, list_items
-    from difflate.grid import image_grid, save_png
 
-    others, _ = hold_back(list_items([args.images]), HOLDBACK)
-    _, chosen = hold_back(others, SAMPLES)
-    codec = difflate.load("opq-32-8-8")
-    real = torch.stack([Crops([item], 128, short_side=128, augment=False).read(0)[0] for item in chosen])
-    restored = torch.cat([codec.from_latent(codec.to_latent(images)) for images in real.split(50)])  # type: ignore
-    for name, about, images in (("real", "other real images", real), ("codec", "the same, D(E(x)) of OPQ", restored)):
-        folder = args.out / name / "samples"
-        for number, image in enumerate(images):
-            save_png(image, folder / f"{number:06d}.png")
-        save_png(image_grid(images[:SHOWN], SHOWN), args.out / name / "samples.png")
-        _measure(args, about, folder, args.out / name / "samples.png")
+    others, held = hold_back(list_items([args.images]), HOLDBACK)
+    items = held if held_back else hold_back(others, SAMPLES)[1]
+    return torch.stack([Crops([item], 128, short_side=128, augment=False).read(0)[0] for item in items])
 
 
 def _measure(args: argparse.Namespace, about: str, folder: Path, grid: str | Path) -> None:

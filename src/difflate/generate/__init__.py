@@ -33,18 +33,22 @@ def load_generator(
     refiner: str | Path | None = None,
     allow_download: bool = False,
 ) -> Generator:
-    """The generator of that name, in a model folder, or in the Hugging Face repository ``owner/name``.
+    """The bundled generator of that name, or that in a model folder, or in the Hugging Face repository ``owner/name``.
 
     ``codec``: of a model of latents, by name or folder, needed where it is not bundled. ``refine``: improve its images
     by the refiner bundled for the codec, or by ``refiner``, a folder. Raises ConfigError if there is no such generator,
     ModelError if it, or its codec, is incomplete, damaged or not here.
     """
     from difflate.codecs.refiner import load_refiner
-    from difflate.hub import bundled_codecs, load, model_folder
+    from difflate.hub import bundled_codecs, bundled_models, load, model_folder
 
     folder = model_folder(name, allow_download=allow_download)
     if folder is None:
-        raise ConfigError(f"{name}: no such folder; name the folder of a generator, as `difflate train` writes it")
+        bundled = (name for name, config in bundled_models().items() if config.get("kind") in _KINDS)
+        raise ConfigError(
+            f"generator {str(name)!r} is unknown; name {' or '.join(bundled)}, which is bundled, or the folder of one, as "
+            "`difflate train` writes it"
+        )
     kind = read_config(folder).get("kind")
     if kind not in _KINDS:
         raise ModelError(f"{folder}: kind (={kind}) must be one of {', '.join(_KINDS)}; name the folder of a generator")
