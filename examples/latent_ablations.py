@@ -10,7 +10,7 @@
     python examples/latent_ablations.py table --out runs/ablations
 
 A variant runs the commands that it prints: latents, training, samples, distance to held-back images. A call that was
-interrupted goes on where it was. `codec` measures what no generator can do better than, `noise` what wrong indices cost.
+interrupted goes on where it was. `codec` measures what no generator can beat, `noise` what wrong indices cost.
 """
 
 import argparse
