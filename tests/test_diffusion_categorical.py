@@ -101,6 +101,20 @@ def test_gumbel_noise_is_finite_where_the_uniform_is_0(monkeypatch):
     assert gumbel((2, 3)).isfinite().all()
 
 
+def test_the_indices_around_a_number():
+    """Gaussian weights of what stands in the closed form; their expected place is the number, away from the ends."""
+    space, sigma = IndexSpace((33, 5)), 0.1
+    z = torch.tensor([[0.1, -0.5], [0.25, 1.0]])[..., None]
+    wide, narrow = space.around(z, sigma)
+    assert wide.shape == (2, 33, 1)
+    assert narrow.shape == (2, 5, 1)
+    weights = torch.tensor([math.exp(-((-0.5 - p) ** 2) / (2 * sigma**2)) for p in (-1, -0.5, 0, 0.5, 1)])
+    torch.testing.assert_close(narrow[0, :, 0], weights / weights.sum())
+    torch.testing.assert_close((wide[:, :, 0] * torch.linspace(-1, 1, 33)).sum(1), z[:, 0, 0], rtol=0, atol=1e-4)
+    with pytest.raises(ConfigError, match="`sigma`"):
+        space.around(z, 0.0)
+
+
 def test_gumbel_softmax_is_eq_20():
     logits = random(2, 7, 5, 6)
     noise = gumbel(logits.movedim(1, -1).shape, seeded(1)).movedim(-1, 1)

@@ -16,6 +16,7 @@ from difflate.errors import ConfigError, ModelError
 from difflate.generate import CategoricalDiffusion, LatentDiffusion, LatentSpec, load_generator, sample, trajectory
 from difflate.generate.categorical import channels
 from difflate.generate.sampling import trace
+from difflate.grid import to_uint8
 from difflate.nn import UNetConfig
 
 NAME = "opq-32-8-8"
@@ -114,6 +115,35 @@ def test_temperature() -> None:
             sample(model, 2, temperature=temperature)
     with pytest.raises(ConfigError, match="for categorical models only"):
         sample(continuous(), 2, temperature=1.0)
+
+
+def test_softness_averages_the_codewords_around_a_number() -> None:
+    """Towards 0 images are those of the nearest index, and with all of [-1, 1] the mean of a codebook; the default is
+    the model's own."""
+    model = continuous()
+    rounded = images_of(model, 2)
+    assert torch.equal(images_of(model.soften(1e-6), 2), rounded)
+    found = images_of(model.soften(0.05), 2).float()
+    assert not torch.equal(found, rounded)
+    assert found.diff(dim=3).abs().mean() < rounded.float().diff(dim=3).abs().mean()
+    *_, last = trajectory(model, range(2), steps=3)
+    means = [book.mean(0)[None, :, None, None].expand(1, -1, 4, 4) for book in codec().codebooks]
+    everywhere = model.soften(1.0).images(last.x * 0).int()
+    assert (everywhere - to_uint8(codec().from_codewords(means)).int()).abs().max() <= 12  # the ends count less
+    for softness in (-0.1, float("nan"), 2.0):
+        with pytest.raises(ConfigError, match=r"softness .* must be from 0"):
+            model.soften(softness)
+
+
+def test_softness_is_kept_with_the_model_and_chosen_when_it_is_loaded(tmp_path: Path) -> None:
+    model = continuous().soften(0.05)
+    model.save_pretrained(tmp_path / "continuous")
+    assert torch.equal(images_of(load_generator(tmp_path / "continuous"), 2), images_of(model, 2))
+    rounded = load_generator(tmp_path / "continuous", softness=0)
+    assert torch.equal(images_of(rounded, 2), images_of(continuous(), 2))
+    categorical().save_pretrained(tmp_path / "categorical")
+    with pytest.raises(ConfigError, match="softness is of continuous models"):
+        load_generator(tmp_path / "categorical", softness=0.1)
 
 
 @pytest.mark.parametrize("made", [continuous, categorical])

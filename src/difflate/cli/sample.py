@@ -49,6 +49,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--temperature", type=float, metavar="G", help="of a categorical model: 0 takes the most likely index always"
     )
+    parser.add_argument(
+        "--softness", type=float, metavar="S",
+        help="of a continuous model of latents: average the codewords around a sampled number of [-1, 1], with "
+        "Gaussian weights of this standard deviation; 0 takes the nearest one (default: as the model says)",
+    )  # fmt: skip
     parser.add_argument("--codec", metavar="FOLDER", help="of a model of latents: its codec, where it is not bundled")
     parser.add_argument(
         "--refine",
@@ -86,8 +91,9 @@ def run(args: argparse.Namespace) -> int:
 
     folder = _check_outputs(args)
     model = load_generator(
-        args.model, codec=args.codec, refine=args.refine, refiner=args.refiner, allow_download=args.allow_download
-    )
+        args.model, codec=args.codec, refine=args.refine, refiner=args.refiner, softness=args.softness,
+        allow_download=args.allow_download,
+    )  # fmt: skip
     try:
         model = model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError) as error:

@@ -55,6 +55,18 @@ class IndexSpace:
         # not a matrix product: autocast would take it to bfloat16, which cannot tell 256 places apart
         return torch.stack([(z.movedim(1, -1) * _places(z)).sum(-1) for z in z_bar], dim=1)
 
+    def around(self, z: Tensor, sigma: float) -> list[Tensor]:
+        """C of z̄0: (B, K_c, …), the probabilities of the indices if ``z: (B, C, …)`` is one of them, all alike before,
+        with a Gaussian error of standard deviation ``sigma`` in [-1, 1]. They sum to 1 along dim 1.
+        """
+        positive(sigma=sigma)
+        self._tops(z)
+        found = []
+        for plane, size in zip(z.float().unbind(1), self.sizes, strict=True):
+            places = torch.linspace(-1, 1, size, device=z.device)
+            found.append((-0.5 * ((plane[..., None] - places) / sigma).square()).softmax(-1).movedim(-1, 1))
+        return found
+
     def sample(self, logits: Tensor, gamma: float = 1.0, generator: Generators = None) -> Tensor:
         """(B, C, …) int64 drawn from softmax(ẑ0/γ) (Eq. 25) of ``logits: (B, K_1 + … + K_C, …)``; γ = 0 is argmax."""
         if not gamma >= 0:

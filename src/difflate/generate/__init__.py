@@ -31,13 +31,15 @@ def load_generator(
     codec: str | Path | None = None,
     refine: bool = False,
     refiner: str | Path | None = None,
+    softness: float | None = None,
     allow_download: bool = False,
 ) -> Generator:
     """The bundled generator of that name, or that in a model folder, or in the Hugging Face repository ``owner/name``.
 
     ``codec``: of a model of latents, by name or folder, needed where it is not bundled. ``refine``: improve its images
-    by the refiner bundled for the codec, or by ``refiner``, a folder. Raises ConfigError if there is no such generator,
-    ModelError if it, or its codec, is incomplete, damaged or not here.
+    by the refiner bundled for the codec, or by ``refiner``, a folder. ``softness``: of a continuous model of latents,
+    how far around a sampled number codewords are averaged; None: as the model says. Raises ConfigError if there is no
+    such generator or it has no such option, ModelError if it, or its codec, is incomplete, damaged or not here.
     """
     from difflate.codecs.refiner import load_refiner
     from difflate.hub import bundled_codecs, bundled_models, load, model_folder
@@ -46,13 +48,17 @@ def load_generator(
     if folder is None:
         bundled = (name for name, config in bundled_models().items() if config.get("kind") in _KINDS)
         raise ConfigError(
-            f"generator {str(name)!r} is unknown; name {' or '.join(bundled)}, which is bundled, or the folder of one, as "
-            "`difflate train` writes it"
+            f"generator {str(name)!r} is unknown; name {' or '.join(bundled)}, which is bundled, or a folder that "
+            "`difflate train` wrote"
         )
     kind = read_config(folder).get("kind")
     if kind not in _KINDS:
         raise ModelError(f"{folder}: kind (={kind}) must be one of {', '.join(_KINDS)}; name the folder of a generator")
     model = _KINDS[kind].from_pretrained(folder)
+    if isinstance(model, LatentDiffusion):
+        model.soften(model.softness if softness is None else softness)
+    elif softness is not None:
+        raise ConfigError(f"{name}: softness is of continuous models of latents, which this one is not; leave it out")
     if not isinstance(model, LatentGenerator):
         if codec is not None or refine or refiner is not None:
             raise ConfigError(f"{name}: generates pixels, not latents of a codec; leave codec and refiner out")

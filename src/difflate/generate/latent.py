@@ -3,20 +3,23 @@
     noise ── sampler, network ── z in [-1, 1] ── round ── indices ── codec ── image [── refiner]
 
 The codebooks are ordered, so that a number near an index means a patch like that of the index, and the diffusion may
-take the indices as numbers.
+take the indices as numbers. As codewords are alike along one axis only, a number that is a little wrong costs much; in
+the place of rounding, the codewords around it may be averaged.
 """
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from difflate.codecs.refiner import Refiner
 from difflate.codecs.vq import VqCodec
-from difflate.diffusion import Generators, IndexSpace, Model, ProcessConfig
+from difflate.diffusion import Generators, IndexSpace, Model, ProcessConfig, expected_codewords
 from difflate.errors import ConfigError, ModelError
 from difflate.generate.generator import Generator, check_size, no_guidance, no_temperature
+from difflate.grid import to_uint8
 from difflate.nn import UNet, UNetConfig
 
 _MAX_SIZE = 1 << 16
@@ -96,11 +99,14 @@ class LatentGenerator(Generator):
         return len(self.latent.codebook_sizes), size[0] // self.latent.patch_px, size[1] // self.latent.patch_px
 
     def images(self, x: Tensor) -> Tensor:
-        codec = self.codec.to(x.device)
-        found = codec.from_latent(self.latent.space.indices(x))
+        found = self._decoded(x, self.codec.to(x.device))
         for refiner in self._refiner:
             found = refiner.to(x.device).refine(found)
         return found
+
+    def _decoded(self, x: Tensor, codec: VqCodec) -> Tensor:
+        """(B, 3, H, W) uint8 of ``x: (B, C, h, w)``."""
+        return codec.from_latent(self.latent.space.indices(x))
 
 
 class LatentDiffusion(LatentGenerator):
@@ -108,12 +114,29 @@ class LatentDiffusion(LatentGenerator):
 
     kind = "latent-diffusion"
 
-    def __init__(self, latent: LatentSpec, network: UNetConfig, process: ProcessConfig, image_px: int) -> None:
-        """Raises ConfigError."""
+    def __init__(
+        self,
+        latent: LatentSpec,
+        network: UNetConfig,
+        process: ProcessConfig,
+        image_px: int,
+        softness: float = 0.0,
+    ) -> None:
+        """``softness``: standard deviation of the weights by which codewords around a sampled number in [-1, 1] are
+        averaged, as `IndexSpace.around`; 0: the nearest one alone (not in the paper, which rounds). Raises ConfigError.
+        """
         super().__init__(latent, process, image_px)
         planes = len(latent.codebook_sizes)
         self.network = check_network(network, planes, planes)
         self.unet = UNet(network)
+        self.soften(softness)
+
+    def soften(self, softness: float) -> Self:
+        """Takes another ``softness``. Raises ConfigError."""
+        if not 0 <= softness <= 1:
+            raise ConfigError(f"softness (={softness:g}) must be from 0, which rounds to an index, to 1")
+        self.softness = softness
+        return self
 
     def forward(self, x: Tensor, condition: Tensor, x0_prev: Tensor | None = None) -> Tensor:
         """The target: (B, C, h, w) for ``x: (B, C, h, w)`` and the noise ``condition: (B,)``."""
@@ -129,6 +152,13 @@ class LatentDiffusion(LatentGenerator):
         no_temperature(temperature)
         no_guidance(guidance)
         return self
+
+    def _decoded(self, x: Tensor, codec: VqCodec) -> Tensor:
+        if not self.softness:
+            return super()._decoded(x, codec)
+        # one by one: the weights are K numbers for each index
+        parts = (expected_codewords(self.latent.space.around(z, self.softness), codec.codebooks) for z in x.split(1))
+        return torch.cat([to_uint8(codec.from_codewords(words)) for words in parts])
 
 
 def check_network(network: UNetConfig, in_channels: int, out_channels: int) -> UNetConfig:

@@ -50,6 +50,8 @@ class LatentTraining:
     network: UNetConfig = field(default_factory=UNetConfig)
     """in_channels, out_channels and noise_scale follow from the codec and the process."""
     process: ProcessConfig = field(default_factory=ProcessConfig)
+    softness: float = 0.0
+    """Of a continuous model: its default when images are decoded. It changes nothing of the training."""
     categorical: CategoricalSettings = field(default_factory=CategoricalSettings)
     """For the categorical model only."""
     training: LoopSettings = field(default_factory=LoopSettings)
@@ -61,6 +63,8 @@ class LatentTraining:
             )
         if self.model == "continuous" and self.categorical != CategoricalSettings():
             raise ConfigError("categorical is set for a continuous model; leave it out, or set model=categorical")
+        if self.model == "categorical" and self.softness:
+            raise ConfigError("softness is set for a categorical model; leave it out, or set model=continuous")
 
 
 class LatentObjective(nn.Module):
@@ -112,7 +116,7 @@ def _model(settings: LatentTraining, spec: LatentSpec, image_px: int) -> LatentD
     if settings.model == "continuous":
         planes = len(spec.codebook_sizes)
         network = fitted(settings.network, settings.process, planes, planes)
-        return LatentDiffusion(spec, network, settings.process, image_px)
+        return LatentDiffusion(spec, network, settings.process, image_px, settings.softness)
     own = settings.categorical
     network = fitted(settings.network, settings.process, *channels(spec, own.self_condition))
     return CategoricalDiffusion(spec, network, settings.process, image_px, own.self_condition, own.temperature)
