@@ -1,6 +1,6 @@
 """What generation in the model-based latent space depends on (Scribano et al. 2023): one variant a call, and a table.
 
-    python examples/latent_ablations.py ordered --images cats/ --refiner runs/refiner --out runs/ablations
+    python examples/latent_ablations.py ordered --images cats/ --out runs/ablations
     python examples/latent_ablations.py unordered --images cats/ --codebook-images mcm/ --out runs/ablations
     python examples/latent_ablations.py eopq --images cats/ --out runs/ablations
     python examples/latent_ablations.py rq --images cats/ --out runs/ablations
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 HOLDBACK, SAMPLES, SHOWN = 500, 500, 8
 NOISE = (0, 0.01, 0.03, 0.1, 0.3)
-REFINED = "+ refiner"
-"""A row that needs --refiner."""
 CONTINUOUS, CATEGORICAL = "configs/cats-latent-small.yaml", "configs/cats-categorical-small.yaml"
 
 
@@ -45,21 +43,26 @@ class Variant:
     """Further settings of the training."""
 
 
-_PLAIN = {"": []}
+_SOFT, _REFINED = ["--softness", "0.03"], ["--refine"]
+_PLAIN = {"": [], "softness .03": _SOFT}
 VARIANTS = {
     "ordered": Variant(
-        "OPQ, ordered codebooks, continuous", CONTINUOUS, "opq-32-8-8", {"": [], REFINED: []}
+        "OPQ, ordered codebooks, continuous", CONTINUOUS, "opq-32-8-8",
+        {"": [], "refined": _REFINED, "softness .03, refined": [*_SOFT, *_REFINED]},
     ),
     "unordered": Variant("OPQ, codebooks in the order of k-means, continuous", CONTINUOUS, "unordered", _PLAIN),
-    "eopq": Variant("EOPQ, ordered codebooks, continuous", CONTINUOUS, "eopq-32-8-8", _PLAIN),
+    "eopq": Variant(
+        "EOPQ, ordered codebooks, continuous", CONTINUOUS, "eopq-32-8-8",
+        {**_PLAIN, "softness .03, refined": [*_SOFT, *_REFINED]},
+    ),
     "rq": Variant("RQ, ordered codebooks, continuous", CONTINUOUS, "rq-32-8-8", _PLAIN),
     "categorical": Variant(
         "OPQ, ordered codebooks, categorical, Eq. 24", CATEGORICAL, "opq-32-8-8",
-        {f"γ = {g}": ["--temperature", g, "--steps", "100"] for g in ("0", "0.5", "1", "2.2")},
+        {f"γ = {g}": ["--temperature", g, "--steps", "50"] for g in ("0", "0.5", "1", "2.2")},
     ),
     "categorical-ce": Variant(
         "the same with cross-entropy alone", CATEGORICAL, "opq-32-8-8",
-        {f"γ = {g}": ["--temperature", g, "--steps", "100"] for g in ("0.5", "1")},
+        {f"γ = {g}": ["--temperature", g, "--steps", "50"] for g in ("0.5", "1")},
         ("categorical.image=0", "categorical.eps=0", "categorical.cross_entropy=1"),
     ),
 }  # fmt: skip
@@ -71,7 +74,6 @@ def main() -> None:
     parser.add_argument("variant", choices=[*VARIANTS, "codec", "noise", "table"])
     parser.add_argument("--images", type=Path, help="a folder of cats of 128x128 px")
     parser.add_argument("--codebook-images", type=Path, help="the images that the codebooks of OPQ are trained on")
-    parser.add_argument("--refiner", type=Path, help="of OPQ's images, for the variant ordered")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000, help="of each training (default: %(default)s)")
     args = parser.parse_args()
@@ -98,11 +100,6 @@ def _run(args: argparse.Namespace, variant: Variant) -> None:
         f"training.max_steps={args.steps}", "training.max_minutes=null", *variant.train, done=6,
     )  # fmt: skip
     for number, (name, options) in enumerate(variant.draws.items()):
-        if name == REFINED:
-            if args.refiner is None:
-                print(f"{variant.about} {REFINED}: left out; it needs --refiner FOLDER")
-                continue
-            options = ["--refiner", str(args.refiner)]
         folder = args.out / args.variant / f"samples-{number}"
         words = ["sample", model, "-n", SAMPLES, "--codec", codec, *options]
         _difflate(*words, "-o", f"{folder}/", "--force")

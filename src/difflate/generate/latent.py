@@ -101,7 +101,7 @@ class LatentGenerator(Generator):
     def images(self, x: Tensor) -> Tensor:
         found = self._decoded(x, self.codec.to(x.device))
         for refiner in self._refiner:
-            found = refiner.to(x.device).refine(found)
+            found = refiner.to(x.device).refine(found, refiner.max_noise)  # a sample's indices are not quite right
         return found
 
     def _decoded(self, x: Tensor, codec: VqCodec) -> Tensor:
