@@ -104,7 +104,11 @@ def _run(args: argparse.Namespace, variant: Variant) -> None:
         words = ["sample", model, "-n", SAMPLES, "--codec", codec, *options]
         _difflate(*words, "-o", f"{folder}/", "--force")
         _difflate(*["sample", model, "-n", SHOWN, *words[4:]], "--grid", SHOWN, "-o", f"{folder}.png", "--force")
-        _measure(args, f"{variant.about}{', ' if name else ''}{name}", folder, f"{folder}.png")
+        _measure(args, _label(variant, name), folder, f"{folder}.png")
+
+
+def _label(variant: Variant, draw: str) -> str:
+    return f"{variant.about}, {draw}" if draw else variant.about
 
 
 def _unordered(args: argparse.Namespace) -> Path:
@@ -185,7 +189,18 @@ def _measure(args: argparse.Namespace, about: str, folder: Path, grid: str | Pat
 
 
 def _table(out: Path) -> str:
-    results = json.loads((out / "results.json").read_text())
+    """The table; grids.png has the first images of each of its rows, in that order."""
+    from PIL import Image
+
+    found = json.loads((out / "results.json").read_text())
+    order = [_label(variant, name) for variant in VARIANTS.values() for name in variant.draws]
+    results = {about: found[about] for about in sorted(found, key=lambda a: order.index(a) if a in order else -1)}
+    grids = [Image.open(row["grid"]) for row in results.values()]
+    pitch = grids[0].height + 2
+    picture = Image.new("RGB", (grids[0].width, pitch * len(grids) - 2))
+    for number, grid in enumerate(grids):
+        picture.paste(grid, (0, number * pitch))
+    picture.save(out / "grids.png")
     levels = list(next(iter(results.values()))["swd"])
     heads = ["mean" if level == "mean" else f"{level} px" for level in levels]
     lines = ["| images | steps | " + " | ".join(heads) + " |", "|---|--:|" + "--:|" * len(levels)]

@@ -1,0 +1,90 @@
+"""The bundled refiners and the bundled generator."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import difflate
+from coder_helpers import photo
+from difflate import metrics
+from difflate.cli.main import main
+from difflate.codecs.refiner import Refiner, load_refiner
+from difflate.codecs.vq import VqCodec
+from difflate.generate import LatentDiffusion, load_generator, sample
+from difflate.hub import WEIGHTS_FOLDER, bundled_models
+from difflate.pixels import Picture
+
+REFINED = sorted(config["codec"] for config in bundled_models().values() if config.get("kind") == Refiner.kind)
+GENERATOR = "cats-small"
+
+
+def codec_of(name: str) -> VqCodec:
+    found = difflate.load(name)
+    assert isinstance(found, VqCodec)
+    return found
+
+
+def test_the_codecs_that_are_refined() -> None:
+    assert REFINED == ["eopq-32-8-8", "opq-32-8-8"]
+    for name in REFINED:
+        assert load_refiner(codec_of(name)).max_noise > 0
+
+
+@pytest.mark.parametrize("name", REFINED)
+def test_refined_images_are_nearer_to_the_original(name: str) -> None:
+    """In PSNR and in SSIM, on a photograph that the network has not seen."""
+    picture, codec = Picture(photo(320, 480, 100, 100)), codec_of(name)
+    data = codec.encode(picture)
+    plain, refined = codec.decode(data), codec.decode(data, refine=True)
+    assert metrics.psnr(picture, refined) > metrics.psnr(picture, plain) + 0.5
+    assert metrics.ssim(picture, refined) > metrics.ssim(picture, plain) + 0.01
+
+
+def test_the_generator_is_small_and_says_what_it_is() -> None:
+    folder = WEIGHTS_FOLDER / GENERATOR
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 16 * 2**20
+    card = (folder / "README.md").read_text()
+    for words in ("license: apache-2.0", "difflate train configs/cats-latent-small.yaml", "Kaggle"):
+        assert words in card
+    assert {value.dtype for value in load_generator(GENERATOR).state_dict().values()} == {torch.float32}
+
+
+def test_its_samples_are_smooth_and_differ() -> None:
+    model = load_generator(GENERATOR, refine=True)
+    assert isinstance(model, LatentDiffusion)
+    images = torch.cat(list(sample(model, 3, steps=8, batch=2)))
+    assert images.shape == (3, 3, 128, 128)
+    values = images.float()
+    assert values.diff(dim=3).abs().mean() < 0.4 * values.std()  # of noise it is 1.1 times
+    assert (values[0] - values[1]).abs().mean() > 10
+    assert torch.equal(images[1:], torch.cat(list(sample(model, 2, steps=8, first=1))))
+
+
+def test_the_command_needs_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.chdir(tmp_path)
+    words = ["sample", GENERATOR, "-n", "4", "--steps", "3"]
+    assert main([*words, "--refine", "-o", "cats.png", "--trace", "steps.png"]) == 0
+    assert main([*words, "-o", "rounded.png", "--softness", "0"]) == 0
+    assert Image.open("cats.png").size == Image.open("rounded.png").size == (2 * 128 + 2, 2 * 128 + 2)
+    assert Image.open("cats.png").tobytes() != Image.open("rounded.png").tobytes()
+    assert main(["sample", "dogs-small", "-o", "dogs.png"]) == 2
+    assert "name cats-small, which is bundled" in capsys.readouterr().err
+
+
+def test_it_is_no_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("small.png")
+    assert main(["compress", "small.png", "--codec", GENERATOR]) != 0
+    error = capsys.readouterr().err
+    assert "cats-small" in error
+    assert "unexpected" not in error
+    assert not Path("small.dfl").exists()
