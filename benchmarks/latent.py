@@ -4,22 +4,14 @@ import dataclasses
 
 import torch
 
-import difflate
 from benchmarks.timing import Fact, Results, Timings, stopwatch
-from difflate.codecs.vq import VqCodec
-from difflate.diffusion import ProcessConfig
-from difflate.errors import ConfigError
-from difflate.generate import LatentDiffusion, LatentSpec, load_generator, sample
+from difflate.codecs.refiner import load_refiner
+from difflate.generate import LatentDiffusion, load_generator, sample
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.presets import PRESETS as NETWORKS
 from difflate.nn.unet import multiply_adds, parameters
 
-BUNDLED, CODEC = "cats-small", "opq-32-8-8"
-NETWORK = UNetConfig(
-    in_channels=6, out_channels=6, widths=(96, 144, 192), blocks=(2, 3, 2), attention=("none", "full", "full"),
-    head_width=48, self_condition=True,
-)  # fmt: skip
-"""Of a model that is timed where none is bundled."""
+MODEL = "cats-small"
 STEPS, SAMPLES = 30, 16
 PAPER_PX, AIM = 512, 40.0
 ROUNDS_SHARE = 12
@@ -28,23 +20,24 @@ ROUNDS_SHARE = 12
 @torch.no_grad()
 def run(rounds: int) -> Results:
     """One evaluation of the network in latents and in pixels, whole samples, and what decoding adds."""
-    model, origin = _model()
+    model = load_generator(MODEL)
+    if not isinstance(model, LatentDiffusion):
+        raise SystemExit(f"model ({MODEL}) must be one of latents")
     px, latent = model.image_px, model.shape((model.image_px, model.image_px))
-    codec = model.codec
-    generator = torch.Generator().manual_seed(0)
-    indices = torch.stack(
-        [torch.randint(k, (SAMPLES, *latent[1:]), generator=generator) for k in codec.codebook_sizes], 1
-    )
+    codec, refiner = model.codec, load_refiner(model.codec)
+    z = torch.rand(SAMPLES, *latent, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    decoded = model.images(z)
     in_latents, in_pixels = _step(model.network, *latent), _step(_in_pixels(model.network), 3, px, px)
     few = max(1, rounds // ROUNDS_SHARE)
     programs = {
         "latents": stopwatch(in_latents),
         "pixels": stopwatch(in_pixels),
         "samples": stopwatch(lambda: list(sample(model, SAMPLES, steps=STEPS, batch=SAMPLES))),
-        "decoding": stopwatch(lambda: codec.from_latent(indices)),
+        "decoding": stopwatch(lambda: model.images(z)),
+        "refining": stopwatch(lambda: refiner.refine(decoded, refiner.max_noise)),
     }
     timings = Timings(programs, few, warm_up=1)
-    row = timings.row(f"a step of {origin} at {px} px", "latents", "pixels", AIM)
+    row = timings.row(f"a step of {MODEL} at {px} px", "latents", "pixels", AIM)
     row = dataclasses.replace(row, reference="the same U-Net in pixels")
     paper = NETWORKS["latent"]
     side = PAPER_PX // codec.patch_px
@@ -55,30 +48,15 @@ def run(rounds: int) -> Results:
         Fact(f"multiply-adds in pixels / in latents, a step of the paper's network at {PAPER_PX} px",
              pixel_work / work, f"≥ {AIM:g}", pixel_work / work >= AIM),
         Fact(f"multiply-adds of that step in latents, billion (× {STEPS} steps a sample)", work / 1e9),
-        Fact(f"multiply-adds in pixels / in latents, a step of {origin} at {px} px", own_pixels / own),
-        Fact(f"{origin}, multiply-adds of a sample of {STEPS} steps, billion", own * STEPS / 1e9),
-        Fact(f"{origin}, parameters, million", parameters(model) / 1e6),
-        Fact(f"{origin}, samples/s, {STEPS} steps, {SAMPLES} at once", 1 / seconds),
+        Fact(f"multiply-adds in pixels / in latents, a step of {MODEL} at {px} px", own_pixels / own),
+        Fact(f"{MODEL}, multiply-adds of a sample of {STEPS} steps, billion", own * STEPS / 1e9),
+        Fact(f"{MODEL}, parameters, million", parameters(model) / 1e6),
+        Fact(f"{MODEL}, samples/s, {STEPS} steps, {SAMPLES} at once", 1 / seconds),
         Fact("share of decoding in that, %", 100 * timings.ms("decoding") / 1e3 / SAMPLES / seconds),
-        Fact(f"decoding of the codec, ms an image of {px} px", timings.ms("decoding") / SAMPLES),
+        Fact(f"decoding, ms an image of {px} px (softness {model.softness:g})", timings.ms("decoding") / SAMPLES),
+        Fact(f"refining, ms an image of {px} px", timings.ms("refining") / SAMPLES),
     ]  # fmt: skip
     return Results([row], facts)
-
-
-def _model() -> tuple[LatentDiffusion, str]:
-    """The bundled generator, or one that is not trained, and what to call it."""
-    try:
-        model = load_generator(BUNDLED)
-    except ConfigError:  # it is not there
-        codec = difflate.load(CODEC)
-        assert isinstance(codec, VqCodec)
-        torch.manual_seed(0)
-        made = LatentDiffusion(LatentSpec.of(codec), NETWORK, ProcessConfig(), 128).use_codec(codec)
-        torch.nn.init.normal_(made.unet.exit.weight, std=0.02)
-        return made.eval(), "a model of latents (untrained)"
-    if not isinstance(model, LatentDiffusion):
-        raise SystemExit(f"model ({BUNDLED}) must be one of latents")
-    return model, BUNDLED
 
 
 def _in_pixels(network: UNetConfig) -> UNetConfig:

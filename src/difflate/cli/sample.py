@@ -26,12 +26,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="generate images with a trained model",
         description="Generates images. -o names a PNG file for a grid of them, or a folder for a file each. Image i of "
         "a seed is\nthe same whatever -n and --batch are. An interruption keeps the images that are finished.",
-        epilog="examples:\n  difflate sample runs/cats -n 16 -o cats.png --trace steps.png\n"
-        "  difflate sample runs/cats -n 16 -o cats.png --refiner runs/refiner\n"
+        epilog="examples:\n  difflate sample cats-small -n 16 -o cats.png --refine\n"
+        "  difflate sample cats-small -n 4 -o cats.png --trace steps.png\n"
         "  difflate sample runs/cats-32-small -n 1000 -o samples/ --seed 7",
     )
     parser.add_argument(
-        "model", metavar="MODEL", help="a generator's folder, or owner/name of a Hugging Face repository"
+        "model",
+        metavar="MODEL",
+        help="cats-small, which is bundled, a generator's folder, or owner/name of a Hugging Face repository",
     )
     parser.add_argument("-n", "--count", type=int, default=16, metavar="N", help="images (default: %(default)s)")
     parser.add_argument("-o", "--output", type=output_path, required=True, metavar="OUT", help="grid.png, or folder/")
