@@ -5,6 +5,7 @@
     python examples/latent_ablations.py eopq --images cats/ --out runs/ablations
     python examples/latent_ablations.py rq --images cats/ --out runs/ablations
     python examples/latent_ablations.py categorical --images cats/ --out runs/ablations
+    python examples/latent_ablations.py categorical-ce --images cats/ --out runs/ablations
     python examples/latent_ablations.py codec --images cats/ --out runs/ablations
     python examples/latent_ablations.py noise --images cats/ --out runs/ablations
     python examples/latent_ablations.py table --out runs/ablations
@@ -43,12 +44,12 @@ class Variant:
     """Further settings of the training."""
 
 
-_SOFT, _REFINED = ["--softness", "0.03"], ["--refine"]
-_PLAIN = {"": [], "softness .03": _SOFT}
+_ROUNDED, _SOFT, _REFINED = ["--softness", "0"], ["--softness", "0.03"], ["--refine"]
+_PLAIN = {"": _ROUNDED, "softness .03": _SOFT}
 VARIANTS = {
     "ordered": Variant(
         "OPQ, ordered codebooks, continuous", CONTINUOUS, "opq-32-8-8",
-        {"": [], "refined": _REFINED, "softness .03, refined": [*_SOFT, *_REFINED]},
+        {"": _ROUNDED, "refined": [*_ROUNDED, *_REFINED], "softness .03, refined": [*_SOFT, *_REFINED]},
     ),
     "unordered": Variant("OPQ, codebooks in the order of k-means, continuous", CONTINUOUS, "unordered", _PLAIN),
     "eopq": Variant(

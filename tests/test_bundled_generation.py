@@ -60,7 +60,8 @@ def test_its_samples_are_smooth_and_differ() -> None:
     values = images.float()
     assert values.diff(dim=3).abs().mean() < 0.4 * values.std()  # of noise it is 1.1 times
     assert (values[0] - values[1]).abs().mean() > 10
-    assert torch.equal(images[1:], torch.cat(list(sample(model, 2, steps=8, first=1))))
+    again = torch.cat(list(sample(model, 2, steps=8, first=1)))
+    assert (images[1:].int() - again.int()).abs().max() <= 2  # sums of another batch are rounded differently
 
 
 def test_the_command_needs_no_network(
@@ -73,9 +74,11 @@ def test_the_command_needs_no_network(
     monkeypatch.chdir(tmp_path)
     words = ["sample", GENERATOR, "-n", "4", "--steps", "3"]
     assert main([*words, "--refine", "-o", "cats.png", "--trace", "steps.png"]) == 0
+    assert main([*words, "-o", "plain.png"]) == 0
     assert main([*words, "-o", "rounded.png", "--softness", "0"]) == 0
-    assert Image.open("cats.png").size == Image.open("rounded.png").size == (2 * 128 + 2, 2 * 128 + 2)
-    assert Image.open("cats.png").tobytes() != Image.open("rounded.png").tobytes()
+    found = [Image.open(name) for name in ("cats.png", "plain.png", "rounded.png")]
+    assert {image.size for image in found} == {(2 * 128 + 2, 2 * 128 + 2)}
+    assert len({image.tobytes() for image in found}) == 3
     assert main(["sample", "dogs-small", "-o", "dogs.png"]) == 2
     assert "name cats-small, which is bundled" in capsys.readouterr().err
 

@@ -105,14 +105,14 @@ def test_the_indices_around_a_number():
     """Gaussian weights of what stands in the closed form; their expected place is the number, away from the ends."""
     space, sigma = IndexSpace((33, 5)), 0.1
     z = torch.tensor([[0.1, -0.5], [0.25, 1.0]])[..., None]
-    wide, narrow = space.around(z, sigma)
+    wide, narrow = space.posterior(z, sigma)
     assert wide.shape == (2, 33, 1)
     assert narrow.shape == (2, 5, 1)
     weights = torch.tensor([math.exp(-((-0.5 - p) ** 2) / (2 * sigma**2)) for p in (-1, -0.5, 0, 0.5, 1)])
     torch.testing.assert_close(narrow[0, :, 0], weights / weights.sum())
     torch.testing.assert_close((wide[:, :, 0] * torch.linspace(-1, 1, 33)).sum(1), z[:, 0, 0], rtol=0, atol=1e-4)
     with pytest.raises(ConfigError, match="`sigma`"):
-        space.around(z, 0.0)
+        space.posterior(z, 0.0)
 
 
 def test_gumbel_softmax_is_eq_20():

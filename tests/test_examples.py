@@ -72,5 +72,6 @@ def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, cap
             arguments += _small(arguments[1], steps)
         arguments = [{"500": "2", "30": "2"}.get(word, word) for word in arguments]
         assert main(arguments) == 0, (arguments, capsys.readouterr().err)
-    for made in ("photo.dfl", "restored.png", "packed/a.dfl", "photo.avif", "report/results.json", "grid.png"):
+    files = "photo.dfl restored.png packed/a.dfl photo.avif report/results.json cats.png steps.png"
+    for made in files.split():
         assert (tmp_path / made).exists(), made

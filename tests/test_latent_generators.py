@@ -16,8 +16,9 @@ from difflate.errors import ConfigError, ModelError
 from difflate.generate import CategoricalDiffusion, LatentDiffusion, LatentSpec, load_generator, sample, trajectory
 from difflate.generate.categorical import channels
 from difflate.generate.sampling import trace
-from difflate.grid import to_uint8
+from difflate.grid import signed_to_uint8
 from difflate.nn import UNetConfig
+from refiner_helpers import refiner_of
 
 NAME = "opq-32-8-8"
 
@@ -129,9 +130,9 @@ def test_softness_averages_the_codewords_around_a_number() -> None:
     *_, last = trajectory(model, range(2), steps=3)
     means = [book.mean(0)[None, :, None, None].expand(1, -1, 4, 4) for book in codec().codebooks]
     everywhere = model.soften(1.0).images(last.x * 0).int()
-    assert (everywhere - to_uint8(codec().from_codewords(means)).int()).abs().max() <= 12  # the ends count less
-    for softness in (-0.1, float("nan"), 2.0):
-        with pytest.raises(ConfigError, match=r"softness .* must be from 0"):
+    assert (everywhere - signed_to_uint8(codec().from_codewords(means)).int()).abs().max() <= 12  # the ends count less
+    for softness in (-0.1, float("nan"), 2.0, 1e-30, True):
+        with pytest.raises(ConfigError, match=r"softness .* must be 0"):
             model.soften(softness)
 
 
@@ -166,9 +167,9 @@ def test_folder_round_trip(made, tmp_path: Path) -> None:
 
 def test_another_codec_is_refused(tmp_path: Path) -> None:
     continuous().save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"was trained on opq-32-8-8 \(\w{8}\), not on pq-32-8-8"):
+    with pytest.raises(ModelError, match=r"the latents are of opq-32-8-8 \(\w{8}\), not of pq-32-8-8"):
         load_generator(tmp_path, codec="pq-32-8-8")
-    with pytest.raises(ModelError, match="not on jpeg"):
+    with pytest.raises(ModelError, match="not of jpeg"):
         load_generator(tmp_path, codec="jpeg")
     config = json.loads((tmp_path / "config.json").read_text())
     config["latent"]["codec"] = "mine"
@@ -195,6 +196,44 @@ def test_what_does_not_fit_together_is_refused(changed: dict, message: str) -> N
     }
     with pytest.raises(ConfigError, match=message):
         LatentDiffusion(**{**given, **changed})
+
+
+def test_the_codec_and_the_refiner_of_a_generator_are_its_own() -> None:
+    """They move to its device; those that are loaded by name are everybody's."""
+    model = continuous()
+    assert model.codec is not codec()
+    assert torch.equal(model.codec.codebooks[0], codec().codebooks[0])
+
+
+def test_samples_are_refined_for_the_largest_noise() -> None:
+    model, refiner = continuous(), refiner_of()
+    plain = images_of(model, 2)
+    refined = images_of(model.use_codec(codec(), refiner), 2)
+    assert torch.equal(refined, refiner.refine(plain, refiner.max_noise))
+    assert not torch.equal(refined, refiner.refine(plain, 0.0))
+    assert torch.equal(images_of(model.use_codec(codec()), 2), plain)
+    with pytest.raises(ModelError, match="the refiner is for images of pq-32-8-8"):
+        model.use_codec(codec(), refiner_of(codec="pq-32-8-8"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"codec": []}, "`codec`"),
+        ({"fingerprint": 5}, "`fingerprint`"),
+        ({"patch_px": 8.0}, "`patch_px`"),
+        ({"patch_px": 4}, "`patch_px`"),
+        ({"codebook_sizes": [256.0] * 6}, "`codebook_sizes`"),
+        ({"codebook_sizes": [128] * 6}, "`codebook_sizes`"),
+    ],
+)
+def test_an_altered_space_is_refused(changed: dict, error: str, tmp_path: Path) -> None:
+    continuous().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["latent"] |= changed
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises((ModelError, ConfigError), match=error):
+        load_generator(tmp_path)
 
 
 @pytest.mark.parametrize("sizes", [[], [1], [256] * 65, [1 << 17]])
@@ -235,15 +274,21 @@ def test_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) ->
         (["--temperature", "-1"], 2, "temperature (=-1) must be from 0"),
         (["--size", "20"], 2, "size (=20x20) cannot be made; sides must be from 8 to 4096, in steps of 8"),
         (["--size", "x"], 2, "--size (=x) must be a side, or WIDTHxHEIGHT"),
-        (["--codec", "rq-32-8-8"], 4, "was trained on opq-32-8-8"),
+        (["--codec", "rq-32-8-8"], 4, "the latents are of opq-32-8-8"),
+        (["--softness", "0.1"], 2, "softness is of continuous models of latents"),
         (["--guidance", "3"], 2, "needs a model with classes"),
         (["--trace", "x.gif"], 2, "must end in .png"),
+        (["--trace", "x.png"], 2, "--trace (=x.png) must be another file than -o"),
+        (["-n", "100000"], 5, "100000 images of 32x32 px are too many for a grid; end the name in /"),
         (["--grid", "0"], 2, "--grid (=0) must be at least 1"),
         (["--refiner", "nowhere"], 2, "refiner 'nowhere' is unknown"),
     ],
 )
-def test_bad_words(words: list[str], code: int, message: str, folder: Path, tmp_path: Path, capsys) -> None:
-    assert main(["sample", str(folder), "-o", str(tmp_path / "x.png"), *words]) == code
+def test_bad_words(
+    words: list[str], code: int, message: str, folder: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", str(folder), "-o", "x.png", *words]) == code
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -16,7 +16,8 @@ from difflate.data.crops import Batch
 from difflate.data.items import list_items
 from difflate.data.latent_writer import write_latents
 from difflate.data.latents import Latents
-from difflate.diffusion import ProcessConfig, eps_z
+from difflate.diffusion import ProcessConfig, eps_z, normal
+from difflate.diffusion.draws import uniform
 from difflate.errors import ConfigError, ModelError, OutputExists
 from difflate.generate import CategoricalDiffusion, LatentDiffusion, LatentSpec, load_generator, sample
 from difflate.generate.categorical import channels
@@ -173,6 +174,14 @@ def test_the_planes_decoded_once_more_have_the_same_gradient() -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+def test_what_is_drawn_of_the_first_answer_has_nothing_to_do_with_the_noise() -> None:
+    """Self-conditioning must not tell the network of the noise that it is to find."""
+    draws = Draws(0, torch.arange(64), 32)
+    noise, first = normal((64, 100), draws.generators()), uniform((64, 100), draws.of_first_answer(torch.device("cpu")))
+    of_noise, of_first = noise.abs() - noise.abs().mean(), first - first.mean()
+    assert abs(float((of_noise * of_first).mean() / (of_noise.std() * of_first.std()))) < 0.05
+
+
 def test_the_parts_of_a_batch_add_up_to_it() -> None:
     found = objective(CATEGORICAL)
     whole, latent = found(batch()), batch()
@@ -183,9 +192,9 @@ def test_the_parts_of_a_batch_add_up_to_it() -> None:
 
 
 def test_another_codec_is_refused(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"was trained on opq-32-8-8 .*, not on pq-32-8-8"):
+    with pytest.raises(ModelError, match=r"the latents are of opq-32-8-8 .*, not of pq-32-8-8"):
         run(settings(shards, tmp_path, codec="pq-32-8-8"), "", progress=False)
-    with pytest.raises(ModelError, match="not on jpeg"):
+    with pytest.raises(ModelError, match="not of jpeg"):
         run(settings(shards, tmp_path, codec="jpeg"), "", progress=False)
 
 

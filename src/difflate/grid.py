@@ -14,7 +14,7 @@ from difflate.pixels import from_tensor, to_pil
 _GAP_PX = 2
 
 
-def to_uint8(images: Tensor) -> Tensor:
+def signed_to_uint8(images: Tensor) -> Tensor:
     """(B, C, H, W) uint8 of ``images: (B, C, H, W)`` float in [-1, 1]; values beyond are clipped."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 

@@ -59,16 +59,16 @@ def load(name: str | Path = DEFAULT_CODEC, *, allow_download: bool = False) -> C
 
 
 def model_folder(name: str | Path, *, allow_download: bool = False) -> Path | None:
-    """The folder of that name, of a bundled model or of a Hugging Face repository ``owner/name``; None: it is none.
+    """The folder of a bundled model, of that name, or of a Hugging Face repository ``owner/name``; None: it is none.
 
     A repository is looked for in the local cache and, only if ``allow_download``, fetched: no more than config,
     safetensors and card. Raises ModelError if it is not in the cache, or cannot be fetched.
     """
+    if str(name).lower() in bundled_models():
+        return WEIGHTS_FOLDER / str(name).lower()
     folder = Path(name)
     if folder.is_dir():
         return folder
-    if str(name).lower() in bundled_models():
-        return WEIGHTS_FOLDER / str(name).lower()
     if not _REPOSITORY.fullmatch(str(name)):
         return None
     from huggingface_hub import snapshot_download
@@ -80,7 +80,7 @@ def model_folder(name: str | Path, *, allow_download: bool = False) -> Path | No
         if not allow_download:
             raise ModelError(
                 f"{name}: is no folder, and not in the cache of Hugging Face models; fetch it with --allow-download of "
-                "compress, decompress, verify or sample, or allow_download=True in Python"
+                "the commands that have it, or allow_download=True in Python"
             ) from error
         raise ModelError(f"{name}: cannot be fetched ({_reason(error)}); check the name and the network") from error
     except (OSError, ValueError) as error:  # the hub's errors are OSErrors

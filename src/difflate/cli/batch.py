@@ -36,6 +36,13 @@ def input_path(text: str) -> Path:
     return Path(text)
 
 
+def name_of(text: str) -> str:
+    """The name or folder of a model. Raises ArgumentTypeError if it is empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a model or its folder")
+    return text
+
+
 def add_download_option(parser: argparse.ArgumentParser) -> None:
     """Adds --allow-download, which alone lets a command use the network."""
     parser.add_argument(
@@ -54,7 +61,8 @@ def add_diffusion_options(parser: argparse.ArgumentParser, default: str) -> None
 
 
 _TILE_HELP = (
-    "side of the tiles of large images: half of it takes about a quarter of the memory; 656 at least (default: 896)"
+    "side of the tiles of large images: half of it takes about a quarter of the memory; 656 at least (default: 896); "
+    "with --refine any side, and too small ones are enlarged"
 )
 
 

@@ -4,7 +4,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflate.cli.batch import STANDARD, Job, add_diffusion_options, add_download_option, input_path, output_path
+from difflate.cli.batch import (
+    STANDARD,
+    Job,
+    add_diffusion_options,
+    add_download_option,
+    input_path,
+    name_of,
+    output_path,
+)
 
 if TYPE_CHECKING:
     from difflate.codecs.base import Codec
@@ -40,12 +48,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "-o", "--output", type=output_path, metavar="OUT", help="file (one input), folder, or - for stdout"
     )
-    parser.add_argument("--codec", metavar="FOLDER", help="for .dfl files: a model that is not bundled")
+    parser.add_argument("--codec", type=name_of, metavar="FOLDER", help="for .dfl files: a model that is not bundled")
     add_download_option(parser)
     add_diffusion_options(parser, "as the file says")
     refine = "vq codecs: improve the image by a small network, the one that is bundled for the codec"
     parser.add_argument("--refine", action="store_true", default=None, help=refine)  # False would be an option given
-    parser.add_argument("--refiner", metavar="FOLDER", help="the same by a network that is not bundled")
+    parser.add_argument("--refiner", type=name_of, metavar="FOLDER", help="the same by a network that is not bundled")
     parser.add_argument("--format", metavar="SUFFIX", help="png, jpg, webp, avif, tif, bmp … (default: png)")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
     parser.set_defaults(run=run)

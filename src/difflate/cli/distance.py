@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difflate.cli.batch import input_path
+from difflate.cli.device import add_device_option, device_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,14 +46,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--floor", action="store_true", help="also compare REFERENCE with as many images of it that are left over"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of what is drawn (default: %(default)s)")
-    parser.add_argument("--device", default=None, help="cpu, cuda … (default: cuda if there is one)")
+    add_device_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the distances; images that cannot be read are left out, with a line on stderr."""
-    import torch
 
     from difflate.data.items import hold_back, list_items
     from difflate.errors import ConfigError
@@ -68,10 +68,7 @@ def run(args: argparse.Namespace) -> int:
         others = others or left_over
     if args.floor and not others:
         raise ConfigError(f"--floor: no image of {args.reference} is left over; give --holdback N or --max-images N")
-    try:
-        device = torch.empty(0, device=args.device or ("cuda" if torch.cuda.is_available() else "cpu")).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device (={args.device}) cannot be used ({' '.join(str(error).split())[:120]})") from error
+    device = device_of(args.device)
     network = inception().to(device) if {"fid", "kid"} & set(names) else None
     size = _common_size(args.samples, samples) if args.size is None else args.size
     first, second = _read(args.samples, samples, size), _read(args.reference, reference, size)

@@ -1,10 +1,12 @@
 """`difflate latents IMAGES… -o shards/`."""
 
 import argparse
+import copy
 import json
 import sys
 
 from difflate.cli.batch import add_download_option, input_path, output_path
+from difflate.cli.device import add_device_option, device_of
 
 DEFAULT_CODEC = "opq-32-8-8"
 _SHARD_IMAGES = 8192
@@ -39,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that read images; 0: none (default: %(default)s)"
     )
-    parser.add_argument("--device", default=None, help="cpu, cuda … (default: cuda if there is one)")
+    add_device_option(parser)
     add_download_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("-f", "--force", action="store_true", help="replace the shards that are there")
@@ -48,22 +50,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encodes and writes; an interruption leaves the folder as it was."""
-    import torch
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from difflate import hub
     from difflate.data.items import list_items
     from difflate.data.latent_writer import check_shards, vq_codec, write_latents
-    from difflate.errors import ConfigError
 
     check_shards(args.output, args.force)
     items = list_items(args.images)
     codec = vq_codec(hub.load(args.codec, allow_download=args.allow_download))
-    try:
-        codec = codec.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device (={args.device}) cannot be used ({' '.join(str(error).split())[:120]})") from error
+    codec = copy.deepcopy(codec).to(device_of(args.device))  # the loaded one is everybody's
     bar = tqdm(total=len(items), unit="image", file=sys.stderr, disable=not sys.stderr.isatty())
     with bar, logging_redirect_tqdm():
         found = write_latents(

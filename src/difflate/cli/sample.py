@@ -2,13 +2,15 @@
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflate.cli.batch import add_download_option, output_path
+from difflate.cli.batch import add_download_option, name_of, output_path
+from difflate.cli.device import add_device_option, device_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 SAMPLER_NAMES = ("ddpm", "ddim", "euler", "heun", "dpmpp_2m")
 _DEFAULT_STEPS = 30
 _TRACE_IMAGES, _TRACE_MOMENTS = 4, 11
+_MAX_GRID_PIXELS = 2**26
 _SIZE = re.compile(r"(\d{1,6})(?:x(\d{1,6}))?")
 
 
@@ -56,13 +59,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="of a continuous model of latents: average the codewords around a sampled number of [-1, 1], with "
         "Gaussian weights of this standard deviation; 0 takes the nearest one (default: as the model says)",
     )  # fmt: skip
-    parser.add_argument("--codec", metavar="FOLDER", help="of a model of latents: its codec, where it is not bundled")
+    parser.add_argument(
+        "--codec", type=name_of, metavar="FOLDER", help="of a model of latents: its codec, where it is not bundled"
+    )
     parser.add_argument(
         "--refine",
         action="store_true",
         help="of a model of latents: improve the decoded images, where a refiner is bundled",
     )
-    parser.add_argument("--refiner", metavar="FOLDER", help="the same, by this refiner")
+    parser.add_argument("--refiner", type=name_of, metavar="FOLDER", help="the same, by this refiner")
     parser.add_argument(
         "--class", dest="classes", action="append", default=[], metavar="NAME",
         help="of a model with classes; several are taken in turn (default: all in turn)",
@@ -72,10 +77,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--trace", type=output_path, metavar="PNG",
-        help=f"also a strip of {_TRACE_MOMENTS} steps from noise to image, for the first {_TRACE_IMAGES} images",
+        help=f"also a strip of {_TRACE_MOMENTS} steps from noise to image, of {_TRACE_IMAGES} images, or --batch",
     )  # fmt: skip
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="images at once (default: %(default)s)")
-    parser.add_argument("--device", default=None, help="cpu, cuda … (default: cuda if there is one)")
+    add_device_option(parser)
     add_download_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object with the times")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
@@ -87,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from difflate.errors import ConfigError
+    from difflate.errors import LimitExceeded
     from difflate.generate import load_generator, sample, trace, trajectory
     from difflate.grid import image_grid, save_png
 
@@ -96,10 +101,12 @@ def run(args: argparse.Namespace) -> int:
         args.model, codec=args.codec, refine=args.refine, refiner=args.refiner, softness=args.softness,
         allow_download=args.allow_download,
     )  # fmt: skip
-    try:
-        model = model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device (={args.device}) cannot be used ({' '.join(str(error).split())[:120]})") from error
+    model = model.to(device_of(args.device))
+    height, width = _size(args.size) or (model.image_px, model.image_px)
+    if folder is None and args.count * height * width > _MAX_GRID_PIXELS:
+        raise LimitExceeded(
+            f"{args.output}: {args.count} images of {width}x{height} px are too many for a grid; end the name in /"
+        )
     began, made = time.perf_counter(), 0
     images: list[Tensor] = []
     options: dict[str, Any] = {
@@ -107,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
         "guidance": args.guidance, "temperature": args.temperature, "size": _size(args.size),
     }  # fmt: skip
     batches = sample(model, args.count, batch=args.batch, **options)
+    if args.trace:
+        steps = trajectory(model, range(min(args.count, args.batch, _TRACE_IMAGES)), **options)  # raises now
     try:
         with tqdm(total=args.count, unit="image", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
             for batch in batches:
@@ -122,7 +131,6 @@ def run(args: argparse.Namespace) -> int:
             save_png(image_grid(torch.stack(images), args.grid), Path(args.output), args.force)
     seconds = time.perf_counter() - began
     if args.trace:
-        steps = trajectory(model, range(min(args.count, _TRACE_IMAGES)), **options)
         moments = [image for _, image in trace(steps, model, _TRACE_MOMENTS, args.steps)]
         strips = torch.stack(moments, dim=1)  # (images, moments, 3, H, W)
         save_png(image_grid(strips.flatten(0, 1), strips.shape[1]), Path(args.trace), args.force)
@@ -148,6 +156,8 @@ def _check_outputs(args: argparse.Namespace) -> Path | None:
         raise ConfigError(f"--grid (={args.grid}) must be at least 1, for an output that ends in .png")
     if args.trace is not None and Path(args.trace).suffix.lower() != ".png":
         raise ConfigError(f"--trace (={args.trace}) must end in .png")
+    if args.trace is not None and os.path.realpath(args.trace) == os.path.realpath(args.output):
+        raise ConfigError(f"--trace (={args.trace}) must be another file than -o")
     check_output(Path(args.output) if folder is None else folder / _name(0), args.force)
     if args.trace is not None:
         check_output(Path(args.trace), args.force)

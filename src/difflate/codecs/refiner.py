@@ -147,7 +147,8 @@ def _bundled_folder(codec: "VqCodec") -> Path:
             return hub.WEIGHTS_FOLDER / name
     raise ModelError(
         f"no refiner for {codec.name} ({codec.model_id.hex()}) is bundled; train one with `difflate train "
-        f"configs/refiner-opq-32-8-8.yaml codec={codec.name}` and name its folder with --refiner, or refiner= in Python"
+        "configs/refiner-opq-32-8-8.yaml codec=NAME-OR-FOLDER out=runs/refiner` and name its folder with --refiner, or "
+        "refiner= in Python"
     )
 
 

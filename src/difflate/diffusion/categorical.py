@@ -23,6 +23,8 @@ from difflate.diffusion.guidance import Model
 from difflate.diffusion.process import expand
 from difflate.errors import ConfigError
 
+_LEAST_SIGMA = 1e-6
+
 
 @dataclass(frozen=True)
 class IndexSpace:
@@ -55,11 +57,14 @@ class IndexSpace:
         # not a matrix product: autocast would take it to bfloat16, which cannot tell 256 places apart
         return torch.stack([(z.movedim(1, -1) * _places(z)).sum(-1) for z in z_bar], dim=1)
 
-    def around(self, z: Tensor, sigma: float) -> list[Tensor]:
-        """C of z̄0: (B, K_c, …), the probabilities of the indices if ``z: (B, C, …)`` is one of them, all alike before,
-        with a Gaussian error of standard deviation ``sigma`` in [-1, 1]. They sum to 1 along dim 1.
+    def posterior(self, z: Tensor, sigma: float) -> list[Tensor]:
+        """C of z̄0: (B, K_c, …), the probabilities of the indices that ``z: (B, C, …)`` may be, if it has a Gaussian
+        error of standard deviation ``sigma`` in [-1, 1] and all were alike before. They sum to 1 along dim 1.
+
+        Raises ConfigError for a sigma below 1e-6, which is none.
         """
-        positive(sigma=sigma)
+        if not sigma >= _LEAST_SIGMA:
+            raise ConfigError(f"`sigma` (={sigma}) must be at least {_LEAST_SIGMA:g}")
         self._tops(z)
         found = []
         for plane, size in zip(z.float().unbind(1), self.sizes, strict=True):

@@ -41,7 +41,7 @@ def load_generator(
     how far around a sampled number codewords are averaged; None: as the model says. Raises ConfigError if there is no
     such generator or it has no such option, ModelError if it, or its codec, is incomplete, damaged or not here.
     """
-    from difflate.codecs.refiner import load_refiner
+    from difflate.codecs.refiner import load_refiner, open_refiner
     from difflate.hub import bundled_codecs, bundled_models, load, model_folder
 
     folder = model_folder(name, allow_download=allow_download)
@@ -52,13 +52,15 @@ def load_generator(
             "`difflate train` wrote"
         )
     kind = read_config(folder).get("kind")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ModelError(f"{folder}: kind (={kind}) must be one of {', '.join(_KINDS)}; name the folder of a generator")
     model = _KINDS[kind].from_pretrained(folder)
-    if isinstance(model, LatentDiffusion):
-        model.soften(model.softness if softness is None else softness)
-    elif softness is not None:
-        raise ConfigError(f"{name}: softness is of continuous models of latents, which this one is not; leave it out")
+    if softness is not None:
+        if not isinstance(model, LatentDiffusion):
+            raise ConfigError(
+                f"{name}: softness is of continuous models of latents, which this one is not; leave it out"
+            )
+        model.soften(softness)
     if not isinstance(model, LatentGenerator):
         if codec is not None or refine or refiner is not None:
             raise ConfigError(f"{name}: generates pixels, not latents of a codec; leave codec and refiner out")
@@ -70,7 +72,8 @@ def load_generator(
         )
     try:
         found = model.latent.check(load(codec or model.latent.codec, allow_download=allow_download))
-        chosen = load_refiner(found, refiner) if refine or refiner is not None else None
+        given = None if refiner is None else open_refiner(refiner, allow_download=allow_download)
+        chosen = load_refiner(found, given) if refine or refiner is not None else None
         return model.use_codec(found, chosen)
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from error

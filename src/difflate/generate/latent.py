@@ -7,6 +7,7 @@ take the indices as numbers. As codewords are alike along one axis only, a numbe
 the place of rounding, the codewords around it may be averaged.
 """
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
@@ -19,11 +20,13 @@ from difflate.codecs.vq import VqCodec
 from difflate.diffusion import Generators, IndexSpace, Model, ProcessConfig, expected_codewords
 from difflate.errors import ConfigError, ModelError
 from difflate.generate.generator import Generator, check_size, no_guidance, no_temperature
-from difflate.grid import to_uint8
+from difflate.grid import signed_to_uint8
 from difflate.nn import UNet, UNetConfig
 
 _MAX_SIZE = 1 << 16
 _MAX_PLANES = 64
+_LEAST_SOFTNESS = 1e-6
+_MAX_WEIGHTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,14 @@ class LatentSpec:
     patch_px: int = 8
 
     def __post_init__(self) -> None:
+        for key in ("codec", "fingerprint"):
+            if not isinstance(getattr(self, key), str):
+                raise ConfigError(f"`{key}` (={getattr(self, key)}) must be text")
         sizes = list(self.codebook_sizes)
-        if not 1 <= len(sizes) <= _MAX_PLANES or not all(2 <= size <= _MAX_SIZE for size in sizes):
-            raise ConfigError(f"`codebook_sizes` (={sizes}) must be up to {_MAX_PLANES} numbers from 2 to {_MAX_SIZE}")
-        if not 1 <= self.patch_px <= 64:
-            raise ConfigError(f"`patch_px` (={self.patch_px}) must be from 1 to 64")
+        if not 1 <= len(sizes) <= _MAX_PLANES or not all(type(k) is int and 2 <= k <= _MAX_SIZE for k in sizes):
+            raise ConfigError(f"`codebook_sizes` (={sizes}) must be up to {_MAX_PLANES} integers from 2 to {_MAX_SIZE}")
+        if type(self.patch_px) is not int or not 1 <= self.patch_px <= 64:
+            raise ConfigError(f"`patch_px` (={self.patch_px}) must be an integer from 1 to 64")
 
     @classmethod
     def of(cls, codec: VqCodec) -> Self:
@@ -56,12 +62,15 @@ class LatentSpec:
         return IndexSpace(tuple(self.codebook_sizes))
 
     def check(self, codec: Any) -> VqCodec:
-        """``codec``. Raises ModelError if the space is another's."""
+        """``codec``. Raises ModelError if the space is another's, and ConfigError if it is not quite this one."""
         if not isinstance(codec, VqCodec) or codec.fingerprint.hex() != self.fingerprint:
+            other = f"{codec.name} ({codec.fingerprint.hex()[:8]})" if isinstance(codec, VqCodec) else codec.name
             raise ModelError(
-                f"the generator was trained on {self.codec} ({self.fingerprint[:8]}), not on {codec.name}; "
-                "name the folder of its own codec"
+                f"the latents are of {self.codec} ({self.fingerprint[:8]}), not of {other}; name the folder of theirs"
             )
+        own = LatentSpec.of(codec)
+        if (list(own.codebook_sizes), own.patch_px) != (list(self.codebook_sizes), self.patch_px):
+            raise ConfigError(f"`codebook_sizes` or `patch_px` of the latents are not those of {codec.name}")
         return codec
 
 
@@ -87,11 +96,14 @@ class LatentGenerator(Generator):
         return self._codec[0]
 
     def use_codec(self, codec: Any, refiner: Refiner | None = None) -> Self:
-        """Takes the codec that it was trained on, and a refiner for its images. Raises ModelError for others."""
-        self._codec = (self.latent.check(codec),)
+        """Takes the codec that it was trained on, and a refiner for its images, or none. Raises ModelError for others.
+
+        They are copied, as they move to the generator's device, and those that are loaded by name are everybody's.
+        """
         if refiner is not None:
-            refiner.check(self._codec[0])
-            self._refiner = (refiner,)
+            refiner.check(self.latent.check(codec))
+        self._codec = (copy.deepcopy(self.latent.check(codec)),)
+        self._refiner = () if refiner is None else (copy.deepcopy(refiner),)
         return self
 
     def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
@@ -123,7 +135,7 @@ class LatentDiffusion(LatentGenerator):
         softness: float = 0.0,
     ) -> None:
         """``softness``: standard deviation of the weights by which codewords around a sampled number in [-1, 1] are
-        averaged, as `IndexSpace.around`; 0: the nearest one alone (not in the paper, which rounds). Raises ConfigError.
+        averaged, as `IndexSpace.posterior` (not in the paper); 0: the nearest one alone. Raises ConfigError.
         """
         super().__init__(latent, process, image_px)
         planes = len(latent.codebook_sizes)
@@ -133,8 +145,8 @@ class LatentDiffusion(LatentGenerator):
 
     def soften(self, softness: float) -> Self:
         """Takes another ``softness``. Raises ConfigError."""
-        if not 0 <= softness <= 1:
-            raise ConfigError(f"softness (={softness:g}) must be from 0, which rounds to an index, to 1")
+        if isinstance(softness, bool) or not (softness == 0 or _LEAST_SOFTNESS <= softness <= 1):
+            raise ConfigError(f"softness (={softness}) must be 0, which rounds to an index, or from 1e-6 to 1")
         self.softness = softness
         return self
 
@@ -156,9 +168,15 @@ class LatentDiffusion(LatentGenerator):
     def _decoded(self, x: Tensor, codec: VqCodec) -> Tensor:
         if not self.softness:
             return super()._decoded(x, codec)
-        # one by one: the weights are K numbers for each index
-        parts = (expected_codewords(self.latent.space.around(z, self.softness), codec.codebooks) for z in x.split(1))
-        return torch.cat([to_uint8(codec.from_codewords(words)) for words in parts])
+        return signed_to_uint8(codec.from_codewords([self._mean_codewords(x, c) for c in range(x.shape[1])]))
+
+    def _mean_codewords(self, x: Tensor, plane: int) -> Tensor:
+        """(B, n, h, w) of a plane of ``x: (B, C, h, w)``."""
+        book = self.codec.codebooks[plane]
+        space = IndexSpace((len(book),))
+        rows = max(1, _MAX_WEIGHTS // (x.shape[0] * x.shape[3] * len(book)))  # the weights are K numbers for each index
+        bands = x[:, plane : plane + 1].split(rows, dim=2)
+        return torch.cat([expected_codewords(space.posterior(z, self.softness), [book])[0] for z in bands], dim=2)
 
 
 def check_network(network: UNetConfig, in_channels: int, out_channels: int) -> UNetConfig:

@@ -9,7 +9,7 @@ from torch import Tensor
 from difflate.diffusion import Generators, Model, ProcessConfig, guided
 from difflate.errors import ConfigError
 from difflate.generate.generator import MAX_IMAGE_PX, Generator, check_size, no_guidance, no_temperature
-from difflate.grid import to_uint8
+from difflate.grid import signed_to_uint8
 from difflate.nn import UNet, UNetConfig
 
 
@@ -49,7 +49,7 @@ class PixelDiffusion(Generator):
         return 3, *size
 
     def images(self, x: Tensor) -> Tensor:
-        return to_uint8(x)
+        return signed_to_uint8(x)
 
     def forward(
         self, x: Tensor, condition: Tensor, x0_prev: Tensor | None = None, *, labels: Tensor | None = None

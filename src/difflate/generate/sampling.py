@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from difflate.diffusion import SAMPLERS, Step
@@ -14,6 +15,7 @@ _MAX_STEPS, _MAX_COUNT = 1000, 10**7
 _MAX_PIXELS = 2**24
 """Of a batch: a network's activations take a few hundred times as many bytes."""
 _STREAM, _DRAWS = 4, 14
+_PREVIEW = 16
 
 
 def sample(
@@ -35,8 +37,10 @@ def sample(
     Each image has noise of its own from ``seed`` and its number, so it does not depend on ``batch`` or on the others.
     ``sampler``: by default the model's own. ``classes``: taken in turn; none: all in turn. ``temperature``: γ of a
     categorical model. ``size``: (height, width) px, by default that of the images that the model was trained on.
-    Raises ConfigError.
+    Raises ConfigError, LimitExceeded.
     """
+    if first < 0:
+        raise ConfigError(f"first (={first}) must be at least 0")
     if not 1 <= count <= _MAX_COUNT or batch < 1:
         raise ConfigError(f"count (={count}) must be from 1 to {_MAX_COUNT}, and batch (={batch}) at least 1")
     numbers = range(first, first + count)
@@ -46,6 +50,12 @@ def sample(
     )  # fmt: skip
     draw(numbers[:batch])  # raises now, not at the first image
     return _images(model, draw, [numbers[i : i + batch] for i in range(0, count, batch)])
+
+
+def preview(model: Generator) -> Tensor:
+    """(16, 3, H, W) uint8 of seed 0, which a training shows."""
+    batch = max(1, min(_PREVIEW, _MAX_PIXELS // model.image_px**2))
+    return torch.cat(list(sample(model, _PREVIEW, batch=batch)))
 
 
 def _images(model: Generator, draw: Callable[[range], Iterator[Step]], parts: Sequence[range]) -> Iterator[Tensor]:

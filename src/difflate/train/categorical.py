@@ -9,14 +9,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from difflate.data.crops import Batch
-from difflate.diffusion import expected_codewords, gumbel_softmax, sampled_x0, self_condition
+from difflate.diffusion import IndexSpace, expected_codewords, gumbel_softmax, sampled_x0, self_condition
 from difflate.errors import ConfigError
 from difflate.generate.categorical import CategoricalDiffusion
-from difflate.generate.sampling import sample
+from difflate.generate.sampling import preview
 from difflate.train.draws import Draws
 from difflate.train.objective import noised
-
-_PICTURES, _PICTURE_STEPS = 16, 30
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class CategoricalObjective(nn.Module):
         noisy = noised(process, z0, draws)
         extra = ()
         if model.self_conditioned:
-            of_image = sampled_x0(model, space, 1.0, draws.generators())
+            of_image = sampled_x0(model, space, model.temperature, draws.of_first_answer(device))
             extra = (self_condition(process, of_image, noisy.x, noisy.t, generator=draws.toss()),)
         condition = process.noise_condition(noisy.t).to(noisy.x.dtype)
         logits = space.split(model(process.network_input(noisy.x, noisy.logsnr), condition, *extra))
@@ -103,13 +101,13 @@ class CategoricalObjective(nn.Module):
             logits = logits.float()
             soft = gumbel_softmax(logits, self.settings.tau, draws.of_plane(plane, logits.device))
             (words,) = expected_codewords([soft], [book])
-            place = (soft.movedim(1, -1) * torch.linspace(-1, 1, len(book), device=soft.device)).sum(-1)
+            place = IndexSpace((len(book),)).soft([soft])[:, 0]
             entropy = F.cross_entropy(logits, indices, reduction="none").flatten(1).mean(1)
         return words, place, entropy
 
     def pictures(self) -> Tensor:
         """(16, 3, H, W) uint8."""
-        return torch.cat(list(sample(self.model, _PICTURES, steps=_PICTURE_STEPS)))
+        return preview(self.model)
 
 
 def _mean_square(errors: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from difflate.diffusion import ProcessConfig, normal
 from difflate.errors import ConfigError, OutputExists
 from difflate.fingerprint import fingerprint
 from difflate.folders import FolderModel
-from difflate.grid import to_uint8
+from difflate.grid import signed_to_uint8
 from difflate.hub import model_folder
 from difflate.nn.hyperprior import Coded, HyperpriorConfig
 from difflate.nn.transforms import STRIDE, TransformConfig
@@ -237,7 +237,7 @@ class DecoderObjective(nn.Module):
         decoder = self.model.decoder
         noise = decoder.gamma * normal(images.shape, generators, images.device)
         refined = self.model.refine(conditions, min(decoder.steps, _PICTURE_STEPS), noise)
-        return to_uint8(torch.cat([images, conditions.synthesis, refined])).cpu()
+        return signed_to_uint8(torch.cat([images, conditions.synthesis, refined])).cpu()
 
 
 def _psnr_db(found: Tensor, images: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from difflate.seeds import numpy_generator, torch_generator
 
-_ITEM, _STEP, _TOSS, _DROP, _LEVEL, _PLANE = 1, 2, 3, 5, 8, 15  # streams, others than those of crops and samples
+# streams, others than those of crops and samples
+_ITEM, _STEP, _TOSS, _DROP, _LEVEL, _PLANE, _FIRST = 1, 2, 3, 5, 8, 15, 16
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Draws:
     def of_plane(self, plane: int, device: torch.device) -> list[torch.Generator]:
         """One for each image and plane of a latent, on ``device``: there are too many numbers to bring them there."""
         return [torch_generator(self.seed, _PLANE, int(n) << 8 | plane, device) for n in self.numbers]
+
+    def of_first_answer(self, device: torch.device) -> list[torch.Generator]:
+        """One for each image, on ``device``: for what is drawn of the answer that a network is then conditioned on."""
+        return [torch_generator(self.seed, _FIRST, int(n), device) for n in self.numbers]
 
     def uniform(self) -> Tensor:
         """(B,) float32 in [0, 1), those of a step equally spaced from a random start: every noise level has its share

@@ -16,8 +16,8 @@ from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError
 from difflate.generate.categorical import CategoricalDiffusion, channels
 from difflate.generate.latent import LatentDiffusion, LatentSpec, fitted
-from difflate.generate.sampling import sample
-from difflate.hub import load
+from difflate.generate.sampling import preview
+from difflate.hub import bundled_codecs, load
 from difflate.nn import UNetConfig
 from difflate.nn.unet import multiply_adds, parameters
 from difflate.train.cards import card_of
@@ -27,8 +27,6 @@ from difflate.train.draws import Draws
 from difflate.train.loop import train
 from difflate.train.objective import diffusion_loss, mean_loss
 from difflate.train.settings import LoopSettings
-
-_PICTURES, _PICTURE_STEPS = 16, 30
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class LatentObjective(nn.Module):
 
     def pictures(self) -> Tensor:
         """(16, 3, H, W) uint8."""
-        return torch.cat(list(sample(self.model, _PICTURES, steps=_PICTURE_STEPS)))
+        return preview(self.model)
 
 
 def cost(settings: LatentTraining) -> str:
@@ -107,6 +105,8 @@ def _patch_px(data: Latents) -> int:
 
 def _codec(settings: LatentTraining, header: LatentHeader) -> VqCodec:
     """That the shards were written with. Raises ModelError for another."""
+    if settings.codec is None and header.codec not in bundled_codecs():
+        raise ConfigError(f"the latents are of {header.codec}, which is not bundled; name its folder with codec=FOLDER")
     codec = load(settings.codec or header.codec)
     spec = LatentSpec(header.codec, header.fingerprint, header.codebook_sizes)
     return spec.check(codec)

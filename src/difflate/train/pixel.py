@@ -11,8 +11,9 @@ from difflate.data.crops import Batch, Crops
 from difflate.data.items import hold_back, label_by_folder, list_items
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError
-from difflate.generate import PixelDiffusion, sample
+from difflate.generate import PixelDiffusion
 from difflate.generate.pixel import check_image_px
+from difflate.generate.sampling import preview
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.unet import multiply_adds, parameters
 from difflate.train.cards import card_of
@@ -21,8 +22,6 @@ from difflate.train.draws import Draws
 from difflate.train.loop import train
 from difflate.train.objective import diffusion_loss, mean_loss
 from difflate.train.settings import LoopSettings
-
-_PICTURES, _PICTURE_STEPS = 16, 30
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class PixelObjective(nn.Module):
 
     def pictures(self) -> Tensor:
         """(16, 3, H, W) uint8."""
-        return torch.cat(list(sample(self.model, _PICTURES, steps=_PICTURE_STEPS)))
+        return preview(self.model)
 
 
 def cost(settings: PixelTraining) -> str:

@@ -1,5 +1,6 @@
 """Recipe `refiner`: a small network that improves the images of a vq codec (Scribano et al. 2023, 4.2.2)."""
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from difflate.data.items import hold_back, list_items
 from difflate.diffusion import expand, normal
 from difflate.diffusion.categorical import IndexSpace
 from difflate.errors import ConfigError
-from difflate.grid import to_uint8
+from difflate.grid import signed_to_uint8
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
 from difflate.train.cards import card_of
 from difflate.train.config import resolved
@@ -73,7 +74,8 @@ class Refinement(nn.Module):
         """``shown``: (B, 3, H, W) uint8, what `pictures` are of."""
         super().__init__()
         self.model, self.settings, self.shown = model, settings, shown
-        self._codec = (codec,)  # no submodule: it is neither trained nor saved
+        # no submodule: it is neither trained nor saved; a copy, as it moves to the device of the training
+        self._codec = (copy.deepcopy(codec),)
         self._space = IndexSpace(tuple(codec.codebook_sizes))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -120,7 +122,7 @@ class Refinement(nn.Module):
         images = self.shown.to(next(self.parameters()).device)
         restored = codec.to(images.device).from_latent(codec.to_latent(images), *images.shape[2:])
         refined = self.model(restored.float() / 127.5 - 1, torch.zeros(len(images), device=images.device))
-        return torch.cat([images, restored, to_uint8(refined)]).cpu()
+        return torch.cat([images, restored, signed_to_uint8(refined)]).cpu()
 
 
 def _psnr_db(found: Tensor, images: Tensor) -> Tensor:
