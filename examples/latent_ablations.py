@@ -59,11 +59,11 @@ VARIANTS = {
     "rq": Variant("RQ, ordered codebooks, continuous", CONTINUOUS, "rq-32-8-8", _PLAIN),
     "categorical": Variant(
         "OPQ, ordered codebooks, categorical, Eq. 24", CATEGORICAL, "opq-32-8-8",
-        {f"γ = {g}": ["--temperature", g, "--steps", "50"] for g in ("0", "0.5", "1", "2.2")},
+        {f"γ = {g}": ["--temperature", g] for g in ("0", "0.5", "1", "2.2")},
     ),
     "categorical-ce": Variant(
         "the same with cross-entropy alone", CATEGORICAL, "opq-32-8-8",
-        {f"γ = {g}": ["--temperature", g, "--steps", "50"] for g in ("0.5", "1")},
+        {f"γ = {g}": ["--temperature", g] for g in ("0.5", "1")},
         ("categorical.image=0", "categorical.eps=0", "categorical.cross_entropy=1"),
     ),
 }  # fmt: skip
