@@ -72,6 +72,7 @@ def test_the_command_needs_no_network(
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.chdir(tmp_path)
+    Path(GENERATOR).mkdir()  # of samples, for instance; the bundled one is meant
     words = ["sample", GENERATOR, "-n", "4", "--steps", "3"]
     assert main([*words, "--refine", "-o", "cats.png", "--trace", "steps.png"]) == 0
     assert main([*words, "-o", "plain.png"]) == 0
