@@ -37,7 +37,7 @@ def run(rounds: int) -> Results:
         "refining": stopwatch(lambda: refiner.refine(decoded, refiner.max_noise)),
     }
     timings = Timings(programs, few, warm_up=1)
-    row = timings.row(f"a step of {MODEL} at {px} px", "latents", "pixels", AIM)
+    row = timings.row(f"a step of {MODEL} at {px} px", "latents", "pixels")
     row = dataclasses.replace(row, reference="the same U-Net in pixels")
     paper = NETWORKS["latent"]
     side = PAPER_PX // codec.patch_px

@@ -190,18 +190,20 @@ def _measure(args: argparse.Namespace, about: str, folder: Path, grid: str | Pat
 
 
 def _table(out: Path) -> str:
-    """The table; grids.png has the first images of each of its rows, in that order."""
+    """The table; grids.jpg has the first samples of each training in it, in that order."""
     from PIL import Image
 
     found = json.loads((out / "results.json").read_text())
     order = [_label(variant, name) for variant in VARIANTS.values() for name in variant.draws]
     results = {about: found[about] for about in sorted(found, key=lambda a: order.index(a) if a in order else -1)}
-    grids = [Image.open(row["grid"]) for row in results.values()]
+    grids = [Image.open(row["grid"]) for row in results.values() if row["steps"] is not None]
+    if not grids:
+        raise SystemExit(f"{out}: no variant has been trained yet")
     pitch = grids[0].height + 2
     picture = Image.new("RGB", (grids[0].width, pitch * len(grids) - 2))
     for number, grid in enumerate(grids):
         picture.paste(grid, (0, number * pitch))
-    picture.save(out / "grids.png")
+    picture.save(out / "grids.jpg", quality=85)
     levels = list(next(iter(results.values()))["swd"])
     heads = ["mean" if level == "mean" else f"{level} px" for level in levels]
     lines = ["| images | steps | " + " | ".join(heads) + " |", "|---|--:|" + "--:|" * len(levels)]
