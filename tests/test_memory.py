@@ -82,4 +82,4 @@ def test_the_categorical_loss_holds_few_copies_of_its_logits():
         found[words] = int(done.stdout) / logits_mib
         print(f"{words}: {done.stdout.strip()} MiB, {found[words]:.1f} times the logits in float32")
     assert max(found.values()) < 6
-    assert found["bf16", "checkpointing"] < found["bf16", ""] < found["fp32", ""]
+    assert found["bf16", "checkpointing"] < 0.85 * min(found["bf16", ""], found["fp32", ""])
