@@ -34,7 +34,8 @@ def sample(
 ) -> Iterator[Tensor]:
     """Images first … first + count - 1 of ``seed``, (B, 3, H, W) uint8 with B at most ``batch``, as they are made.
 
-    Each image has noise of its own from ``seed`` and its number, so it does not depend on ``batch`` or on the others.
+    Each image has noise of its own from ``seed`` and its number, so it does not depend on ``batch`` or on the others,
+    but for how sums are rounded in batches of another size.
     ``sampler``: by default the model's own. ``classes``: taken in turn; none: all in turn. ``temperature``: γ of a
     categorical model. ``size``: (height, width) px, by default that of the images that the model was trained on.
     Raises ConfigError, LimitExceeded.
