@@ -59,7 +59,8 @@ VARIANTS = {
     "rq": Variant("RQ, ordered codebooks, continuous", CONTINUOUS, "rq-32-8-8", _PLAIN),
     "categorical": Variant(
         "OPQ, ordered codebooks, categorical, Eq. 24", CATEGORICAL, "opq-32-8-8",
-        {f"γ = {g}": ["--temperature", g] for g in ("0", "0.5", "1", "2.2")},
+        {f"γ = {g}": ["--temperature", g] for g in ("0", "0.5", "1", "2.2")}
+        | {"γ = 1, refined": ["--temperature", "1", *_REFINED]},
     ),
     "categorical-ce": Variant(
         "the same with cross-entropy alone", CATEGORICAL, "opq-32-8-8",
