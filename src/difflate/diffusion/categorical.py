@@ -23,7 +23,8 @@ from difflate.diffusion.guidance import Model
 from difflate.diffusion.process import expand
 from difflate.errors import ConfigError
 
-_LEAST_SIGMA = 1e-6
+LEAST_SIGMA = 1e-6
+"""The smallest error that `IndexSpace.posterior` takes: squares of what is divided by less overflow."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class IndexSpace:
 
         Raises ConfigError for a sigma below 1e-6, which is none.
         """
-        if not sigma >= _LEAST_SIGMA:
-            raise ConfigError(f"`sigma` (={sigma}) must be at least {_LEAST_SIGMA:g}")
+        if not sigma >= LEAST_SIGMA:
+            raise ConfigError(f"`sigma` (={sigma}) must be at least {LEAST_SIGMA:g}")
         self._tops(z)
         found = []
         for plane, size in zip(z.float().unbind(1), self.sizes, strict=True):

@@ -18,6 +18,7 @@ from torch import Tensor
 from difflate.codecs.refiner import Refiner
 from difflate.codecs.vq import VqCodec
 from difflate.diffusion import Generators, IndexSpace, Model, ProcessConfig, expected_codewords
+from difflate.diffusion.categorical import LEAST_SIGMA
 from difflate.errors import ConfigError, ModelError
 from difflate.generate.generator import Generator, check_size, no_guidance, no_temperature
 from difflate.grid import signed_to_uint8
@@ -25,7 +26,6 @@ from difflate.nn import UNet, UNetConfig
 
 _MAX_SIZE = 1 << 16
 _MAX_PLANES = 64
-_LEAST_SOFTNESS = 1e-6
 _MAX_WEIGHTS = 1 << 24
 
 
@@ -62,7 +62,7 @@ class LatentSpec:
         return IndexSpace(tuple(self.codebook_sizes))
 
     def check(self, codec: Any) -> VqCodec:
-        """``codec``. Raises ModelError if the space is another's, and ConfigError if it is not quite this one."""
+        """``codec``. Raises ModelError if the space is another's."""
         if not isinstance(codec, VqCodec) or codec.fingerprint.hex() != self.fingerprint:
             other = f"{codec.name} ({codec.fingerprint.hex()[:8]})" if isinstance(codec, VqCodec) else codec.name
             raise ModelError(
@@ -70,7 +70,9 @@ class LatentSpec:
             )
         own = LatentSpec.of(codec)
         if (list(own.codebook_sizes), own.patch_px) != (list(self.codebook_sizes), self.patch_px):
-            raise ConfigError(f"`codebook_sizes` or `patch_px` of the latents are not those of {codec.name}")
+            raise ModelError(
+                f"`codebook_sizes` or `patch_px` of the latents are not those of {codec.name}; get the folder again"
+            )
         return codec
 
 
@@ -145,8 +147,10 @@ class LatentDiffusion(LatentGenerator):
 
     def soften(self, softness: float) -> Self:
         """Takes another ``softness``. Raises ConfigError."""
-        if isinstance(softness, bool) or not (softness == 0 or _LEAST_SOFTNESS <= softness <= 1):
-            raise ConfigError(f"softness (={softness}) must be 0, which rounds to an index, or from 1e-6 to 1")
+        if isinstance(softness, bool) or not (softness == 0 or LEAST_SIGMA <= softness <= 1):
+            raise ConfigError(
+                f"softness (={softness}) must be 0, which rounds to an index, or from {LEAST_SIGMA:g} to 1"
+            )
         self.softness = softness
         return self
 
