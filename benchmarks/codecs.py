@@ -16,16 +16,16 @@ from benchmarks import diffusion
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.timing import Fact, Results, Timings, stopwatch
 from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.codecs.transform_coder import TransformCoder
-from difflate.container import SECTION_LATENT, read_dfl
 from difflate.entropy import SymbolReader, SymbolWriter
 from difflate.entropy.hyperprior import HyperpriorCoder
 from difflate.entropy.tables import Tables
 from difflate.errors import ConfigError
+from difflate.format.container import SECTION_LATENT, read_dfl
+from difflate.media.picture import Picture
+from difflate.models.transform_coder import TransformCoder
 from difflate.nn.dct import basis
-from difflate.nn.hyperprior import HyperpriorConfig, HyperpriorNetwork, chessboard
+from difflate.nn.entropy_network import HyperpriorConfig, HyperpriorNetwork, chessboard
 from difflate.nn.transforms import GDN, TransformConfig
-from difflate.pixels import Picture
 
 WIDTH, LATENT = 128, 192
 """N and M of CompressAI's `bmshj2018_hyperprior`."""

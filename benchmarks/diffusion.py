@@ -5,12 +5,12 @@ import torch
 import difflate
 from benchmarks.timing import Fact, Results, Timings, stopwatch
 from difflate.codecs.cdc import CdcCodec
-from difflate.codecs.diffusion_decoder import PRESETS, DiffusionCoder
-from difflate.container import read_dfl
 from difflate.errors import ConfigError
+from difflate.format.container import read_dfl
+from difflate.media.picture import Picture
+from difflate.models.diffusion_decoder import PRESETS, DiffusionCoder
 from difflate.nn.presets import PRESETS as NETWORKS
 from difflate.nn.unet import UNet, multiply_adds, parameters
-from difflate.pixels import Picture
 
 BUNDLED = "cdc-small"
 STEPS, STEPS_PAPER = 4, 65

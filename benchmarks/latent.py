@@ -5,8 +5,8 @@ import dataclasses
 import torch
 
 from benchmarks.timing import Fact, Results, Timings, stopwatch
-from difflate.codecs.refiner import load_refiner
 from difflate.generate import LatentDiffusion, load_generator, sample
+from difflate.models.refiner import load_refiner
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.presets import PRESETS as NETWORKS
 from difflate.nn.unet import multiply_adds, parameters

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 import difflate
 from difflate.codecs.rate_search import encode_within
 from difflate.files import atomic_path
+from difflate.media.picture import Picture, open_image, to_array
 from difflate.metrics import psnr
-from difflate.pixels import Picture, open_image, to_array
 
 CODECS = ("jpeg", "avif", "hyperprior-small", "cdc-small")
 CROP_PX, ZOOM = (192, 128), 2

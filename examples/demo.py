@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 import difflate
 from difflate.codecs.base import Codec
 from difflate.files import atomic_path, atomic_write
+from difflate.media.picture import Picture, open_image, to_array
 from difflate.metrics import ms_ssim, psnr
-from difflate.pixels import Picture, open_image, to_array
 
 PHOTO = Path(__file__).parent / "kodim23.png"
 OUT = Path("out")

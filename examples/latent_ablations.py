@@ -128,7 +128,7 @@ def _unordered(args: argparse.Namespace) -> Path:
 def _codec_rows(args: argparse.Namespace) -> None:
     """What no generator of these latents can do better than: real images, restored by the codec."""
     import difflate
-    from difflate.grid import image_grid, save_png
+    from difflate.generate.grid import image_grid, save_png
 
     real = _real(args, held_back=False)
     sets = [("real", "other real images", real)]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from difflate import container
-from difflate.hub import WEIGHTS_FOLDER
+from difflate.format import container
 from difflate.limits import Limits
+from difflate.store.hub import WEIGHTS_FOLDER
 
 VQ = "eopq-32-8-8"
 """A codec with one quality, and with what vq codecs alone have."""

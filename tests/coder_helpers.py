@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.codecs.transform_coder import TransformCoder
-from difflate.nn.hyperprior import HyperpriorConfig
+from difflate.models.transform_coder import TransformCoder
+from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig, TransformKind
 
 PHOTO = Path(__file__).parents[1] / "examples" / "kodim23.png"

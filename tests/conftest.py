@@ -2,6 +2,14 @@
 
 import hashlib
 import os
+
+# Before anything imports torch or numpy: threads that wait in loops for each other made the tests ten times as slow
+# beside other programs, and the tensors here are so small that a second thread gains nothing. Processes that tests
+# start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -10,7 +10,7 @@ from PIL import Image
 from difflate.cli import eval as eval_command
 from difflate.cli import reproduce as reproduce_command
 from difflate.limits import DEFAULT_LIMITS, Limits
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
 
 
 class Coarse:

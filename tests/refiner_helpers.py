@@ -4,8 +4,8 @@ import torch
 
 import difflate
 from coder_helpers import photo
-from difflate.codecs.refiner import Refiner
 from difflate.codecs.vq import VqCodec
+from difflate.models.refiner import Refiner
 from difflate.nn import UNetConfig
 
 TINY = UNetConfig(widths=(8, 12), blocks=(1, 1))

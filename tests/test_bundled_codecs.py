@@ -11,7 +11,7 @@ from difflate.cli.main import main
 from difflate.codecs.cdc import CdcCodec
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.codecs.rate_search import encode_within
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
 
 PICTURE = Picture(photo(320, 480, 100, 100))
 PIXELS = PICTURE.width * PICTURE.height

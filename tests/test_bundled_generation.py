@@ -11,11 +11,11 @@ import difflate
 from coder_helpers import photo
 from difflate import metrics
 from difflate.cli.main import main
-from difflate.codecs.refiner import Refiner, load_refiner
 from difflate.codecs.vq import VqCodec
 from difflate.generate import LatentDiffusion, load_generator, sample
-from difflate.hub import WEIGHTS_FOLDER, bundled_models
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
+from difflate.models.refiner import Refiner, load_refiner
+from difflate.store.hub import WEIGHTS_FOLDER, bundled_models
 
 REFINED = sorted(config["codec"] for config in bundled_models().values() if config.get("kind") == Refiner.kind)
 GENERATOR = "cats-small"

@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from coder_helpers import photo, tiny_coder
-from difflate import container
 from difflate.codecs.cdc import CdcCodec, DecodeHints, place_noise
-from difflate.codecs.diffusion_decoder import DecoderConfig, DiffusionCoder
 from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.container import read_dfl, write_dfl
+from difflate.codecs.loading import load_model
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, FormatError, LimitExceeded, ModelError
+from difflate.format import container
+from difflate.format.container import read_dfl, write_dfl
 from difflate.limits import Limits
-from difflate.models import load_model
+from difflate.media.picture import Picture
+from difflate.models.diffusion_decoder import DecoderConfig, DiffusionCoder
 from difflate.nn.unet import UNetConfig
-from difflate.pixels import Picture
 
 
 @pytest.fixture(scope="module")

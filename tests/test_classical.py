@@ -15,8 +15,8 @@ from difflate.codecs.base import Codec
 from difflate.codecs.classical import classical_codecs, jxl_size, sniff
 from difflate.errors import ConfigError, ImageError, LimitExceeded
 from difflate.limits import Limits
+from difflate.media.picture import Picture, from_pil, open_image, to_array, to_pil, to_srgb
 from difflate.metrics.distortion import psnr
-from difflate.pixels import Picture, from_pil, open_image, to_array, to_pil, to_srgb
 from image_helpers import P3_TO_XYZ, grey_profile, noise, rgb_profile, saved
 
 CODECS = classical_codecs()

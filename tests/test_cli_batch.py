@@ -47,7 +47,7 @@ def test_an_unforeseen_error_does_not_stop_a_batch(run: Run, folder: Path, monke
             raise outcome
         return outcome
 
-    monkeypatch.setattr("difflate.pixels.open_image", sometimes)
+    monkeypatch.setattr("difflate.media.picture.open_image", sometimes)
     code, out, err = run("compress", "photo.png", "b.png", "--codec", "jpeg")
     assert (code, files(folder)) == (1, ["b.jpg", "b.png", "photo.png"])
     assert out.startswith(b"b.png -> b.jpg")

@@ -9,7 +9,7 @@ import pytest
 
 from cli_helpers import VQ, Run, crafted
 from difflate import DEFAULT_CODEC
-from difflate.hub import WEIGHTS_FOLDER
+from difflate.store.hub import WEIGHTS_FOLDER
 
 
 def _flip(model: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from difflate.container import CODEC_VQ, MAGIC, DflFile, read_dfl, write_dfl
 from difflate.errors import (
     ChecksumError,
     DifflateError,
@@ -19,6 +18,7 @@ from difflate.errors import (
     TruncatedError,
     VersionError,
 )
+from difflate.format.container import CODEC_VQ, MAGIC, DflFile, read_dfl, write_dfl
 from difflate.limits import Limits
 
 UNLIMITED = Limits(pixels=None, side_px=None, sections=None, metadata_bytes=None)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflate.codecs.diffusion_decoder import PRESETS, DecoderConfig, DiffusionCoder, Preset, fitted
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, ModelError
+from difflate.models.diffusion_decoder import PRESETS, DecoderConfig, DiffusionCoder, Preset, fitted
 from difflate.nn import UNetConfig
-from difflate.nn.hyperprior import HyperpriorConfig
+from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
 from difflate.nn.unet import multiply_adds, parameters
 from difflate.train.draws import Draws

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from difflate import hub
 from difflate.errors import ConfigError, FormatError, ImageError, OutputExists
 from difflate.evaluate import CodecSetting, Record, evaluate, find_images, parse_codecs, worst_exit_code
 from difflate.evaluate.report import FILES, as_json, bd_rates, markdown, mean_rows, write_report
 from difflate.limits import DEFAULT_LIMITS, Limits
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
+from difflate.store import hub
 from fake_codecs import Coarse, command, save
 
 

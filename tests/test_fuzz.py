@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import difflate
-from difflate.container import read_dfl, write_dfl
 from difflate.errors import DifflateError
+from difflate.format.container import read_dfl, write_dfl
 from difflate.limits import Limits
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
 
 SMALL = Limits(pixels=2**14)
 """So that a file which asks for a large image, which is legal, does not make the test slow."""

@@ -12,14 +12,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import difflate
-from difflate import hub
 from difflate.cli.main import main
 from difflate.diffusion import SAMPLERS, ProcessConfig
 from difflate.errors import ConfigError, LimitExceeded, ModelError
 from difflate.generate import PixelDiffusion, load_generator, sample
 from difflate.generate.sampling import trajectory
 from difflate.nn import UNetConfig
-from difflate.train import pixel
+from difflate.store import hub
+from difflate.train.recipes import pixel
 from training_helpers import NETWORK, settings, write_images
 
 CLASSY = UNetConfig(**{**vars(NETWORK), "vector_channels": 2})

@@ -12,9 +12,9 @@ import difflate
 from difflate.codecs.cdc import CdcCodec
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.codecs.vq import VqCodec
-from difflate.container import SECTION_CONTEXT, SECTION_FIXED, read_dfl
 from difflate.errors import FormatError
-from difflate.hub import codec_for
+from difflate.format.container import SECTION_CONTEXT, SECTION_FIXED, read_dfl
+from difflate.store.hub import codec_for
 
 FOLDER = Path(__file__).parent / "golden"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())

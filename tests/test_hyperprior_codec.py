@@ -12,10 +12,8 @@ from PIL import Image
 
 import difflate
 from coder_helpers import as_images, one_rate_codec, photo, psnr, tiny_codec
-from difflate import container
 from difflate.cli.main import main
 from difflate.codecs.rate_search import encode_within
-from difflate.container import read_dfl, write_dfl
 from difflate.entropy.hyperprior import LEVEL_MAX
 from difflate.errors import (
     ConfigError,
@@ -26,8 +24,10 @@ from difflate.errors import (
     ModelError,
     VerificationFailed,
 )
+from difflate.format import container
+from difflate.format.container import read_dfl, write_dfl
 from difflate.limits import Limits
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
 from image_helpers import noise
 from test_fuzz import mutate, with_valid_checksum
 

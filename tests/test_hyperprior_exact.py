@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from coder_helpers import one_rate_codec, photo, tiny_codec, tiny_coder
-from difflate.container import read_dfl
 from difflate.entropy import SymbolReader, SymbolWriter, fixed_point
 from difflate.entropy import hyperprior as exact
 from difflate.entropy.gaussian import LEVELS, SCALE_MIN
 from difflate.entropy.hyperprior import LEVEL_MAX, HyperpriorCoder, Latent, coder_from
 from difflate.errors import DesyncError, ModelError
-from difflate.nn.hyperprior import RUNG, HyperpriorNetwork, chessboard
-from difflate.pixels import Picture
+from difflate.format.container import read_dfl
+from difflate.media.picture import Picture
+from difflate.nn.entropy_network import RUNG, HyperpriorNetwork, chessboard
 
 MEAN_TOLERANCE, RUNG_TOLERANCE = 0.02, 0.2
 MODEL = tiny_coder()
@@ -247,8 +247,8 @@ import contextlib, hashlib, json, sys
 from pathlib import Path
 import torch
 import difflate
-from difflate.container import read_dfl
-from difflate.pixels import open_image
+from difflate.format.container import read_dfl
+from difflate.media.picture import open_image
 
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 files = sorted(folder.glob("*.dfl"))

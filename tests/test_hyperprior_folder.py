@@ -14,13 +14,13 @@ import difflate
 from coder_helpers import one_rate_coder, photo, tiny_codec, tiny_coder
 from difflate.cli.main import main
 from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.codecs.transform_coder import EXACT, TransformCoder
+from difflate.codecs.loading import load_model
 from difflate.errors import ConfigError, ModelError
-from difflate.fingerprint import fingerprint
-from difflate.models import load_model
-from difflate.nn.hyperprior import HyperpriorConfig
+from difflate.media.picture import Picture
+from difflate.models.transform_coder import EXACT, TransformCoder
+from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
-from difflate.pixels import Picture
+from difflate.store.fingerprint import fingerprint
 from difflate.train import ema
 
 PICTURE = Picture(photo(48, 40, 200, 300))

@@ -14,10 +14,10 @@ from difflate.codecs.vq import VqCodec
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, ModelError
 from difflate.generate import CategoricalDiffusion, LatentDiffusion, LatentSpec, load_generator, sample, trajectory
-from difflate.generate.categorical import channels
 from difflate.generate.sampling import trace
-from difflate.grid import signed_to_uint8
+from difflate.models.categorical_diffusion import channels
 from difflate.nn import UNetConfig
+from difflate.nn.colour import signed_to_uint8
 from refiner_helpers import refiner_of
 
 NAME = "opq-32-8-8"

@@ -18,8 +18,8 @@ from difflate.data.items import list_items
 from difflate.data.latent_writer import Written, write_latents
 from difflate.data.latents import LatentHeader, Latents, read_header, shard_files, shard_name
 from difflate.errors import ConfigError, DifflateError, ImageError, OutputExists
-from difflate.hub import load
-from difflate.pixels import open_image
+from difflate.media.picture import open_image
+from difflate.store.hub import load
 from latent_helpers import CODEC, PX, rows, squares
 from training_helpers import picture, write_images, write_shard
 

@@ -8,7 +8,7 @@ import pytest
 
 _SCRIPT = """
 import resource, sys, numpy as np, difflate
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
 what, file, name, height, width, options = sys.argv[1], sys.argv[2], sys.argv[3], *map(int, sys.argv[4:6]), sys.argv[6:]
 codec = difflate.load(name)
 if what == "encode":

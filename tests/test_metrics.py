@@ -11,8 +11,8 @@ from PIL import Image
 
 from difflate.errors import ConfigError, VerificationFailed
 from difflate.extras import require
+from difflate.media.picture import Picture
 from difflate.metrics import bits_per_pixel, check_pair, compression_ratio, ms_ssim, psnr, ssim, ssimulacra2
-from difflate.pixels import Picture
 from difflate.reproduce.table1 import psnr_wrapped, ssim_skimage
 
 ALL = (psnr, ssim, ms_ssim, ssimulacra2, psnr_wrapped, ssim_skimage)

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from difflate import hub
 from difflate.cli.main import main
 from difflate.errors import ConfigError, VerificationFailed
 from difflate.evaluate import Record, evaluate
@@ -30,6 +29,7 @@ from difflate.evaluate.report import (
 from difflate.metrics import bd_rate
 from difflate.metrics.perceptual import BACKBONES, Lpips, Net, load_lpips, lpips
 from difflate.seeds import torch_generator
+from difflate.store import hub
 from fake_codecs import Coarse, save
 
 models = pytest.importorskip("torchvision.models")

@@ -12,9 +12,9 @@ from PIL import Image, UnidentifiedImageError
 
 import difflate
 import difflate.integrations.pillow
-from difflate.container import SECTION_EXIF, SECTION_FIXED, SECTION_ICC, SECTION_XMP, read_dfl
 from difflate.errors import ChecksumError, DifflateError
-from difflate.pixels import from_pil, open_image
+from difflate.format.container import SECTION_EXIF, SECTION_FIXED, SECTION_ICC, SECTION_XMP, read_dfl
+from difflate.media.picture import from_pil, open_image
 from image_helpers import P3_TO_XYZ, rgb_profile
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
@@ -148,7 +148,7 @@ def test_metadata_is_saved_where_it_is_given(tmp_path: Path) -> None:
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
-    from difflate.pixels import to_pil
+    from difflate.media.picture import to_pil
 
     return to_pil(dataclasses.replace(from_pil(image), exif=None))
 
@@ -185,7 +185,7 @@ def test_damaged_files_are_os_errors(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_model_opens_and_tells_so_when_pixels_are_asked_for(path: Path) -> None:
-    from difflate.container import write_dfl
+    from difflate.format.container import write_dfl
 
     other = write_dfl(dataclasses.replace(read_dfl(path.read_bytes()), model_id=b"none"))
     with Image.open(io.BytesIO(other)) as opened:

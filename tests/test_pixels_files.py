@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from difflate.errors import ConfigError, ImageError, LimitExceeded
-from difflate.image_files import FORMATS
 from difflate.limits import Limits
-from difflate.pixels import from_pil, open_image, to_array
+from difflate.media.files import FORMATS
+from difflate.media.picture import from_pil, open_image, to_array
 from image_helpers import P3_TO_XYZ, exif_block, noise, png, rgb_profile, same, saved
 
 

@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from difflate.errors import LimitExceeded
 from difflate.limits import Limits
-from difflate.pixels import open_image, to_array
+from difflate.media.picture import open_image, to_array
 from image_helpers import ORIENTATION, SRGB_TO_XYZ, XMP, exif_block, noise, rgb_profile, saved
 
 UPRIGHT = noise(4, 6, 3)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from difflate.errors import ImageError
-from difflate.pixels import from_pil, open_image, to_array
+from difflate.media.picture import from_pil, open_image, to_array
 from image_helpers import noise, png, saved
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from difflate.pixels import open_image, to_array, to_srgb
+from difflate.media.picture import open_image, to_array, to_srgb
 from image_helpers import (
     P3_TO_XYZ,
     SRGB_TO_XYZ,

@@ -15,7 +15,7 @@ from coder_helpers import photo
 from difflate.cli.main import main
 from difflate.codecs.rate_search import encode_within
 from difflate.errors import ConfigError
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
 from fake_codecs import Coarse
 
 MOST_ENCODES = 2 + 16

@@ -9,14 +9,14 @@ import torch
 
 import difflate
 import reference_reader
+from difflate.codecs.loading import load_model, save_model
 from difflate.codecs.vq import VqCodec
-from difflate.container import read_dfl
 from difflate.entropy import ContextModel
 from difflate.entropy.context import exp_table, shapes
-from difflate.hub import WEIGHTS_FOLDER, bundled_models
-from difflate.models import load_model, save_model
-from difflate.pixels import Picture, open_image
+from difflate.format.container import read_dfl
+from difflate.media.picture import Picture, open_image
 from difflate.quantize import ProductQuantizer, ResidualQuantizer
+from difflate.store.hub import WEIGHTS_FOLDER, bundled_models
 
 PHOTO = Path(__file__).parents[1] / "examples" / "kodim23.png"
 NAMES = sorted(name for name, config in bundled_models().items() if config.get("codec") == "vq")

@@ -14,16 +14,16 @@ from PIL import Image
 
 import difflate
 from coder_helpers import photo
-from difflate import hub
 from difflate.cli.main import main
-from difflate.codecs.refiner import NETWORK, Refiner, load_refiner, open_refiner
-from difflate.codecs.tiles import spans
+from difflate.codecs.loading import load_model
 from difflate.errors import ConfigError, ModelError
 from difflate.evaluate.options import load_with_options
-from difflate.models import load_model
+from difflate.media.picture import Picture
+from difflate.models.refiner import NETWORK, Refiner, load_refiner, open_refiner
 from difflate.nn import PRESETS, UNetConfig
+from difflate.nn.tiles import spans
 from difflate.nn.unet import UNet, reach_px
-from difflate.pixels import Picture
+from difflate.store import hub
 from refiner_helpers import TINY, as_pixels, codec_of, refiner_of
 
 

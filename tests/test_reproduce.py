@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from difflate import hub
 from difflate.errors import ConfigError, OutputExists
 from difflate.reproduce.figure3 import add_one, add_one_in_arbitrary_order, figure3, panels
 from difflate.reproduce.table1 import PRINTED, format_table, table1
+from difflate.store import hub
 from fake_codecs import Coarse, command, save
 
 

@@ -8,7 +8,7 @@ from coder_helpers import photo
 from difflate import metrics
 from difflate.entropy.gaussian import BIT_PRICE, gaussian_tables, rounding_offsets, scale_index
 from difflate.entropy.hyperprior import _thrifty
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
 from difflate.train.structure import ms_ssim
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from coder_helpers import photo, psnr, tiny_codec
 from difflate.codecs.hyperprior import _MARGIN, _RAMP
-from difflate.codecs.tiles import blend, restored_in_tiles, sites_of, spans, windows
 from difflate.errors import ConfigError
+from difflate.media.picture import Picture
+from difflate.nn.tiles import blend, restored_in_tiles, sites_of, spans, windows
 from difflate.nn.transforms import STRIDE
-from difflate.pixels import Picture
 
 SMALL_PX = 41 * STRIDE
 """The smallest tile that there is, with the margins of the codec."""

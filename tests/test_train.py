@@ -9,9 +9,9 @@ from PIL import Image
 import difflate
 from difflate.cli.main import main
 from difflate.errors import ConfigError
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
 from difflate.train.config import read_settings, resolved, write_settings
-from difflate.train.vq import VqTraining, windows
+from difflate.train.recipes.vq import VqTraining, windows
 
 SMALL = ["context_steps=3", "context_views=1", "iterations=2", "bits=[12,4,3]", "patch_px=4"]
 
@@ -39,7 +39,7 @@ def config(tmp_path):
 
 @pytest.mark.parametrize("method", ["pq", "rq"])
 def test_training_gives_a_codec_that_compresses(images, config, tmp_path, method, capsys, monkeypatch):
-    monkeypatch.setattr("difflate.train.vq.SITES_PER_STEP", 200)
+    monkeypatch.setattr("difflate.train.recipes.vq.SITES_PER_STEP", 200)
     out = tmp_path / "model"
     arguments = ["train", str(config), f"images={images}", f"out={out}", f"method={method}", *SMALL]
     assert main(arguments) == 0

@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from difflate.cli.main import main
-from difflate.codecs.diffusion_decoder import PRESETS, DecoderConfig, DiffusionCoder
-from difflate.codecs.transform_coder import TransformCoder
 from difflate.data.crops import Batch
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, OutputExists
+from difflate.models.diffusion_decoder import PRESETS, DecoderConfig, DiffusionCoder
+from difflate.models.transform_coder import TransformCoder
 from difflate.nn import UNetConfig
-from difflate.nn.hyperprior import HyperpriorConfig
+from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
-from difflate.train import cdc
-from difflate.train.cdc import CdcTraining, CoderSettings, CoderStage, DecoderObjective, DiffusionStage
 from difflate.train.checkpoint import latest, read_head
 from difflate.train.config import read_settings
+from difflate.train.recipes import cdc
+from difflate.train.recipes.cdc import CdcTraining, CoderSettings, CoderStage, DecoderObjective, DiffusionStage
 from difflate.train.settings import LoopSettings
 from training_helpers import write_images
 

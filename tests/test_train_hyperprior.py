@@ -15,12 +15,12 @@ import difflate
 from coder_helpers import HYPERPRIOR, as_images, one_rate_coder, photo, tiny_coder, tiny_transform
 from difflate.cli.main import main
 from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.codecs.transform_coder import EXACT, TransformCoder
 from difflate.errors import ConfigError
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
+from difflate.models.transform_coder import EXACT, TransformCoder
 from difflate.train import checkpoint
-from difflate.train.hyperprior import HyperpriorTraining, RateDistortion, cost, run
 from difflate.train.loop import CHECKPOINTS
+from difflate.train.recipes.hyperprior import HyperpriorTraining, RateDistortion, cost, run
 from difflate.train.settings import LoopSettings
 
 LOOP = {
@@ -241,7 +241,7 @@ def test_a_wrong_key_is_named(override: str, message: str, config: Path, tmp_pat
 
 def test_a_training_goes_on_from_the_bundled_weights(tmp_path: Path) -> None:
     """Of the name alone, and with the settings that the bundled model has by default."""
-    from difflate.hub import WEIGHTS_FOLDER, model_folder
+    from difflate.store.hub import WEIGHTS_FOLDER, model_folder
 
     assert model_folder("hyperprior-small") == WEIGHTS_FOLDER / "hyperprior-small"
     bundled = TransformCoder.from_pretrained(WEIGHTS_FOLDER / "hyperprior-small")

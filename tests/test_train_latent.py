@@ -20,13 +20,13 @@ from difflate.diffusion import ProcessConfig, eps_z, normal
 from difflate.diffusion.draws import uniform
 from difflate.errors import ConfigError, ModelError, OutputExists
 from difflate.generate import CategoricalDiffusion, LatentDiffusion, LatentSpec, load_generator, sample
-from difflate.generate.categorical import channels
+from difflate.models.categorical_diffusion import channels
 from difflate.nn import UNetConfig
 from difflate.train.categorical import CategoricalObjective, CategoricalSettings
 from difflate.train.config import read_settings
 from difflate.train.draws import Draws
-from difflate.train.latent import LatentTraining, cost, run
 from difflate.train.objective import noised
+from difflate.train.recipes.latent import LatentTraining, cost, run
 from difflate.train.settings import LoopSettings
 from training_helpers import LOOP, write_images
 

@@ -12,18 +12,18 @@ from safetensors.torch import load_file
 
 from coder_helpers import photo, psnr
 from difflate.cli.main import main
-from difflate.codecs.refiner import NETWORK, load_refiner, open_refiner
+from difflate.codecs.loading import save_model
 from difflate.data.crops import Batch
 from difflate.errors import ConfigError
-from difflate.models import save_model
+from difflate.media.picture import Picture
+from difflate.models.refiner import NETWORK, load_refiner, open_refiner
 from difflate.nn import PRESETS
 from difflate.nn.unet import UNet, parameters
-from difflate.pixels import Picture
 from difflate.train import checkpoint
 from difflate.train.config import read_settings
 from difflate.train.draws import Draws
 from difflate.train.loop import CHECKPOINTS
-from difflate.train.refiner import Refinement, RefinerTraining, cost, run
+from difflate.train.recipes.refiner import Refinement, RefinerTraining, cost, run
 from difflate.train.settings import LoopSettings
 from refiner_helpers import TINY, as_pixels, codec_of, refiner_of
 

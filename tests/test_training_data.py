@@ -15,9 +15,10 @@ from difflate.data.crops import Crops, collate, numbers_of
 from difflate.data.items import hold_back, label_by_folder, list_items
 from difflate.errors import ConfigError, ImageError
 from difflate.seeds import torch_generator
-from difflate.train import checkpoint, pixel
+from difflate.train import checkpoint
 from difflate.train.draws import Draws
 from difflate.train.loop import CHECKPOINTS
+from difflate.train.recipes import pixel
 from training_helpers import picture, write_images, write_shard
 from training_helpers import settings as training_settings
 

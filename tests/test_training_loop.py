@@ -16,8 +16,9 @@ from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, DifflateError, ImageError, ModelError, OutputExists
 from difflate.generate import PixelDiffusion, load_generator
 from difflate.nn import UNetConfig
-from difflate.train import checkpoint, pixel
+from difflate.train import checkpoint
 from difflate.train.loop import CHECKPOINTS, _Run
+from difflate.train.recipes import pixel
 from training_helpers import NETWORK, command, settings, start, write_images, write_yaml
 
 

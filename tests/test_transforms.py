@@ -9,9 +9,9 @@ import torch
 from scipy.fft import dctn, idctn
 
 from coder_helpers import HYPERPRIOR, as_images, photo, psnr, tiny_transform
-from difflate.codecs.transform_coder import TransformCoder
-from difflate.colour import RGB_TO_YCRCB, YCRCB_TO_RGB
 from difflate.errors import ConfigError
+from difflate.models.transform_coder import TransformCoder
+from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB
 from difflate.nn.dct import MID_STEP, basis
 from difflate.nn.transforms import GDN, TransformConfig, pad_to_stride, transforms
 

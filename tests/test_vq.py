@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import difflate
-from difflate import container
+from difflate.codecs.loading import load_model, save_model
 from difflate.codecs.vq import VqCodec
 from difflate.errors import ConfigError, DesyncError, FormatError, LimitExceeded, ModelError
-from difflate.hub import WEIGHTS_FOLDER, bundled_models
+from difflate.format import container
 from difflate.limits import Limits
-from difflate.models import load_model, save_model
-from difflate.pixels import Picture, open_image
+from difflate.media.picture import Picture, open_image
+from difflate.store.hub import WEIGHTS_FOLDER, bundled_models
 
 PHOTO = Path(__file__).parents[1] / "examples" / "kodim23.png"
 TABLE_1 = ["vq-8-8-8", "pq-32-8-8", "opq-32-8-8", "rq-32-8-8"]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from difflate.diffusion import ProcessConfig
 from difflate.nn import UNetConfig
-from difflate.train import pixel
+from difflate.train.recipes import pixel
 from difflate.train.settings import LoopSettings
 
 NETWORK = UNetConfig(widths=(8, 16), blocks=(1, 1), head_width=8)

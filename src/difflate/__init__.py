@@ -43,7 +43,7 @@ def encode(
     """
     from difflate.codecs.base import options_for
     from difflate.limits import DEFAULT_LIMITS
-    from difflate.pixels import as_picture
+    from difflate.media.picture import as_picture
 
     limits = limits or DEFAULT_LIMITS
     picture = as_picture(image, metadata=metadata, limits=limits)
@@ -60,9 +60,9 @@ def decode(
     ``steps=4``. Raises difflate.errors exceptions.
     """
     from difflate.codecs.base import options_for
-    from difflate.hub import codec_for
     from difflate.limits import DEFAULT_LIMITS
-    from difflate.pixels import to_pil
+    from difflate.media.picture import to_pil
+    from difflate.store.hub import codec_for
 
     limits = limits or DEFAULT_LIMITS
     found = codec_for(data, limits) if codec is None else _codec(codec)
@@ -70,21 +70,21 @@ def decode(
 
 
 def load(name: str | Path = DEFAULT_CODEC, *, allow_download: bool = False) -> Codec:
-    """The codec of that name, in that model folder or Hugging Face repository (see `difflate.hub.load`)."""
-    from difflate.hub import load
+    """The codec of that name, in that model folder or Hugging Face repository (see `difflate.store.hub.load`)."""
+    from difflate.store.hub import load
 
     return load(name, allow_download=allow_download)
 
 
 def open_image(source: Any, **options: Any) -> Any:
-    """A `difflate.pixels.Picture` of an image file (see `difflate.pixels.open_image`)."""
-    from difflate.pixels import open_image
+    """A `difflate.media.picture.Picture` of an image file (see `difflate.media.picture.open_image`)."""
+    from difflate.media.picture import open_image
 
     return open_image(source, **options)
 
 
 def _codec(codec: Any) -> Codec:
     from difflate.codecs.base import Codec
-    from difflate.hub import load
+    from difflate.store.hub import load
 
     return codec if isinstance(codec, Codec) else load(codec)

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 import difflate
-from difflate.container import read_dfl
 from difflate.entropy.hyperprior import Latent
-from difflate.pixels import Picture, open_image, to_pil
+from difflate.format.container import read_dfl
+from difflate.media.picture import Picture, open_image, to_pil
 
 HERE = Path(__file__).parent
 EXPECTED = HERE / "expected.json"

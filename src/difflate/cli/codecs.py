@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints a line per codec; imports no torch."""
     from difflate import DEFAULT_CODEC
     from difflate.codecs.classical import classical_codecs
-    from difflate.hub import bundled_codecs
+    from difflate.store.hub import bundled_codecs
 
     rows = []
     for name, config in bundled_codecs().items():

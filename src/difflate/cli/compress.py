@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     from difflate.codecs.rate_search import encode_within
     from difflate.data.images import list_images
     from difflate.errors import ConfigError
-    from difflate.hub import load
-    from difflate.pixels import open_image
+    from difflate.media.picture import open_image
+    from difflate.store.hub import load
 
     codec = load(args.codec, allow_download=args.allow_download)
     check_quality(codec, args.quality)

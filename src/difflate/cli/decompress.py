@@ -16,8 +16,8 @@ from difflate.cli.batch import (
 
 if TYPE_CHECKING:
     from difflate.codecs.base import Codec
-    from difflate.codecs.refiner import Refiner
-    from difflate.pixels import Picture
+    from difflate.media.picture import Picture
+    from difflate.models.refiner import Refiner
 
 _EPILOG = """examples:
   difflate decompress photo.dfl                      photo.png, beside it
@@ -61,11 +61,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Restores each input; returns the worst exit code."""
-    from difflate import container
     from difflate.cli.batch import plan, run_jobs
     from difflate.codecs.base import options_for
     from difflate.errors import ConfigError
-    from difflate.hub import codec_for, load
+    from difflate.format import container
+    from difflate.store.hub import codec_for, load
 
     suffix = "." + (args.format or "png").lower().lstrip(".")
     if _kind(suffix) is None:
@@ -96,7 +96,7 @@ def _opened(refiner: str | None, allow_download: bool) -> "Refiner | None":
     """The refiner in that folder, read once for all inputs."""
     if refiner is None:
         return None
-    from difflate.codecs.refiner import open_refiner
+    from difflate.models.refiner import open_refiner
 
     return open_refiner(refiner, allow_download=allow_download)
 
@@ -115,7 +115,7 @@ def _saved(picture: "Picture", kind: str) -> bytes:
     import io
 
     from difflate.errors import ConfigError
-    from difflate.pixels import to_pil
+    from difflate.media.picture import to_pil
 
     image, file = to_pil(picture), io.BytesIO()
     if kind in ("JPEG", "BMP") and image.mode in ("RGBA", "LA"):

@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
     """The worst exit code of all images; the report and the table hold the images that could be measured."""
     from tqdm import tqdm
 
-    from difflate import hub
     from difflate.evaluate.report import as_json, bd_table, check_output, mean_rows, table, write_report
     from difflate.evaluate.run import Record, evaluate, find_images, parse_codecs, worst_exit_code
+    from difflate.store import hub
 
     if args.out:
         check_output(args.out, args.force)

@@ -38,9 +38,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(data: bytes) -> dict[str, Any]:
-    """What `info` prints, for the bytes of a .dfl file. Raises as `difflate.container.read_dfl` does."""
-    from difflate import container
-    from difflate.hub import model_of
+    """What `info` prints, for the bytes of a .dfl file. Raises as `difflate.format.container.read_dfl` does."""
+    from difflate.format import container
+    from difflate.store.hub import model_of
 
     names = {
         container.SECTION_CONTEXT: "indices (context)",

@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from difflate import hub
     from difflate.data.items import list_items
     from difflate.data.latent_writer import check_shards, vq_codec, write_latents
+    from difflate.store import hub
 
     check_shards(args.output, args.force)
     items = list_items(args.images)

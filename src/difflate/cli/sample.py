@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
     from difflate.errors import LimitExceeded
     from difflate.generate import load_generator, sample, trace, trajectory
-    from difflate.grid import image_grid, save_png
+    from difflate.generate.grid import image_grid, save_png
 
     folder = _check_outputs(args)
     model = load_generator(

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 _RECIPES = {
-    "vq": ("difflate.train.vq", "VqTraining"),
-    "pixel": ("difflate.train.pixel", "PixelTraining"),
-    "latent": ("difflate.train.latent", "LatentTraining"),
-    "hyperprior": ("difflate.train.hyperprior", "HyperpriorTraining"),
-    "cdc": ("difflate.train.cdc", "CdcTraining"),
-    "refiner": ("difflate.train.refiner", "RefinerTraining"),
+    "vq": ("difflate.train.recipes.vq", "VqTraining"),
+    "pixel": ("difflate.train.recipes.pixel", "PixelTraining"),
+    "latent": ("difflate.train.recipes.latent", "LatentTraining"),
+    "hyperprior": ("difflate.train.recipes.hyperprior", "HyperpriorTraining"),
+    "cdc": ("difflate.train.recipes.cdc", "CdcTraining"),
+    "refiner": ("difflate.train.recipes.refiner", "RefinerTraining"),
 }
 """Module and settings of what a configuration's key `recipe` names."""
 

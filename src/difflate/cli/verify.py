@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Checks each file; returns the worst exit code."""
     from difflate.cli.main import report
-    from difflate.container import read_dfl
+    from difflate.format.container import read_dfl
 
     codec = _load(args.codec, args.allow_download) if args.codec and not args.quick else None
     worst = 0
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _load(folder: str, allow_download: bool) -> "Codec":
     from difflate.errors import ConfigError
-    from difflate.hub import load
+    from difflate.store.hub import load
 
     codec = load(folder, allow_download=allow_download)
     if codec.suffix != ".dfl":
@@ -59,9 +59,9 @@ def _load(folder: str, allow_download: bool) -> "Codec":
 
 def _decode_symbols(data: bytes, codec: "Codec | None") -> None:
     """Decodes all that is exact in a file. Raises FormatError, ModelError."""
-    from difflate import container
-    from difflate.alpha import decode_alpha
-    from difflate.hub import codec_for
+    from difflate.format import container
+    from difflate.format.alpha import decode_alpha
+    from difflate.store.hub import codec_for
 
     file = container.read_dfl(data)
     found: Any = codec or codec_for(data)

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from difflate.errors import ConfigError
 from difflate.limits import DEFAULT_LIMITS, Limits
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
 
 
 @runtime_checkable

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from difflate import container
-from difflate.alpha import decode_alpha, encode_alpha
-from difflate.colour import to_uint8
-from difflate.container import DflFile
-from difflate.pixels import Picture
+from difflate.format import container
+from difflate.format.alpha import decode_alpha, encode_alpha
+from difflate.format.container import DflFile
+from difflate.media.picture import Picture
+from difflate.nn.colour import to_uint8
 
 
 def sections_beside(picture: Picture) -> list[tuple[int, bytes]]:

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflate import container
 from difflate.codecs.beside import picture_of
-from difflate.codecs.diffusion_decoder import DiffusionCoder
 from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.codecs.tiles import TILE_PX, restored_in_tiles
-from difflate.container import DflFile, read_dfl
 from difflate.entropy.hyperprior import Latent
 from difflate.errors import ConfigError, FormatError
+from difflate.format import container
+from difflate.format.container import DflFile, read_dfl
 from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.picture import Picture
+from difflate.models.diffusion_decoder import DiffusionCoder
+from difflate.nn.tiles import TILE_PX, restored_in_tiles
 from difflate.nn.transforms import STRIDE
-from difflate.pixels import Picture
 from difflate.seeds import torch_generator
 
 _MARGIN, _RAMP = 6, 4

@@ -17,11 +17,11 @@ from PIL import PngImagePlugin
 from difflate.codecs.base import check_quality
 from difflate.errors import ConfigError, ImageError, LimitExceeded
 from difflate.extras import require
-from difflate.image_files import PREFIX_BYTES, open_pil, sniff_format
-from difflate.image_metadata import EXIF_PREFIX
-from difflate.image_modes import depth_to_8_bits
 from difflate.limits import DEFAULT_LIMITS, Limits
-from difflate.pixels import Picture, from_array, from_pil, to_array, to_pil, to_srgb
+from difflate.media.files import PREFIX_BYTES, open_pil, sniff_format
+from difflate.media.metadata import EXIF_PREFIX
+from difflate.media.modes import depth_to_8_bits
+from difflate.media.picture import Picture, from_array, from_pil, to_array, to_pil, to_srgb
 
 WHITE = 255
 _NAMES = {"JPEG": "jpeg", "WebP": "webp", "AVIF": "avif", "PNG": "png", "JPEG XL": "jxl"}
@@ -56,7 +56,7 @@ class PillowCodec:
     quality_range: tuple[float, float, float] | None
     """(lowest, highest, default); whole numbers only."""
     format: str
-    """As in `difflate.image_files.FORMATS`."""
+    """As in `difflate.media.files.FORMATS`."""
     max_side_px: int | None
     """Longest width or height that the codec can write and read, in pixels."""
     about: str = ""

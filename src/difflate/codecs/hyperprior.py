@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflate import container
 from difflate.codecs.base import check_quality
 from difflate.codecs.beside import picture_of, sections_beside
-from difflate.codecs.tiles import TILE_PX, blend, restored_in_tiles, sites_of, windows
-from difflate.codecs.transform_coder import TransformCoder
-from difflate.container import DflFile, read_dfl, symbols_crc, write_dfl
 from difflate.entropy import SymbolReader, SymbolWriter
 from difflate.entropy.hyperprior import LEVEL_MAX, Z_STRIDE, FactorizedCoder, HyperpriorCoder, Latent
 from difflate.errors import DesyncError, FormatError, ModelError, VerificationFailed
-from difflate.fingerprint import fingerprint
+from difflate.format import container
+from difflate.format.container import DflFile, read_dfl, symbols_crc, write_dfl
 from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.picture import Picture
+from difflate.models.transform_coder import TransformCoder
+from difflate.nn.tiles import TILE_PX, blend, restored_in_tiles, sites_of, windows
 from difflate.nn.transforms import STRIDE
-from difflate.pixels import Picture
+from difflate.store.fingerprint import fingerprint
 
 _MARGIN, _RAMP = 8, 4
 """In sites: the margin is more than the transforms see to either side."""

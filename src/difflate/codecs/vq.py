@@ -15,12 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from difflate import container
 from difflate.codecs.base import check_quality
 from difflate.codecs.beside import picture_of, sections_beside
-from difflate.codecs.refiner import Refiner, load_refiner
-from difflate.codecs.tiles import TILE_PX
-from difflate.colour import (
+from difflate.entropy import ContextModel, SymbolReader, SymbolWriter
+from difflate.errors import ConfigError, DesyncError, FormatError, ModelError, VerificationFailed
+from difflate.format import container
+from difflate.format.container import DflFile, read_dfl, symbols_crc, write_dfl
+from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.picture import Picture
+from difflate.models.refiner import Refiner, load_refiner
+from difflate.nn.colour import (
     from_patches,
     pad_to_multiple,
     rgb_to_ycrcb,
@@ -29,13 +33,9 @@ from difflate.colour import (
     ycrcb_to_rgb,
     ycrcb_to_signed_rgb,
 )
-from difflate.container import DflFile, read_dfl, symbols_crc, write_dfl
-from difflate.entropy import ContextModel, SymbolReader, SymbolWriter
-from difflate.errors import ConfigError, DesyncError, FormatError, ModelError, VerificationFailed
-from difflate.fingerprint import fingerprint
-from difflate.limits import DEFAULT_LIMITS, Limits
-from difflate.pixels import Picture
+from difflate.nn.tiles import TILE_PX
 from difflate.quantize import Quantizer
+from difflate.store.fingerprint import fingerprint
 
 _BAND_PATCHES = 1 << 10
 """Patches of a channel that are in work at a time: bounds the memory of large images, and keeps that of small ones in
@@ -86,7 +86,7 @@ class VqCodec(nn.Module):
 
     @functools.cached_property
     def fingerprint(self) -> bytes:
-        """(32 bytes) what tells this model from others, see `difflate.fingerprint`."""
+        """(32 bytes) what tells this model from others, see `difflate.store.fingerprint`."""
         return fingerprint(self.architecture(), self.exact_tensors())
 
     @property

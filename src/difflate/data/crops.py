@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from difflate.data.items import Item
 from difflate.errors import ConfigError, DifflateError, FormatError, ImageError
-from difflate.pixels import Picture, open_image
+from difflate.media.picture import Picture, open_image
 from difflate.seeds import numpy_generator
 
 _CROP, _ORDER = 6, 7  # streams of random numbers

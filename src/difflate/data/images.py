@@ -6,7 +6,7 @@ from pathlib import Path
 from difflate.errors import ConfigError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2"}
-"""Of the formats that `difflate.image_files` reads; a file that is named itself may have any suffix."""
+"""Of the formats that `difflate.media.files` reads; a file that is named itself may have any suffix."""
 
 
 def list_images(sources: Iterable[Path]) -> list[Path]:

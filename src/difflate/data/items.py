@@ -12,7 +12,7 @@ from pathlib import Path
 
 from difflate.data.images import SUFFIXES, list_images
 from difflate.errors import ConfigError, DifflateError, ImageError
-from difflate.image_files import open_pil
+from difflate.media.files import open_pil
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Item:
     """Number of its class; -1: none."""
 
     def source(self) -> Path | bytes:
-        """For `difflate.pixels.open_image`. Raises OSError."""
+        """For `difflate.media.picture.open_image`. Raises OSError."""
         if self.offset < 0:
             return Path(self.path)
         with open(self.path, "rb") as file:

@@ -21,8 +21,8 @@ from difflate.data.latents import LATENTS, MIRRORED, NUMBERS, LatentHeader, shar
 from difflate.data.loader import batches_of
 from difflate.errors import ConfigError, DifflateError
 from difflate.files import atomic_path, check_output
-from difflate.hub import bundled_codecs
 from difflate.limits import DEFAULT_LIMITS
+from difflate.store.hub import bundled_codecs
 
 log = logging.getLogger(__name__)
 

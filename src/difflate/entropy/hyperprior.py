@@ -1,6 +1,6 @@
 """Latents as bits: the exact stage of the codecs with a hyperprior.
 
-`HyperpriorCoder` is `difflate.nn.hyperprior.HyperpriorNetwork` in integers (`difflate.entropy.fixed_point`). Side
+`HyperpriorCoder` is `difflate.nn.entropy_network.HyperpriorNetwork` in integers (`difflate.entropy.fixed_point`). Side
 information z is coded first, each channel with a table of its own; it gives each number of the latent y a mean and one
 of 64 scales. Then y is coded in two passes over the sites, as integers round(y - mean), in bands of rows.
 

@@ -7,7 +7,7 @@ from typing import Any
 from difflate.codecs.base import Codec, options_for
 from difflate.errors import ConfigError
 from difflate.limits import DEFAULT_LIMITS, Limits
-from difflate.pixels import Picture
+from difflate.media.picture import Picture
 
 _WITH_OPTIONS = re.compile(r"(?P<name>[^+]+)(?P<options>(\+\w+=[^+=]*)+)")
 

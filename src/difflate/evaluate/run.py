@@ -17,7 +17,7 @@ from difflate.errors import ConfigError, DifflateError
 from difflate.evaluate.options import load_with_options
 from difflate.extras import require
 from difflate.limits import DEFAULT_LIMITS, Limits
-from difflate.pixels import Picture, open_image
+from difflate.media.picture import Picture, open_image
 
 if TYPE_CHECKING:  # torch is not imported for codecs that do without
     from difflate.metrics.perceptual import Lpips
@@ -190,7 +190,7 @@ def worst_exit_code(records: Iterable[Record]) -> int:
 
 
 def _load(name: str) -> Codec:
-    from difflate import hub
+    from difflate.store import hub
 
     return hub.load(name)
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from difflate.config_json import read_config
 from difflate.errors import ConfigError, ModelError
-from difflate.generate.categorical import CategoricalDiffusion
-from difflate.generate.generator import Generator
-from difflate.generate.latent import LatentDiffusion, LatentGenerator, LatentSpec
-from difflate.generate.pixel import PixelDiffusion
 from difflate.generate.sampling import sample, trace, trajectory
+from difflate.models.categorical_diffusion import CategoricalDiffusion
+from difflate.models.generator import Generator
+from difflate.models.latent_diffusion import LatentDiffusion, LatentGenerator, LatentSpec
+from difflate.models.pixel_diffusion import PixelDiffusion
+from difflate.store.config import read_config
 
 __all__ = [
     "CategoricalDiffusion",
@@ -41,8 +41,8 @@ def load_generator(
     how far around a sampled number codewords are averaged; None: as the model says. Raises ConfigError if there is no
     such generator or it has no such option, ModelError if it, or its codec, is incomplete, damaged or not here.
     """
-    from difflate.codecs.refiner import load_refiner, open_refiner
-    from difflate.hub import bundled_codecs, bundled_models, load, model_folder
+    from difflate.models.refiner import load_refiner, open_refiner
+    from difflate.store.hub import bundled_codecs, bundled_models, load, model_folder
 
     folder = model_folder(name, allow_download=allow_download)
     if folder is None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from difflate.diffusion import SAMPLERS, Step
 from difflate.errors import ConfigError, LimitExceeded
-from difflate.generate.generator import Generator
+from difflate.models.generator import Generator
 from difflate.seeds import check_seed, torch_generator
 
 _MAX_STEPS, _MAX_COUNT = 1000, 10**7

@@ -18,11 +18,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile
 
-from difflate.container import MAGIC, SECTION_ALPHA, SECTION_EXIF, SECTION_ICC, SECTION_XMP, read_dfl
 from difflate.errors import DifflateError
+from difflate.format.container import MAGIC, SECTION_ALPHA, SECTION_EXIF, SECTION_ICC, SECTION_XMP, read_dfl
 
 if TYPE_CHECKING:
-    from difflate.pixels import Picture
+    from difflate.media.picture import Picture
 
 _FORMAT = "DFL"
 _OPTIONS = ("quality", "fixed_rate", "steps", "gamma", "seed")
@@ -70,7 +70,7 @@ class DflImageFile(ImageFile.ImageFile):
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     from difflate import DEFAULT_CODEC
     from difflate.codecs.base import Codec, options_for
-    from difflate.hub import load
+    from difflate.store.hub import load
 
     options = image.encoderinfo  # type: ignore[attr-defined]
     try:
@@ -87,7 +87,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
 
 def _picture(image: Image.Image, options: dict[str, Any]) -> Picture:
     """The picture to save: upright, in sRGB unless ``options`` gives a profile that its pixels are in."""
-    from difflate.pixels import from_pil, to_srgb
+    from difflate.media.picture import from_pil, to_srgb
 
     given = {key: options[key] for key in _CARRIED.values() if options.get(key)}
     if not given:

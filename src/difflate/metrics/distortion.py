@@ -1,8 +1,8 @@
 """Rate and distortion of one image: bits per pixel, PSNR, SSIM, MS-SSIM, SSIMULACRA2.
 
 Every distortion takes ``(reference, restored)``, each a Picture, PIL image, (H, W, C) array, (C, H, W) tensor, path or
-bytes (whatever `difflate.pixels.as_picture` takes), and calls `check_pair` first. Alpha is ignored: the metrics see
-the colour under it. A grey image beside an RGB one counts as the RGB image with three equal channels.
+bytes (whatever `difflate.media.picture.as_picture` takes), and calls `check_pair` first. Alpha is ignored: the metrics
+see the colour under it. A grey image beside an RGB one counts as the RGB image with three equal channels.
 """
 
 import io
@@ -13,7 +13,7 @@ import numpy as np
 
 from difflate.errors import ConfigError, VerificationFailed
 from difflate.extras import require
-from difflate.pixels import as_picture
+from difflate.media.picture import as_picture
 
 PEAK = 255.0
 """The largest sample value: the peak of PSNR and the data range of SSIM."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difflate.colour import RGB_TO_YCRCB, YCRCB_TO_RGB
+from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB
 from difflate.nn.layers import PaddingMode, conv, zeroed
 from difflate.nn.transforms import STRIDE, TransformConfig
 

@@ -16,7 +16,7 @@ from difflate.codecs.base import Codec
 from difflate.errors import ConfigError
 from difflate.evaluate.run import IMAGE_SUFFIXES
 from difflate.extras import require
-from difflate.pixels import Picture, as_picture, open_image
+from difflate.media.picture import Picture, as_picture, open_image
 
 IMAGES = ("baboon", "peppers", "lenna")
 """SIPI 4.2.03, 4.2.07 and 4.2.04 (512x512), found by these file names."""
@@ -74,7 +74,7 @@ def table1(
     hold the three images, ModelError if a codec's model is missing.
     """
     if load is None:
-        from difflate import hub
+        from difflate.store import hub
 
         load = hub.load
     pictures = [Picture(open_image(find_image(image_folder, name)).pixels) for name in IMAGES]

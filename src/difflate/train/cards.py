@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from difflate.folders import FolderModel
 from difflate.nn.unet import parameters
+from difflate.store.folders import FolderModel
 from difflate.train.checkpoint import Progress
 
 _ROWS = 12

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from difflate.data.crops import Batch
 from difflate.diffusion import IndexSpace, expected_codewords, gumbel_softmax, sampled_x0, self_condition
 from difflate.errors import ConfigError
-from difflate.generate.categorical import CategoricalDiffusion
 from difflate.generate.sampling import preview
+from difflate.models.categorical_diffusion import CategoricalDiffusion
 from difflate.train.draws import Draws
 from difflate.train.objective import noised
 

@@ -21,15 +21,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from difflate.config_json import CARD, CONFIG, read_config
 from difflate.data.crops import Batch, Samples, numbers_of
 from difflate.data.loader import batches_of
 from difflate.errors import ConfigError, DifflateError, ImageError, ModelError, OutputExists
 from difflate.extras import require
 from difflate.files import TEMPORARY_FILES
-from difflate.folders import TEMPORARY, load_weights, weight_files
-from difflate.grid import image_grid, save_png
-from difflate.hub import model_folder
+from difflate.generate.grid import image_grid, save_png
+from difflate.store.config import CARD, CONFIG, read_config
+from difflate.store.folders import TEMPORARY, load_weights, weight_files
+from difflate.store.hub import model_folder
 from difflate.train import checkpoint, ema
 from difflate.train.checkpoint import Progress
 from difflate.train.config import write_settings

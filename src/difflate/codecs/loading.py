@@ -10,19 +10,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from difflate import config_json
 from difflate.codecs.base import Codec
 from difflate.codecs.cdc import CdcCodec
-from difflate.codecs.diffusion_decoder import DiffusionCoder
 from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.codecs.refiner import Refiner
-from difflate.codecs.transform_coder import TransformCoder
 from difflate.codecs.vq import VqCodec
-from difflate.config_json import CARD, CONFIG
 from difflate.entropy import ContextModel
 from difflate.errors import ModelError
 from difflate.files import atomic_path, atomic_write
+from difflate.models.diffusion_decoder import DiffusionCoder
+from difflate.models.refiner import Refiner
+from difflate.models.transform_coder import TransformCoder
 from difflate.quantize import ProductQuantizer, Quantizer, ResidualQuantizer
+from difflate.store import config as config_json
+from difflate.store.config import CARD, CONFIG
 
 WEIGHTS = "model.safetensors"
 

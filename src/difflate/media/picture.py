@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from difflate.errors import ConfigError, ImageError
-from difflate.image_files import ImageSource, load, open_pil
-from difflate.image_metadata import EXIF_PREFIX, orientation, read_exif, read_xmp, turn_upright
-from difflate.image_modes import colour_key, depth_to_8_bits, split_alpha, unit_to_8_bits
-from difflate.image_profiles import apply_profile
 from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.files import ImageSource, load, open_pil
+from difflate.media.metadata import EXIF_PREFIX, orientation, read_exif, read_xmp, turn_upright
+from difflate.media.modes import colour_key, depth_to_8_bits, split_alpha, unit_to_8_bits
+from difflate.media.profiles import apply_profile
 
 if TYPE_CHECKING:
     from torch import Tensor

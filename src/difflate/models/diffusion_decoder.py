@@ -20,16 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difflate.codecs.transform_coder import TransformCoder
-from difflate.colour import RGB_TO_YCRCB, YCRCB_TO_RGB, mix
 from difflate.diffusion import ProcessConfig, ddim, expand
 from difflate.errors import ConfigError
-from difflate.folders import FolderModel
-from difflate.nn.hyperprior import HyperpriorConfig
+from difflate.models.transform_coder import TransformCoder
+from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB, mix
+from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.layers import conv
 from difflate.nn.presets import PRESETS as NETWORKS
 from difflate.nn.transforms import STRIDE, Block, TransformConfig
 from difflate.nn.unet import UNet, UNetConfig
+from difflate.store.folders import FolderModel
 
 BLOCK_PX = 16
 """Side of the blocks in which a refinement is bounded."""

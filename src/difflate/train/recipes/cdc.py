@@ -9,29 +9,29 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from difflate.codecs.diffusion_decoder import PRESETS, Conditions, DecoderConfig, DiffusionCoder
-from difflate.codecs.transform_coder import TransformCoder
-from difflate.config_json import CONFIG
 from difflate.data.crops import Batch, Crops
 from difflate.data.items import hold_back, list_items
 from difflate.diffusion import ProcessConfig, normal
 from difflate.errors import ConfigError, OutputExists
-from difflate.fingerprint import fingerprint
-from difflate.folders import FolderModel
-from difflate.grid import signed_to_uint8
-from difflate.hub import model_folder
-from difflate.nn.hyperprior import Coded, HyperpriorConfig
+from difflate.models.diffusion_decoder import PRESETS, Conditions, DecoderConfig, DiffusionCoder
+from difflate.models.transform_coder import TransformCoder
+from difflate.nn.colour import signed_to_uint8
+from difflate.nn.entropy_network import Coded, HyperpriorConfig
 from difflate.nn.transforms import STRIDE, TransformConfig
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
 from difflate.seeds import torch_generator
+from difflate.store.config import CONFIG
+from difflate.store.fingerprint import fingerprint
+from difflate.store.folders import FolderModel
+from difflate.store.hub import model_folder
 from difflate.train import checkpoint
 from difflate.train.cards import card_of
 from difflate.train.checkpoint import Progress
 from difflate.train.config import resolved, write_settings
 from difflate.train.draws import Draws
-from difflate.train.hyperprior import RateDistortion
 from difflate.train.loop import CHECKPOINTS, train
 from difflate.train.objective import denoised
+from difflate.train.recipes.hyperprior import RateDistortion
 from difflate.train.settings import LoopSettings
 
 STAGES = "stages"

@@ -14,10 +14,10 @@ from huggingface_hub import PyTorchModelHubMixin, save_torch_state_dict, snapsho
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from difflate.config_json import CARD, CONFIG, read_config
 from difflate.errors import ConfigError, DifflateError, ModelError
 from difflate.files import atomic_write, file_mode
-from difflate.hub import MODEL_FILES
+from difflate.store.config import CARD, CONFIG, read_config
+from difflate.store.hub import MODEL_FILES
 
 TEMPORARY = ".difflate-model-"
 """How the names begin of what a save that was killed leaves."""

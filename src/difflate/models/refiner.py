@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from difflate import hub
-from difflate.codecs.tiles import TILE_PX, Span, in_bands, sites_of
-from difflate.colour import pad_to_multiple
 from difflate.errors import ConfigError, ModelError
-from difflate.folders import FolderModel
+from difflate.nn.colour import pad_to_multiple
+from difflate.nn.tiles import TILE_PX, Span, in_bands, sites_of
 from difflate.nn.unet import UNet, UNetConfig, reach_px
+from difflate.store import hub
+from difflate.store.folders import FolderModel
 
 if TYPE_CHECKING:
     from difflate.codecs.vq import VqCodec
@@ -118,7 +118,7 @@ class Refiner(FolderModel):
 
 
 def open_refiner(name: str | Path, *, allow_download: bool = False) -> Refiner:
-    """The refiner in a folder or Hugging Face repository, or of a bundled name (see `difflate.hub.model_folder`).
+    """The refiner in a folder or Hugging Face repository, or of a bundled name (see `difflate.store.hub.model_folder`).
 
     Raises ConfigError if there is none, ModelError if it is incomplete, altered or no refiner.
     """

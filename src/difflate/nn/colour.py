@@ -45,6 +45,11 @@ def to_uint8(values: Tensor) -> Tensor:
     return values.round().clamp_(0, 255).to(torch.uint8)
 
 
+def signed_to_uint8(images: Tensor) -> Tensor:
+    """(B, C, H, W) uint8 of ``images: (B, C, H, W)`` float in [-1, 1]; values beyond are clipped."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     """(B, C, H', W') ``images: (B, C, H, W)``, its last row and column repeated until H' and W' are multiples."""
     height, width = images.shape[-2:]

@@ -12,8 +12,8 @@ from difflate.data.items import hold_back, label_by_folder, list_items
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError
 from difflate.generate import PixelDiffusion
-from difflate.generate.pixel import check_image_px
 from difflate.generate.sampling import preview
+from difflate.models.pixel_diffusion import check_image_px
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.unet import multiply_adds, parameters
 from difflate.train.cards import card_of

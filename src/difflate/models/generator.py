@@ -7,8 +7,8 @@ from torch import Tensor
 
 from difflate.diffusion import Generators, Model, ProcessConfig
 from difflate.errors import ConfigError
-from difflate.folders import FolderModel
 from difflate.nn import UNetConfig
+from difflate.store.folders import FolderModel
 
 MAX_IMAGE_PX = 4096
 

@@ -14,12 +14,12 @@ from difflate.data.crops import Batch
 from difflate.data.latents import LatentHeader, Latents
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError
-from difflate.generate.categorical import CategoricalDiffusion, channels
-from difflate.generate.latent import LatentDiffusion, LatentSpec, fitted
 from difflate.generate.sampling import preview
-from difflate.hub import bundled_codecs, load
+from difflate.models.categorical_diffusion import CategoricalDiffusion, channels
+from difflate.models.latent_diffusion import LatentDiffusion, LatentSpec, fitted
 from difflate.nn import UNetConfig
 from difflate.nn.unet import multiply_adds, parameters
+from difflate.store.hub import bundled_codecs, load
 from difflate.train.cards import card_of
 from difflate.train.categorical import CategoricalObjective, CategoricalSettings
 from difflate.train.config import resolved

@@ -15,14 +15,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from difflate.codecs.refiner import Refiner
 from difflate.codecs.vq import VqCodec
 from difflate.diffusion import Generators, IndexSpace, Model, ProcessConfig, expected_codewords
 from difflate.diffusion.categorical import LEAST_SIGMA
 from difflate.errors import ConfigError, ModelError
-from difflate.generate.generator import Generator, check_size, no_guidance, no_temperature
-from difflate.grid import signed_to_uint8
+from difflate.models.generator import Generator, check_size, no_guidance, no_temperature
+from difflate.models.refiner import Refiner
 from difflate.nn import UNet, UNetConfig
+from difflate.nn.colour import signed_to_uint8
 
 _MAX_SIZE = 1 << 16
 _MAX_PLANES = 64

@@ -7,17 +7,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from difflate import hub
-from difflate.codecs.refiner import NETWORK, Refiner
 from difflate.codecs.vq import VqCodec
-from difflate.config_json import CONFIG, read_config
 from difflate.data.crops import Batch, Crops
 from difflate.data.items import hold_back, list_items
 from difflate.diffusion import expand, normal
 from difflate.diffusion.categorical import IndexSpace
 from difflate.errors import ConfigError
-from difflate.grid import signed_to_uint8
+from difflate.models.refiner import NETWORK, Refiner
+from difflate.nn.colour import signed_to_uint8
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
+from difflate.store import hub
+from difflate.store.config import CONFIG, read_config
 from difflate.train.cards import card_of
 from difflate.train.config import resolved
 from difflate.train.draws import Draws

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from difflate.diffusion import Generators, Model, ProcessConfig, guided
 from difflate.errors import ConfigError
-from difflate.generate.generator import MAX_IMAGE_PX, Generator, check_size, no_guidance, no_temperature
-from difflate.grid import signed_to_uint8
+from difflate.models.generator import MAX_IMAGE_PX, Generator, check_size, no_guidance, no_temperature
 from difflate.nn import UNet, UNetConfig
+from difflate.nn.colour import signed_to_uint8
 
 
 def check_image_px(image_px: int) -> None:

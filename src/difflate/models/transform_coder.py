@@ -11,18 +11,18 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from difflate.config_json import read_config
 from difflate.diffusion.draws import Generators
 from difflate.entropy.gaussian import gaussian_tables
 from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder, coder_from
 from difflate.errors import ConfigError, ModelError
 from difflate.files import atomic_path
-from difflate.fingerprint import fingerprint
-from difflate.folders import FolderModel
 from difflate.nn.dct import basis
 from difflate.nn.entropy_models import FactorizedPrior, noisy, rounded
-from difflate.nn.hyperprior import LEVEL_KNOTS, Coded, HyperpriorConfig, HyperpriorNetwork, between
+from difflate.nn.entropy_network import LEVEL_KNOTS, Coded, HyperpriorConfig, HyperpriorNetwork, between
 from difflate.nn.transforms import TransformConfig, pad_to_stride, transforms
+from difflate.store.config import read_config
+from difflate.store.fingerprint import fingerprint
+from difflate.store.folders import FolderModel
 
 EXACT = "exact.safetensors"
 """In a model's folder: the entropy model in integers."""

@@ -4,19 +4,13 @@ import io
 import math
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from difflate.files import atomic_write
-from difflate.pixels import from_tensor, to_pil
+from difflate.media.picture import from_tensor, to_pil
 
 _GAP_PX = 2
-
-
-def signed_to_uint8(images: Tensor) -> Tensor:
-    """(B, C, H, W) uint8 of ``images: (B, C, H, W)`` float in [-1, 1]; values beyond are clipped."""
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def image_grid(images: Tensor, columns: int | None = None) -> Tensor:

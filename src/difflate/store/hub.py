@@ -8,16 +8,17 @@ import json
 import re
 from pathlib import Path
 
-from difflate import DEFAULT_CODEC, container
+from difflate import DEFAULT_CODEC
 from difflate.codecs.base import Codec
 from difflate.codecs.classical import classical_codecs, sniff
 from difflate.errors import ConfigError, ImageError, ModelError
+from difflate.format import container
 from difflate.limits import DEFAULT_LIMITS, Limits
 
 MODEL_FILES = ["config.json", "README.md", "training.yaml", "*.safetensors", "*.safetensors.index.json"]
 """All that is ever fetched of a repository."""
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
 
 
 def bundled_models() -> dict[str, dict]:
@@ -51,7 +52,7 @@ def load(name: str | Path = DEFAULT_CODEC, *, allow_download: bool = False) -> C
         return _load_bundled(str(name).lower())
     folder = model_folder(name, allow_download=allow_download)
     if folder is not None:
-        from difflate.models import load_model
+        from difflate.codecs.loading import load_model
 
         return load_model(folder)  # not cached: training may have written it anew
     known = ", ".join([*classical, *bundled_codecs()])
@@ -94,7 +95,7 @@ def _reason(error: Exception) -> str:
 
 @functools.cache
 def _load_bundled(name: str) -> Codec:
-    from difflate.models import load_model
+    from difflate.codecs.loading import load_model
 
     return load_model(WEIGHTS_FOLDER / name)
 

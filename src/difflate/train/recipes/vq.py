@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from difflate.codecs.loading import save_model
 from difflate.codecs.vq import VqCodec
-from difflate.colour import rgb_to_ycrcb, to_patches
-from difflate.config_json import CONFIG
 from difflate.data.images import list_images
 from difflate.errors import ConfigError, ImageError, OutputExists
-from difflate.models import save_model
-from difflate.pixels import open_image, to_tensor
+from difflate.media.picture import open_image, to_tensor
+from difflate.nn.colour import rgb_to_ycrcb, to_patches
 from difflate.quantize import Quantizer
+from difflate.store.config import CONFIG
 from difflate.train.config import resolved, write_settings
 from difflate.train.context import SITES_PER_STEP, train_context
 from difflate.train.quantizers import METHODS, train_quantizer

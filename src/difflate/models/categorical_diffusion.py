@@ -5,8 +5,8 @@ from torch import Tensor
 
 from difflate.diffusion import Generators, Model, ProcessConfig, sampled_x0
 from difflate.errors import ConfigError
-from difflate.generate.generator import no_guidance
-from difflate.generate.latent import LatentGenerator, LatentSpec, check_network
+from difflate.models.generator import no_guidance
+from difflate.models.latent_diffusion import LatentGenerator, LatentSpec, check_network
 from difflate.nn import UNet, UNetConfig
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from difflate.codecs.transform_coder import TransformCoder
 from difflate.data.crops import Batch, Crops
 from difflate.data.items import hold_back, list_items
 from difflate.errors import ConfigError
-from difflate.nn.hyperprior import HyperpriorConfig
+from difflate.models.transform_coder import TransformCoder
+from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
 from difflate.train.cards import card_of
 from difflate.train.config import resolved
