@@ -69,6 +69,21 @@ class VqCodec(nn.Module):
         return [size for q in self.quantizers for size in q.sizes]  # type: ignore[union-attr]
 
     @property
+    def sizes(self) -> list[int]:
+        """As `difflate.models.latent_space.LatentSpace` has it."""
+        return self.codebook_sizes
+
+    @property
+    def stride_px(self) -> int:
+        """As `difflate.models.latent_space.LatentSpace` has it."""
+        return self.patch_px
+
+    @property
+    def space(self) -> VqCodec:
+        """The latent space of the codec."""
+        return self
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
