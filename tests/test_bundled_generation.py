@@ -15,7 +15,8 @@ from difflate.codecs.vq import VqCodec
 from difflate.generate import LatentDiffusion, load_generator, sample
 from difflate.media.picture import Picture
 from difflate.models.refiner import Refiner, load_refiner
-from difflate.store.hub import WEIGHTS_FOLDER, bundled_models
+from difflate.registry import WEIGHTS
+from difflate.store.hub import bundled_models
 
 REFINED = sorted(config["codec"] for config in bundled_models().values() if config.get("kind") == Refiner.kind)
 GENERATOR = "cats-small"
@@ -44,7 +45,7 @@ def test_refined_images_are_nearer_to_the_original(name: str) -> None:
 
 
 def test_the_generator_is_small_and_says_what_it_is() -> None:
-    folder = WEIGHTS_FOLDER / GENERATOR
+    folder = WEIGHTS / GENERATOR
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 16 * 2**20
     card = (folder / "README.md").read_text()
     for words in ("license: apache-2.0", "difflate train configs/cats-latent-small.yaml", "Kaggle"):

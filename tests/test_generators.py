@@ -12,13 +12,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import difflate
+from difflate import registry
 from difflate.cli.main import main
 from difflate.diffusion import SAMPLERS, ProcessConfig
 from difflate.errors import ConfigError, LimitExceeded, ModelError
 from difflate.generate import PixelDiffusion, load_generator, sample
 from difflate.generate.sampling import trajectory
 from difflate.nn import UNetConfig
-from difflate.store import hub
 from difflate.train.recipes import pixel
 from training_helpers import NETWORK, settings, write_images
 
@@ -182,7 +182,7 @@ def test_a_repository_is_only_fetched_when_allowed(tmp_path: Path, monkeypatch: 
 def test_codecs_are_fetched_for_the_commands_that_allow_it(tmp_path: Path, monkeypatch, capsys) -> None:
     def fetch(name: str, **options: object) -> str:
         asked.append(options["local_files_only"])
-        return str(hub.WEIGHTS_FOLDER / "vq-8-8-8")
+        return str(registry.WEIGHTS / "vq-8-8-8")
 
     asked: list[object] = []
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
@@ -354,5 +354,5 @@ def test_a_generator_is_no_codec(folder: Path, tmp_path: Path, capsys) -> None:
     images = write_images(tmp_path / "images", 1)
     assert main(["compress", str(images / "000.png"), "--codec", str(folder), "-o", str(tmp_path / "x.dfl")]) == 4
     assert "difflate sample" in capsys.readouterr().err
-    assert main(["sample", str(hub.WEIGHTS_FOLDER / "vq-8-8-8"), "-o", str(tmp_path / "x.png")]) == 4
+    assert main(["sample", str(registry.WEIGHTS / "vq-8-8-8"), "-o", str(tmp_path / "x.png")]) == 4
     assert "kind (=None) must be one of pixel-diffusion" in capsys.readouterr().err

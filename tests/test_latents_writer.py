@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from difflate.codecs.loading import load
 from difflate.codecs.vq import VqCodec
 from difflate.data.crops import Crops
 from difflate.data.items import list_items
@@ -19,7 +20,6 @@ from difflate.data.latent_writer import Written, write_latents
 from difflate.data.latents import LatentHeader, Latents, read_header, shard_files, shard_name
 from difflate.errors import ConfigError, DifflateError, ImageError, OutputExists
 from difflate.media.picture import open_image
-from difflate.store.hub import load
 from latent_helpers import CODEC, PX, rows, squares
 from training_helpers import picture, write_images, write_shard
 

@@ -15,7 +15,7 @@ from PIL import Image
 import difflate
 from coder_helpers import photo
 from difflate.cli.main import main
-from difflate.codecs.loading import load_model
+from difflate.codecs.loading import load
 from difflate.errors import ConfigError, ModelError
 from difflate.evaluate.options import load_with_options
 from difflate.media.picture import Picture
@@ -234,8 +234,8 @@ def test_a_refiner_is_for_one_codec_and_is_none(folder: Path, bundle: Callable[.
     with pytest.raises(ModelError, match="no refiner for pq-32-8-8"):
         load_refiner(other)
     with pytest.raises(ModelError, match="is a refiner, not a codec"):
-        load_model(folder)
-    assert str(folder) not in hub.bundled_codecs()
+        load(folder)
+    assert str(folder) not in hub.bundled_models("codec")
     assert difflate.load("opq-32-8-8") is codec_of()
 
 

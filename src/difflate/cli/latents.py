@@ -5,7 +5,7 @@ import copy
 import json
 import sys
 
-from difflate.cli.batch import add_download_option, input_path, output_path
+from difflate.cli.arguments import add_download_option, input_path, output_path
 from difflate.cli.device import add_device_option, device_of
 
 DEFAULT_CODEC = "opq-32-8-8"
@@ -53,13 +53,13 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from difflate.codecs import loading
     from difflate.data.items import list_items
     from difflate.data.latent_writer import check_shards, vq_codec, write_latents
-    from difflate.store import hub
 
     check_shards(args.output, args.force)
     items = list_items(args.images)
-    codec = vq_codec(hub.load(args.codec, allow_download=args.allow_download))
+    codec = vq_codec(loading.load(args.codec, allow_download=args.allow_download))
     codec = copy.deepcopy(codec).to(device_of(args.device))  # the loaded one is everybody's
     bar = tqdm(total=len(items), unit="image", file=sys.stderr, disable=not sys.stderr.isatty())
     with bar, logging_redirect_tqdm():

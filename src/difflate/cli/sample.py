@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflate.cli.batch import add_download_option, name_of, output_path
+from difflate.cli.arguments import add_download_option, name_of, output_path
 from difflate.cli.device import add_device_option, device_of
 
 if TYPE_CHECKING:

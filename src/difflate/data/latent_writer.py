@@ -22,7 +22,7 @@ from difflate.data.loader import batches_of
 from difflate.errors import ConfigError, DifflateError
 from difflate.files import atomic_path, check_output
 from difflate.limits import DEFAULT_LIMITS
-from difflate.store.hub import bundled_codecs
+from difflate.store.hub import bundled_models
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Written:
 def vq_codec(codec: Codec) -> VqCodec:
     """``codec``. Raises ConfigError if it is of another kind, which has no codebook indices."""
     if not isinstance(codec, VqCodec):
-        names = ", ".join(name for name, config in bundled_codecs().items() if config.get("codec") == "vq")
+        names = ", ".join(name for name, config in bundled_models("codec").items() if config.get("codec") == "vq")
         raise ConfigError(f"codec {codec.name!r} has no codebook indices; choose one of {names}, or the folder of one")
     return codec
 

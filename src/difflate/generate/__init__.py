@@ -41,8 +41,9 @@ def load_generator(
     how far around a sampled number codewords are averaged; None: as the model says. Raises ConfigError if there is no
     such generator or it has no such option, ModelError if it, or its codec, is incomplete, damaged or not here.
     """
+    from difflate.codecs.loading import load
     from difflate.models.refiner import load_refiner, open_refiner
-    from difflate.store.hub import bundled_codecs, bundled_models, load, model_folder
+    from difflate.store.hub import bundled_models, model_folder
 
     folder = model_folder(name, allow_download=allow_download)
     if folder is None:
@@ -65,7 +66,7 @@ def load_generator(
         if codec is not None or refine or refiner is not None:
             raise ConfigError(f"{name}: generates pixels, not latents of a codec; leave codec and refiner out")
         return model
-    if codec is None and model.latent.codec not in bundled_codecs():
+    if codec is None and model.latent.codec not in bundled_models("codec"):
         raise ModelError(
             f"{name}: its codec {model.latent.codec} is not bundled; name the folder of the codec with --codec, or "
             "codec= in Python"

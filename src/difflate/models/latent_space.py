@@ -11,20 +11,20 @@ from torch import Tensor
 class LatentSpace(Protocol):
     """Pixels to planes of indices and back: codebooks (VQ, PQ, OPQ, RQ) and finite scalars alike.
 
-    A latent has C planes of h x w sites; the indices of plane c are numbers below ``sizes[c]``, and neighbouring indices
-    of a plane mean similar pictures.
+    A latent has C planes of h x w sites; the indices of plane c are numbers below ``sizes[c]``, and neighbouring
+    indices of a plane mean similar pictures.
     """
 
     name: str
     """Of the model that it is of."""
-    sizes: list[int]
-    """K_c of each of the C planes."""
     stride_px: int
     """Pixels between two sites, down and sideways."""
+    fingerprint: bytes
+    """(32 bytes) what tells this model from others."""
 
     @property
-    def fingerprint(self) -> bytes:
-        """(32 bytes) what tells this model from others."""
+    def sizes(self) -> list[int]:
+        """K_c of each of the C planes."""
         ...
 
     @property

@@ -11,20 +11,17 @@ import functools
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from difflate.errors import ConfigError, ModelError
+from difflate.models.latent_space import LatentSpace
 from difflate.nn.colour import pad_to_multiple
 from difflate.nn.tiles import TILE_PX, Span, in_bands, sites_of
 from difflate.nn.unet import UNet, UNetConfig, reach_px
 from difflate.store import hub
 from difflate.store.folders import FolderModel
-
-if TYPE_CHECKING:
-    from difflate.codecs.vq import VqCodec
 
 NETWORK = UNetConfig(widths=(32, 64, 128), blocks=(1, 1, 2), patch=2)
 """A network that a laptop trains and runs."""
@@ -108,12 +105,12 @@ class Refiner(FolderModel):
         height, width = image.shape[1:]
         return in_bands(restore, height, width, sites_of(tile_px, site), margin, _RAMP, site)
 
-    def check(self, codec: "VqCodec") -> None:
+    def check(self, codec: LatentSpace) -> None:
         """Raises ModelError if it is a refiner for the images of another codec."""
         if self.codec_fingerprint != codec.fingerprint.hex():
             raise ModelError(
                 f"the refiner is for images of {self.codec} ({self.codec_fingerprint[:8]}), not of {codec.name} "
-                f"({codec.model_id.hex()}); name another with --refiner FOLDER, or refiner= in Python"
+                f"({codec.fingerprint.hex()[:8]}); name another with --refiner FOLDER, or refiner= in Python"
             )
 
 
@@ -128,7 +125,7 @@ def open_refiner(name: str | Path, *, allow_download: bool = False) -> Refiner:
     return Refiner.from_pretrained(folder)
 
 
-def load_refiner(codec: "VqCodec", name: str | Path | Refiner | None = None) -> Refiner:
+def load_refiner(codec: LatentSpace, name: str | Path | Refiner | None = None) -> Refiner:
     """The refiner ``name`` if it is one for ``codec``; None: the bundled one that is.
 
     Raises ConfigError if there is none of that name; ModelError if none is bundled, if it is for another codec, or if
@@ -141,12 +138,12 @@ def load_refiner(codec: "VqCodec", name: str | Path | Refiner | None = None) -> 
     return refiner
 
 
-def _bundled_folder(codec: "VqCodec") -> Path:
-    for name, config in hub.bundled_models().items():
-        if config.get("kind") == Refiner.kind and config.get("codec_fingerprint") == codec.fingerprint.hex():
-            return hub.WEIGHTS_FOLDER / name
+def _bundled_folder(codec: LatentSpace) -> Path:
+    for name, config in hub.bundled_models("refiner").items():
+        if config.get("codec_fingerprint") == codec.fingerprint.hex():
+            return hub.bundled_folder(name)
     raise ModelError(
-        f"no refiner for {codec.name} ({codec.model_id.hex()}) is bundled; train one with `difflate train "
+        f"no refiner for {codec.name} ({codec.fingerprint.hex()[:8]}) is bundled; train one with `difflate train "
         "configs/refiner-opq-32-8-8.yaml codec=NAME-OR-FOLDER out=runs/refiner` and name its folder with --refiner, or "
         "refiner= in Python"
     )

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from difflate.codecs.loading import load
 from difflate.codecs.vq import VqCodec
 from difflate.data.crops import Batch
 from difflate.data.latents import LatentHeader, Latents
@@ -19,7 +20,7 @@ from difflate.models.categorical_diffusion import CategoricalDiffusion, channels
 from difflate.models.latent_diffusion import LatentDiffusion, LatentSpec, fitted
 from difflate.nn import UNetConfig
 from difflate.nn.unet import multiply_adds, parameters
-from difflate.store.hub import bundled_codecs, load
+from difflate.store.hub import bundled_models
 from difflate.train.cards import card_of
 from difflate.train.categorical import CategoricalObjective, CategoricalSettings
 from difflate.train.config import resolved
@@ -105,7 +106,7 @@ def _patch_px(data: Latents) -> int:
 
 def _codec(settings: LatentTraining, header: LatentHeader) -> VqCodec:
     """That the shards were written with. Raises ModelError for another."""
-    if settings.codec is None and header.codec not in bundled_codecs():
+    if settings.codec is None and header.codec not in bundled_models("codec"):
         raise ConfigError(f"the latents are of {header.codec}, which is not bundled; name its folder with codec=FOLDER")
     codec = load(settings.codec or header.codec)
     spec = LatentSpec(header.codec, header.fingerprint, header.codebook_sizes)

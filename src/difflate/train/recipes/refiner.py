@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from difflate.codecs import loading
 from difflate.codecs.vq import VqCodec
 from difflate.data.crops import Batch, Crops
 from difflate.data.items import hold_back, list_items
@@ -16,7 +17,6 @@ from difflate.errors import ConfigError
 from difflate.models.refiner import NETWORK, Refiner
 from difflate.nn.colour import signed_to_uint8
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
-from difflate.store import hub
 from difflate.store.config import CONFIG, read_config
 from difflate.train.cards import card_of
 from difflate.train.config import resolved
@@ -140,7 +140,7 @@ def cost(settings: RefinerTraining) -> str:
 
 
 def _codec(settings: RefinerTraining) -> VqCodec:
-    codec = hub.load(settings.codec)
+    codec = loading.load(settings.codec)
     if not isinstance(codec, VqCodec):
         raise ConfigError(f"codec (={settings.codec}) must be a vq codec, such as opq-32-8-8, or a folder of recipe vq")
     if settings.crop_px % codec.patch_px:
