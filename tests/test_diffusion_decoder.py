@@ -6,7 +6,7 @@ from torch import Tensor
 
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, ModelError
-from difflate.models.diffusion_decoder import PRESETS, DecoderConfig, DiffusionCoder, Preset, fitted
+from difflate.models.diffusion_decoder import PRESETS, DecoderConfig, DiffusionDecoder, Preset, fitted
 from difflate.nn import UNetConfig
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
@@ -22,14 +22,14 @@ LEVELS = torch.tensor([0.2, 0.9])
 
 def tiny(
     process: ProcessConfig = V, network: UNetConfig = NETWORK, one_rate: bool = False, **decoder
-) -> DiffusionCoder:
+) -> DiffusionDecoder:
     torch.manual_seed(0)
     config = DecoderConfig(**{"context_widths": (0, 0, 8), **decoder})
     high = 0.0006 if one_rate else 0.08
-    return DiffusionCoder(TRANSFORM, HYPERPRIOR, 0.0006, high, config, network, process).eval()
+    return DiffusionDecoder(TRANSFORM, HYPERPRIOR, 0.0006, high, config, network, process).eval()
 
 
-def wild(model: DiffusionCoder, scale: float = 3.0) -> DiffusionCoder:
+def wild(model: DiffusionDecoder, scale: float = 3.0) -> DiffusionDecoder:
     """``model`` with a network that gives large values that have nothing to do with the image."""
     torch.nn.init.normal_(model.unet.exit.weight, std=scale)
     return model
@@ -48,10 +48,10 @@ def block_rms(images: Tensor) -> Tensor:
     return images.unflatten(2, (-1, 16)).unflatten(4, (-1, 16)).square().mean((1, 3, 5)).sqrt()
 
 
-def built(preset: Preset, **others) -> DiffusionCoder:
+def built(preset: Preset, **others) -> DiffusionDecoder:
     with torch.device("meta"):
         values = {"lmbda_min": 0.0006, "lmbda_max": 0.08, **others}
-        return DiffusionCoder(
+        return DiffusionDecoder(
             preset.transform, preset.hyperprior, values["lmbda_min"], values["lmbda_max"], preset.decoder,
             preset.network, preset.process,
         )  # fmt: skip
@@ -201,8 +201,8 @@ def test_a_self_conditioned_network_and_one_rate() -> None:
 def test_the_folder_holds_the_model(tmp_path) -> None:
     model = wild(tiny(steps=3, gamma=0.5), 0.1)
     model.save_pretrained(tmp_path)
-    loaded = DiffusionCoder.from_pretrained(tmp_path)
-    assert loaded.config_dict() == DiffusionCoder.from_pretrained(tmp_path).config_dict()
+    loaded = DiffusionDecoder.from_pretrained(tmp_path)
+    assert loaded.config_dict() == DiffusionDecoder.from_pretrained(tmp_path).config_dict()
     assert (loaded.decoder.steps, loaded.decoder.gamma, loaded.coder_hyperprior) == (3, 0.5, HYPERPRIOR)
     conditions, theirs = (m.conditions(latents(), LEVELS) for m in (model, loaded))
     noise = noise_like(conditions.synthesis)
@@ -212,7 +212,7 @@ def test_the_folder_holds_the_model(tmp_path) -> None:
     assert all((ours[key] == exact[key]).all() for key in ours)
     (tmp_path / "exact.safetensors").unlink()
     with pytest.raises(ModelError, match="exact"):
-        DiffusionCoder.from_pretrained(tmp_path)
+        DiffusionDecoder.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

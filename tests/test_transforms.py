@@ -10,7 +10,7 @@ from scipy.fft import dctn, idctn
 
 from coder_helpers import HYPERPRIOR, as_images, photo, psnr, tiny_transform
 from difflate.errors import ConfigError
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB
 from difflate.nn.dct import MID_STEP, basis
 from difflate.nn.transforms import GDN, TransformConfig, pad_to_stride, transforms
@@ -45,13 +45,13 @@ def test_the_basis_is_orthonormal_in_ycrcb(channels: int) -> None:
 
 def test_more_channels_than_a_block_has_frequencies_are_refused() -> None:
     with pytest.raises(ConfigError, match="latent_channels"):
-        TransformCoder(TransformConfig("dct", 384), HYPERPRIOR)
+        TransformModel(TransformConfig("dct", 384), HYPERPRIOR)
     TransformConfig("residual", 384)
 
 
 @torch.no_grad()
 def test_the_dct_kind_starts_as_a_block_dct() -> None:
-    model = TransformCoder(TransformConfig("dct", 200, widths=(8, 8, 16), blocks=(1, 1, 1)), HYPERPRIOR)
+    model = TransformModel(TransformConfig("dct", 200, widths=(8, 8, 16), blocks=(1, 1, 1)), HYPERPRIOR)
     images, level = as_images(PIXELS), torch.tensor([0.5])
     y = model.analysis(images, level)
     assert y.shape == (1, 200, 8, 10)
@@ -69,7 +69,7 @@ def test_the_dct_kind_starts_as_a_block_dct() -> None:
 def test_at_the_start_photographs_are_as_good_as_a_plain_dct_leaves_them(level: float) -> None:
     torch.manual_seed(0)
     quality = torch.tensor([level])
-    model = TransformCoder(TransformConfig("dct", 256, widths=(8, 8, 16), blocks=(1, 1, 1)), HYPERPRIOR).eval()
+    model = TransformModel(TransformConfig("dct", 256, widths=(8, 8, 16), blocks=(1, 1, 1)), HYPERPRIOR).eval()
     y = model.analyse(as_images(PIXELS), quality)
     ours = psnr(PIXELS, to_pixels(model.synthesise(y.round(), quality)))
     step = MID_STEP * math.sqrt(0.0067 / float(model.lmbda(quality)))
@@ -84,7 +84,7 @@ def test_smooth_images_are_restored_closely_at_a_high_quality() -> None:
     rows, columns = np.mgrid[0:64, 0:80]
     waves = [np.sin(rows / 19 + phase) + np.cos(columns / 23 - phase) for phase in (0, 1, 2)]
     pixels = (127 + 60 * np.stack(waves)).astype(np.uint8)
-    model = TransformCoder(TransformConfig("dct", 128, widths=(8, 8, 16)), HYPERPRIOR).eval()
+    model = TransformModel(TransformConfig("dct", 128, widths=(8, 8, 16)), HYPERPRIOR).eval()
     image = model(as_images(pixels), torch.ones(1)).image
     assert psnr(pixels, to_pixels(image)) > 40
 
@@ -93,7 +93,7 @@ def test_smooth_images_are_restored_closely_at_a_high_quality() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_higher_levels_take_more_bits(kind) -> None:
     torch.manual_seed(0)
-    model = TransformCoder(tiny_transform(kind), HYPERPRIOR).eval()
+    model = TransformModel(tiny_transform(kind), HYPERPRIOR).eval()
     images = as_images(PIXELS)
     levels = [i / 8 for i in range(9)]
     found = [model(images, torch.tensor([level])) for level in levels]
@@ -112,7 +112,7 @@ def test_higher_levels_take_more_bits(kind) -> None:
 
 @torch.no_grad()
 def test_gains_undo_each_other() -> None:
-    model = TransformCoder(TransformConfig("dct", 200, blocks=(0, 0, 0)), HYPERPRIOR).eval()
+    model = TransformModel(TransformConfig("dct", 200, blocks=(0, 0, 0)), HYPERPRIOR).eval()
     y = torch.randn(3, 200, 2, 2)
     level = torch.tensor([0.0, 0.31, 1.0])
     gains = model._gain(model.gain, level).exp()
@@ -127,7 +127,7 @@ def test_gains_undo_each_other() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (16, 16), (17, 31), (48, 33)])
 def test_every_kind_takes_any_size(kind, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    model = TransformCoder(tiny_transform(kind), HYPERPRIOR).eval()
+    model = TransformModel(tiny_transform(kind), HYPERPRIOR).eval()
     images = torch.rand(2, 3, *size) * 2 - 1
     level = torch.tensor([0.2, 0.9])
     y = model.analyse(images, level)

@@ -22,7 +22,7 @@ from difflate.format import container
 from difflate.format.container import DflFile, read_dfl
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
-from difflate.models.diffusion_decoder import DiffusionCoder
+from difflate.models.diffusion_decoder import DiffusionDecoder
 from difflate.nn.tiles import TILE_PX, restored_in_tiles
 from difflate.nn.transforms import STRIDE
 from difflate.seeds import torch_generator
@@ -71,11 +71,11 @@ class DecodeHints:
 
 
 class CdcCodec:
-    """Pictures to .dfl files and back, with a `DiffusionCoder`."""
+    """Pictures to .dfl files and back, with a `DiffusionDecoder`."""
 
     suffix = ".dfl"
 
-    def __init__(self, name: str, model: DiffusionCoder):
+    def __init__(self, name: str, model: DiffusionDecoder):
         self.name, self.model = name, model.eval()
         self.base = HyperpriorCodec(name, model.coder, model.coder.exact_coder, container.CODEC_CDC)
         self.quality_range = self.base.quality_range

@@ -22,7 +22,7 @@ from difflate.format import container
 from difflate.format.container import DflFile, read_dfl, symbols_crc, write_dfl
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.tiles import TILE_PX, blend, restored_in_tiles, sites_of, windows
 from difflate.nn.transforms import STRIDE
 from difflate.store.fingerprint import fingerprint
@@ -35,18 +35,18 @@ _QUALITY = (0.0, 100.0, 50.0)
 
 
 class HyperpriorCodec:
-    """Pictures to .dfl files and back, with a `TransformCoder` and its entropy model in integers."""
+    """Pictures to .dfl files and back, with a `TransformModel` and its entropy model in integers."""
 
     suffix = ".dfl"
 
     def __init__(
         self,
         name: str,
-        model: TransformCoder,
+        model: TransformModel,
         coder: HyperpriorCoder | FactorizedCoder,
         number: int = container.CODEC_HYPERPRIOR,
     ):
-        """``coder``: what was stored with the model, never what `TransformCoder.exact_coder` would make anew.
+        """``coder``: what was stored with the model, never what `TransformModel.exact_coder` would make anew.
 
         ``number``: of the codec in files.
         """

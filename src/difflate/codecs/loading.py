@@ -17,9 +17,9 @@ from difflate.codecs.vq import VqCodec
 from difflate.entropy import ContextModel
 from difflate.errors import ModelError
 from difflate.files import atomic_path, atomic_write
-from difflate.models.diffusion_decoder import DiffusionCoder
+from difflate.models.diffusion_decoder import DiffusionDecoder
 from difflate.models.refiner import Refiner
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.transform_coder import TransformModel
 from difflate.quantize import ProductQuantizer, Quantizer, ResidualQuantizer
 from difflate.store import config as config_json
 from difflate.store.config import CARD, CONFIG
@@ -60,11 +60,11 @@ def save_model(codec: VqCodec, folder: Path, method: str, card: str) -> None:
 def load_model(folder: Path) -> Codec:
     """The codec of a model folder. Raises ModelError if a file is missing, or altered since it was written."""
     kind = config_json.read_config(folder).get("kind")
-    if kind == TransformCoder.kind:
-        model = TransformCoder.from_pretrained(folder)
+    if kind == TransformModel.kind:
+        model = TransformModel.from_pretrained(folder)
         return HyperpriorCodec(folder.name, model, model.exact_coder)
-    if kind == DiffusionCoder.kind:
-        return CdcCodec(folder.name, DiffusionCoder.from_pretrained(folder))
+    if kind == DiffusionDecoder.kind:
+        return CdcCodec(folder.name, DiffusionDecoder.from_pretrained(folder))
     if kind == Refiner.kind:
         raise ModelError(f"{folder}: is a refiner, not a codec; difflate decompress takes it with --refiner")
     if kind is not None:

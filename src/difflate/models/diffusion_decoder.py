@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from difflate.diffusion import ProcessConfig, ddim, expand
 from difflate.errors import ConfigError
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB, mix
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.layers import conv
@@ -40,10 +40,10 @@ _STD, _STD_LMBDA, _STD_POWER = 0.066, 0.0067, -0.24
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """What the diffusion of a `DiffusionCoder` makes, and what of the decoded latent it is told."""
+    """What the diffusion of a `DiffusionDecoder` makes, and what of the decoded latent it is told."""
 
     residual: bool = True
-    """The diffusion runs on what the synthesis leaves, in units of `DiffusionCoder.residual_std`; false: on the image,
+    """The diffusion runs on what the synthesis leaves, in units of `DiffusionDecoder.residual_std`; false: on the image,
     as in the paper."""
     residual_chroma: float | None = None
     """What the synthesis leaves is taken in Y, Cr and Cb, the last two divided by this, their typical size in units of
@@ -55,7 +55,7 @@ class DecoderConfig:
     """Channels made of the decoded latent for each level of the network; 0: none. The context decoder starts from the
     latent at 1/16 of the size and doubles it, so levels between its first and 1/16 cannot be left out."""
     max_refinement: float = 1.0
-    """Largest rms of what is added to the synthesis in a block of 16x16 px, in units of `DiffusionCoder.residual_std`;
+    """Largest rms of what is added to the synthesis in a block of 16x16 px, in units of `DiffusionDecoder.residual_std`;
     0: any, as in the paper."""
     steps: int = 4
     """Of decoding, unless asked for others."""
@@ -160,8 +160,8 @@ class ContextDecoder(nn.Module):
         return found
 
 
-class DiffusionCoder(FolderModel):
-    """A `TransformCoder` and the diffusion model that decodes for it."""
+class DiffusionDecoder(FolderModel):
+    """A `TransformModel` and the diffusion model that decodes for it."""
 
     kind = "cdc"
     usage = "difflate compress photo.png --codec FOLDER --bpp 0.4"
@@ -176,14 +176,14 @@ class DiffusionCoder(FolderModel):
         network: UNetConfig,
         process: ProcessConfig,
     ):
-        """The first four are those of `TransformCoder`. Of ``network``, `cond_channels`, `vector_channels` and
+        """The first four are those of `TransformModel`. Of ``network``, `cond_channels`, `vector_channels` and
         `noise_scale` follow from the others (`fitted`). Raises ConfigError."""
         super().__init__()
         self.coder_transform, self.coder_hyperprior = coder_transform, coder_hyperprior
         self.lmbda_min, self.lmbda_max = lmbda_min, lmbda_max
         self.decoder, self.process = decoder, process
         self.network = fitted(network, decoder, process, lmbda_min < lmbda_max)
-        self.coder = TransformCoder(coder_transform, coder_hyperprior, lmbda_min, lmbda_max)
+        self.coder = TransformModel(coder_transform, coder_hyperprior, lmbda_min, lmbda_max)
         self.context = ContextDecoder(coder_transform.latent_channels, list(decoder.context_widths), network.patch)
         self.unet = UNet(self.network)
         self.diffusion = process.build()
@@ -288,7 +288,7 @@ def _chroma_scales(chroma: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Preset:
-    """A `DiffusionCoder` by its settings."""
+    """A `DiffusionDecoder` by its settings."""
 
     transform: TransformConfig
     hyperprior: HyperpriorConfig

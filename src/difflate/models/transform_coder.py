@@ -37,7 +37,7 @@ class Reconstruction:
     coded: Coded
 
 
-class TransformCoder(FolderModel):
+class TransformModel(FolderModel):
     """Analysis, gain, entropy model, inverse gain, synthesis (Ballé et al. 2018, Cui et al. 2021)."""
 
     kind = "hyperprior"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from difflate.data.crops import Batch, Crops
 from difflate.data.items import hold_back, list_items
 from difflate.errors import ConfigError
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
 from difflate.train.cards import card_of
@@ -59,10 +59,10 @@ class HyperpriorTraining:
 
 
 class RateDistortion(nn.Module):
-    """R + λ·D of a `TransformCoder`, images of a step at quality levels spread over the whole range."""
+    """R + λ·D of a `TransformModel`, images of a step at quality levels spread over the whole range."""
 
     def __init__(
-        self, model: TransformCoder, batch: int, seed: int, rate_ramp_steps: int = 0, price: float = 1.0,
+        self, model: TransformModel, batch: int, seed: int, rate_ramp_steps: int = 0, price: float = 1.0,
         structure: float = 0.0,
     ):  # fmt: skip
         """``price`` of a bit, 1 being its full one; it rises to it over ``rate_ramp_steps``.
@@ -114,8 +114,8 @@ def cost(settings: HyperpriorTraining) -> str:
         return f"{parameters(_model(settings)) / 1e6:.1f} million parameters"
 
 
-def _model(settings: HyperpriorTraining) -> TransformCoder:
-    return TransformCoder(settings.transform, settings.hyperprior, settings.lmbda_min, settings.lmbda_max)
+def _model(settings: HyperpriorTraining) -> TransformModel:
+    return TransformModel(settings.transform, settings.hyperprior, settings.lmbda_min, settings.lmbda_max)
 
 
 def run(settings: HyperpriorTraining, command: str, progress: bool) -> Path:
