@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from difflate.entropy import SymbolReader, SymbolWriter
-from difflate.entropy.gaussian import LEVELS, SCALE_MAX, SCALE_MIN, gaussian_tables, scale_index, scale_ladder
+from difflate.entropy.gaussian import RUNGS, SCALE_MAX, SCALE_MIN, gaussian_tables, scale_index, scale_ladder
 from difflate.errors import ModelError
 from difflate.nn.entropy_models import FactorizedPrior, gaussian_bits, lower_bound, noisy, rounded
 
@@ -15,22 +15,22 @@ TABLES = gaussian_tables()
 
 def test_the_ladder_has_equal_ratios_from_end_to_end() -> None:
     ladder = scale_ladder()
-    assert (len(ladder), ladder[0]) == (LEVELS, pytest.approx(SCALE_MIN))
+    assert (len(ladder), ladder[0]) == (RUNGS, pytest.approx(SCALE_MIN))
     assert ladder[-1] == pytest.approx(SCALE_MAX)
     assert np.ptp(np.diff(np.log(ladder))) < 1e-12
 
 
 def test_the_rung_of_a_scale_is_the_first_that_is_not_below_it() -> None:
     ladder = scale_ladder()
-    assert scale_index(ladder).tolist() == list(range(LEVELS))
-    assert scale_index(ladder[:-1] * 1.0001).tolist() == list(range(1, LEVELS))
-    assert scale_index(np.array([0.0, 1e-9, 1e9])).tolist() == [0, 0, LEVELS - 1]
+    assert scale_index(ladder).tolist() == list(range(RUNGS))
+    assert scale_index(ladder[:-1] * 1.0001).tolist() == list(range(1, RUNGS))
+    assert scale_index(np.array([0.0, 1e-9, 1e9])).tolist() == [0, 0, RUNGS - 1]
 
 
-@pytest.mark.parametrize("level", range(0, LEVELS, 9))
-def test_the_tables_are_the_rounded_gaussian(level: int) -> None:
-    scale, low = scale_ladder()[level], TABLES.low[level]
-    found = TABLES.frequencies[level] / 2**24
+@pytest.mark.parametrize("rung", range(0, RUNGS, 9))
+def test_the_tables_are_the_rounded_gaussian(rung: int) -> None:
+    scale, low = scale_ladder()[rung], TABLES.low[rung]
+    found = TABLES.frequencies[rung] / 2**24
     k = np.arange(low, -low + 1)
     expected = stats.norm.cdf((k + 0.5) / scale) - stats.norm.cdf((k - 0.5) / scale)
     expected *= 1 - found[-1]

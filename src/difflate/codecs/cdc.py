@@ -23,8 +23,7 @@ from difflate.format.container import DflFile, read_dfl
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
 from difflate.models.diffusion_decoder import DiffusionDecoder
-from difflate.nn.tiles import TILE_PX, restored_in_tiles
-from difflate.nn.transforms import STRIDE
+from difflate.nn.tiles import TILE_PX, restore_in_tiles
 from difflate.seeds import torch_generator
 
 _MARGIN, _RAMP = 6, 4
@@ -148,19 +147,19 @@ class CdcCodec:
     @torch.no_grad()
     def _restored(self, file: DflFile, y_hat: np.ndarray, hints: DecodeHints, tile_px: int) -> Tensor:
         """(3, H, W) uint8."""
-        device = self.base.device
+        device, stride = self.base.device, self.model.stride_px
         level = self.base.level_tensor(self.base.level_of(file))
 
         def restore(part: Tensor, top: int, left: int) -> Tensor:
             conditions = self.model.conditions(part, level)
             size = tuple(conditions.synthesis.shape[2:])
             if hints.gamma and hints.steps:
-                noise = hints.gamma * place_noise(hints.seed, top * STRIDE, left * STRIDE, *size).to(device)
+                noise = hints.gamma * place_noise(hints.seed, top * stride, left * stride, *size).to(device)
             else:
-                noise = torch.zeros(1, 3, *size, device=device)
+                noise = torch.zeros(1, 3, *size, dtype=torch.float32, device=device)
             return self.model.refine(conditions, hints.steps, noise)
 
-        return restored_in_tiles(restore, y_hat, file.height, file.width, tile_px, _MARGIN, _RAMP, device)
+        return restore_in_tiles(restore, y_hat, file.height, file.width, tile_px, _MARGIN, _RAMP, stride, device)
 
 
 def place_noise(seed: int, top: int, left: int, height: int, width: int) -> Tensor:
@@ -168,11 +167,11 @@ def place_noise(seed: int, top: int, left: int, height: int, width: int) -> Tens
 
     Each square of 128 px of the field has a generator of its own, so any part of it can be made alone.
     """
-    out = torch.empty(1, 3, height, width)
+    out = torch.empty(1, 3, height, width, dtype=torch.float32)
     for row in range(top // _NOISE_PX, -(-(top + height) // _NOISE_PX)):
         for column in range(left // _NOISE_PX, -(-(left + width) // _NOISE_PX)):
             generator = torch_generator(seed, _NOISE, row << 16 | column)
-            square = torch.randn(3, _NOISE_PX, _NOISE_PX, generator=generator)
+            square = torch.randn(3, _NOISE_PX, _NOISE_PX, generator=generator, dtype=torch.float32)
             y, x = row * _NOISE_PX - top, column * _NOISE_PX - left
             inside = out[0, :, max(y, 0) : y + _NOISE_PX, max(x, 0) : x + _NOISE_PX]
             square = square[:, max(-y, 0) :, max(-x, 0) :]

@@ -16,15 +16,14 @@ from torch import Tensor
 from difflate.codecs.base import check_quality
 from difflate.codecs.beside import picture_of, sections_beside
 from difflate.entropy import SymbolReader, SymbolWriter
-from difflate.entropy.hyperprior import LEVEL_MAX, Z_STRIDE, FactorizedCoder, HyperpriorCoder, Latent
+from difflate.entropy.hyperprior import QUALITY_MAX, Z_STRIDE, FactorizedCoder, HyperpriorCoder, Latent
 from difflate.errors import DesyncError, FormatError, ModelError, VerificationFailed
 from difflate.format import container
 from difflate.format.container import DflFile, read_dfl, symbols_crc, write_dfl
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
 from difflate.models.transform_coder import TransformModel
-from difflate.nn.tiles import TILE_PX, blend, restored_in_tiles, sites_of, windows
-from difflate.nn.transforms import STRIDE
+from difflate.nn.tiles import TILE_PX, blend, restore_in_tiles, sites_of, windows
 from difflate.store.fingerprint import fingerprint
 
 _MARGIN, _RAMP = 8, 4
@@ -91,7 +90,7 @@ class HyperpriorCodec:
         """
         quality = check_quality(self, quality)
         limits.check_size(picture.width, picture.height)
-        level = round((0.0 if quality is None else quality / 100) * LEVEL_MAX)
+        level = round((0.0 if quality is None else quality / 100) * QUALITY_MAX)
         y = self.analyse(torch.from_numpy(np.require(picture.pixels, requirements="W")), level, tile_px)
         z = self._side_information(y)
         writer = SymbolWriter()
@@ -131,7 +130,7 @@ class HyperpriorCodec:
             )
         if file.codec != self.number:  # cdc and its hyperprior have the same model's number
             raise ModelError(f"written with another kind of codec than {self.name}; leave --codec out, or name its own")
-        height, width = -(-file.height // STRIDE), -(-file.width // STRIDE)
+        height, width = (-(-side // self.model.stride_px) for side in (file.height, file.width))
         level = self.level_of(file)
         data = file.section(container.SECTION_LATENT)
         assert data is not None  # level_of has looked
@@ -152,11 +151,12 @@ class HyperpriorCodec:
     @torch.no_grad()
     def analyse(self, pixels: Tensor, level: int, tile_px: int = TILE_PX) -> Tensor:
         """(M, ⌈H/16⌉, ⌈W/16⌉) float32 y on the CPU, of ``pixels: (1 or 3, H, W)`` uint8, in tiles."""
-        height, width = (-(-side // STRIDE) for side in pixels.shape[1:])
-        y = torch.zeros(self.coder.latent_channels, height, width)
-        for rows, columns in windows(height, width, sites_of(tile_px), _MARGIN, _RAMP, 1):
+        stride = self.model.stride_px
+        height, width = (-(-side // stride) for side in pixels.shape[1:])
+        y = torch.zeros(self.coder.latent_channels, height, width, dtype=torch.float32)
+        for rows, columns in windows(height, width, sites_of(tile_px, stride), _MARGIN, _RAMP, 1):
             part = pixels[
-                :, rows.start * STRIDE : rows.stop * STRIDE, columns.start * STRIDE : columns.stop * STRIDE
+                :, rows.start * stride : rows.stop * stride, columns.start * stride : columns.stop * stride
             ].expand(3, -1, -1)
             found = self.model.analyse(part[None].to(self.device).float() / 127.5 - 1, self.level_tensor(level))
             blend(y, found[0].float().cpu(), rows, columns, 1)
@@ -169,7 +169,9 @@ class HyperpriorCodec:
         def restore(part: Tensor, rows: int, columns: int) -> Tensor:
             return self.model.synthesise(part, self.level_tensor(level))
 
-        return restored_in_tiles(restore, y_hat, height, width, tile_px, _MARGIN, _RAMP, self.device)
+        return restore_in_tiles(
+            restore, y_hat, height, width, tile_px, _MARGIN, _RAMP, self.model.stride_px, self.device
+        )
 
     @torch.no_grad()
     def _side_information(self, y: Tensor) -> Tensor:
@@ -184,4 +186,4 @@ class HyperpriorCodec:
 
     def level_tensor(self, level: int) -> Tensor:
         """(1,) float32 in [0, 1], as the networks take it, of a file's level."""
-        return torch.tensor([level / LEVEL_MAX], device=self.device)
+        return torch.tensor([level / QUALITY_MAX], dtype=torch.float32, device=self.device)

@@ -24,15 +24,9 @@ from difflate.format.container import DflFile, read_dfl, symbols_crc, write_dfl
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
 from difflate.models.refiner import Refiner, load_refiner
-from difflate.nn.colour import (
-    from_patches,
-    pad_to_multiple,
-    rgb_to_ycrcb,
-    to_patches,
-    to_uint8,
-    ycrcb_to_rgb,
-    ycrcb_to_signed_rgb,
-)
+from difflate.nn.colour import rgb_to_ycrcb, to_uint8, ycrcb_to_rgb, ycrcb_to_signed_rgb
+from difflate.nn.padding import pad_to_multiple
+from difflate.nn.patches import from_patches, to_patches
 from difflate.nn.tiles import TILE_PX
 from difflate.quantize import Quantizer
 from difflate.store.fingerprint import fingerprint

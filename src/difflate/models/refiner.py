@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from difflate.errors import ConfigError, ModelError
-from difflate.nn.colour import pad_to_multiple
+from difflate.nn.padding import pad_to_multiple
 from difflate.nn.tiles import TILE_PX, Span, in_bands, sites_of
 from difflate.nn.unet import UNet, UNetConfig, reach_px
 from difflate.store import hub
@@ -96,7 +96,7 @@ class Refiner(FolderModel):
         """(3, H, W) uint8 on the CPU, of ``image: (3, H, W)`` uint8."""
         site = self._site_px
         device = next(self.parameters()).device
-        told = torch.tensor([noise], device=device)
+        told = torch.tensor([noise], dtype=torch.float32, device=device)
         grey = bool((image == image[:1]).all())
 
         def restore(rows: Span, columns: Span) -> Tensor:

@@ -6,61 +6,63 @@ JPEG does, and every part of the network improves on that from then on.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB
-from difflate.nn.layers import PaddingMode, conv, zeroed
-from difflate.nn.transforms import STRIDE, TransformConfig
+from difflate.nn.layers import PaddingMode, channels_last, conv, modulate, settle, zeroed
 
+BLOCK_PX = 16
+"""Side of the transform's blocks, which makes the stride of the latent."""
 _CELL = 8
 """Pixels that the linear layer's convolution takes together: windows are 4 cells wide, 2 apart."""
 _CHROMA_SHARE = 0.16
-"""Of the latent's channels, for each of Cr and Cb."""
+"""Share of the latent's channels that each of Cr and Cb has."""
 MID_STEP = 36 / 127.5
-"""Quantizer step in the middle of the quality range, of pixels in [-1, 1]: √(6/(λ·ln 2)) at λ = .0067 in 8-bit units,
-where the slope of a uniform quantizer's distortion is that of its rate."""
+"""Quantizer step in the middle of the quality range, of pixels in [-1, 1]: √(6/(λ·ln 2)) at `transforms.LMBDA_MIDDLE`,
+in 8-bit units, where the slope of a uniform quantizer's distortion is that of its rate."""
 
 _SPREAD_MIN = 0.2
 """So small a deviation is mostly the quantizer's noise."""
 
 
 class DctAnalysis(nn.Module):
-    """(images, level) -> latents in units of the quantizer step of the middle quality."""
+    """(images, quality) -> latents in units of the quantizer step of the middle quality."""
 
-    def __init__(self, config: TransformConfig):
+    def __init__(self, latent_channels: int, widths: Sequence[int], blocks: Sequence[int]):
+        """``widths``, ``blocks``: of the residual networks at 1/4, 1/8 and 1/16 of the size."""
         super().__init__()
-        quarter, eighth, latent = config.widths
-        blocks = config.blocks
-        kernel, spread = basis(config.latent_channels)
+        quarter, eighth, latent = widths
+        kernel, spread = basis(latent_channels)
         self.pixel = _Residual(3, quarter, blocks[0], 4)
         self.cell = _Residual(3, eighth, blocks[1], _CELL)
-        self.linear = nn.Conv2d(3 * _CELL**2, config.latent_channels, 4, 2, 1)
-        self.latent = _Residual(config.latent_channels, latent, blocks[2], 1, spread)
+        self.linear = nn.Conv2d(3 * _CELL**2, latent_channels, 4, 2, 1)
+        self.latent = _Residual(latent_channels, latent, blocks[2], 1, spread)
         with torch.no_grad():
             zeroed(self.linear)
             self.linear.weight[:, :, 1:3, 1:3] = kernel / MID_STEP
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        settle(self)
 
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        """(B, M, H/16, W/16) of ``x: (B, 3, H, W)``, H and W multiples of 16, and ``level: (B,)``."""
-        x = self.cell(self.pixel(x, level), level)
-        y = self.linear(_channels_last(F.pixel_unshuffle(x, _CELL)))
-        return self.latent(y, level)
+    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
+        """(B, M, H/16, W/16) of ``x: (B, 3, H, W)``, H and W multiples of 16, and ``quality: (B,)``."""
+        x = self.cell(self.pixel(x, quality), quality)
+        y = self.linear(channels_last(F.pixel_unshuffle(x, _CELL)))
+        return self.latent(y, quality)
 
 
 class DctSynthesis(nn.Module):
-    """(latents, level) -> images; the mirror of `DctAnalysis`."""
+    """(latents, quality) -> images; the mirror of `DctAnalysis`."""
 
-    def __init__(self, config: TransformConfig):
+    def __init__(self, latent_channels: int, widths: Sequence[int], blocks: Sequence[int]):
+        """``widths``, ``blocks``: of the residual networks at 1/4, 1/8 and 1/16 of the size."""
         super().__init__()
-        quarter, eighth, latent = config.widths
-        blocks = config.blocks
-        kernel, spread = basis(config.latent_channels, inverse=True)
-        self.latent = _Residual(config.latent_channels, latent, blocks[2], 1, spread)
-        self.linear = nn.ConvTranspose2d(config.latent_channels, 3 * _CELL**2, 4, 2, 1)
+        quarter, eighth, latent = widths
+        kernel, spread = basis(latent_channels, inverse=True)
+        self.latent = _Residual(latent_channels, latent, blocks[2], 1, spread)
+        self.linear = nn.ConvTranspose2d(latent_channels, 3 * _CELL**2, 4, 2, 1)
         self.cell = _Residual(3, eighth, blocks[1], _CELL)
         self.pixel = _Residual(3, quarter, blocks[0], 4)
         with torch.no_grad():
@@ -68,23 +70,23 @@ class DctSynthesis(nn.Module):
             assert self.linear.bias is not None
             nn.init.zeros_(self.linear.bias)
             self.linear.weight[:, :, 1:3, 1:3] = kernel * MID_STEP
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        settle(self)
 
-    def forward(self, y: Tensor, level: Tensor) -> Tensor:
-        """(B, 3, 16·h, 16·w) of ``y: (B, M, h, w)`` and ``level: (B,)``."""
-        x = F.pixel_shuffle(self.linear(self.latent(_channels_last(y), level)), _CELL)
-        return self.pixel(self.cell(x, level), level)
+    def forward(self, y: Tensor, quality: Tensor) -> Tensor:
+        """(B, 3, 16·h, 16·w) of ``y: (B, M, h, w)`` and ``quality: (B,)``."""
+        x = F.pixel_shuffle(self.linear(self.latent(channels_last(y), quality)), _CELL)
+        return self.pixel(self.cell(x, quality), quality)
 
 
 class _Residual(nn.Module):
-    """x + network(x) at 1/``patch`` of the size; the network sees the quality level and starts as 0."""
+    """x + network(x) at 1/``patch`` of the size; the network is told the quality and starts as 0."""
 
     def __init__(self, channels: int, width: int, blocks: int, patch: int, spread: Tensor | None = None):
         """``spread``: (channels,) standard deviations of the input, which the first layer divides by."""
         super().__init__()
         # few sites of the latent are far from an edge in training
         padding_mode: PaddingMode = "zeros" if spread is None else "replicate"
-        self.patch, self.blocks = patch, nn.ModuleList(_LevelBlock(width, padding_mode) for _ in range(blocks))
+        self.patch, self.blocks = patch, nn.ModuleList(_QualityBlock(width, padding_mode) for _ in range(blocks))
         if not blocks:
             return
         self.entrance = conv(channels * patch**2, width, 1)
@@ -93,17 +95,17 @@ class _Residual(nn.Module):
             with torch.no_grad():
                 self.entrance.weight /= spread.clamp_min(_SPREAD_MIN)[None, :, None, None]
 
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
         if not self.blocks:
             return x
-        h = self.entrance(_channels_last(F.pixel_unshuffle(x, self.patch)))
+        h = self.entrance(channels_last(F.pixel_unshuffle(x, self.patch)))
         for block in self.blocks:
-            h = block(h, level)
+            h = block(h, quality)
         return x + F.pixel_shuffle(self.exit(h), self.patch)
 
 
-class _LevelBlock(nn.Module):
-    """Two 3x3 convolutions; between them the quality level scales and shifts the channels (Perez et al. 2018)."""
+class _QualityBlock(nn.Module):
+    """Two 3x3 convolutions; between them the quality scales and shifts the channels (Perez et al. 2018)."""
 
     def __init__(self, width: int, padding_mode: PaddingMode):
         super().__init__()
@@ -112,14 +114,9 @@ class _LevelBlock(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        scale, shift = self.modulation(F.relu(self.hidden(4 * level[:, None] - 2)))[:, :, None, None].chunk(2, 1)
-        h = torch.addcmul(shift, self.conv_in(x), 1 + scale)
-        return x + self.conv_out(F.relu(h))
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
+    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
+        modulation = self.modulation(F.relu(self.hidden(4 * quality[:, None] - 2)))
+        return x + self.conv_out(F.relu(modulate(self.conv_in(x), modulation)))
 
 
 def basis(channels: int, inverse: bool = False) -> tuple[Tensor, Tensor]:
@@ -137,15 +134,15 @@ def basis(channels: int, inverse: bool = False) -> tuple[Tensor, Tensor]:
 def _basis(channels: int, inverse: bool) -> tuple[Tensor, Tensor]:
     chroma = round(_CHROMA_SHARE * channels)
     counts = (channels - 2 * chroma, chroma, chroma)
-    positions = torch.arange(STRIDE, dtype=torch.float64)
-    dct = torch.cos(math.pi / STRIDE * torch.outer(positions, positions + 0.5)) * math.sqrt(2 / STRIDE)
+    positions = torch.arange(BLOCK_PX, dtype=torch.float64)
+    dct = torch.cos(math.pi / BLOCK_PX * torch.outer(positions, positions + 0.5)) * math.sqrt(2 / BLOCK_PX)
     dct[0] /= math.sqrt(2)
     distance = positions[:, None].square() + positions[None].square()
     order = distance.flatten().argsort(stable=True)
     mix = YCRCB_TO_RGB.T if inverse else RGB_TO_YCRCB
     kernels, spreads = [], []
     for channel, count in enumerate(counts):
-        rows, columns = order[:count] // STRIDE, order[:count] % STRIDE
+        rows, columns = order[:count] // BLOCK_PX, order[:count] % BLOCK_PX
         planes = dct[rows][:, :, None] * dct[columns][:, None, :]  # (count, 16, 16)
         kernels.append(planes[:, None] * mix[channel].double()[None, :, None, None])
         spread = 4.5 / distance.flatten()[order[:count]].clamp_min(0.04) ** 0.6

@@ -82,10 +82,10 @@ class FactorizedPrior(nn.Module):
         self.matrices, self.biases, self.factors = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         for i, (before, after) in enumerate(pairwise(sizes)):
             start = math.log(math.expm1(1 / scale / after))
-            self.matrices.append(torch.full((channels, after, before), start))
-            self.biases.append(torch.rand(channels, after, 1) - 0.5)
+            self.matrices.append(torch.full((channels, after, before), start, dtype=torch.float32))
+            self.biases.append(torch.rand(channels, after, 1, dtype=torch.float32) - 0.5)
             if i < len(widths):
-                self.factors.append(torch.zeros(channels, after, 1))
+                self.factors.append(torch.zeros(channels, after, 1, dtype=torch.float32))
 
     def bits(self, z: Tensor) -> Tensor:
         """Bits of each of ``z: (B, C, …)``, rounded or `noisy`, same shape."""

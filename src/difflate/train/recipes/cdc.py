@@ -17,7 +17,7 @@ from difflate.models.diffusion_decoder import PRESETS, Conditions, DecoderConfig
 from difflate.models.transform_coder import TransformModel
 from difflate.nn.colour import signed_to_uint8
 from difflate.nn.entropy_network import Coded, HyperpriorConfig
-from difflate.nn.transforms import STRIDE, TransformConfig
+from difflate.nn.transforms import TransformConfig
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
 from difflate.seeds import torch_generator
 from difflate.store.config import CONFIG
@@ -90,7 +90,7 @@ class DiffusionStage:
     training: LoopSettings = field(default_factory=LoopSettings)
 
     def __post_init__(self) -> None:
-        _check_stage(self.crop_px, STRIDE, self.bit_price)
+        _check_stage(self.crop_px, TransformConfig().stride_px, self.bit_price)
         if not 0 <= self.rho <= 1:
             raise ConfigError(f"rho (={self.rho}) must be from 0 to 1")
 

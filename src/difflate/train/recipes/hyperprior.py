@@ -11,7 +11,7 @@ from difflate.data.items import hold_back, list_items
 from difflate.errors import ConfigError
 from difflate.models.transform_coder import TransformModel
 from difflate.nn.entropy_network import HyperpriorConfig
-from difflate.nn.transforms import TransformConfig
+from difflate.nn.transforms import LMBDA_MIDDLE, TransformConfig
 from difflate.train.cards import card_of
 from difflate.train.config import resolved
 from difflate.train.draws import Draws
@@ -88,7 +88,7 @@ class RateDistortion(nn.Module):
         distortion = mse
         if self.structure:
             distortion = distortion + self.structure * (1 - ms_ssim(found.image, images))
-        losses = (price * bpp + lmbda * distortion) / (lmbda / _LMBDA_MIDDLE).sqrt()
+        losses = (price * bpp + lmbda * distortion) / (lmbda / LMBDA_MIDDLE).sqrt()
         psnr = 20 * torch.log10(torch.tensor(255.0)) - 10 * mse.clamp_min(1e-9).log10()
         return {"loss": losses.mean(), "bpp": bpp.mean(), "psnr_db": psnr.mean()}
 
@@ -101,9 +101,6 @@ class RateDistortion(nn.Module):
     def pictures(self) -> None:
         """There are none: nothing is generated."""
         return None
-
-
-_LMBDA_MIDDLE = 0.0067
 
 
 def cost(settings: HyperpriorTraining) -> str:
