@@ -147,7 +147,7 @@ class ContextDecoder(nn.Module):
     """
 
     def __init__(self, channels: int, widths: list[int], patch: int, stride_px: int):
-        """``channels``, ``stride_px``: of the latent. ``widths``: of the levels, the first at 1/``patch`` of the size."""
+        """``channels``, ``stride_px``: of the latent. ``widths``: of each level, the first ``patch`` px a site."""
         super().__init__()
         self.levels = {patch << level: level for level, width in enumerate(widths) if width}
         strides = _strides(self.levels, stride_px)

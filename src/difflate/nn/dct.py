@@ -8,12 +8,13 @@ JPEG does, and every part of the network improves on that from then on.
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB
-from difflate.nn.layers import PaddingMode, channels_last, conv, modulate, settle, zeroed
+from difflate.nn.layers import PaddingMode, channels_last, conv, modulate, rescale, settle, zeroed
 
 BLOCK_PX = 16
 """Side of the transform's blocks, which makes the stride of the latent."""
@@ -43,7 +44,7 @@ class DctAnalysis(nn.Module):
         self.latent = _Residual(latent_channels, latent, blocks[2], 1, spread)
         with torch.no_grad():
             zeroed(self.linear)
-            self.linear.weight[:, :, 1:3, 1:3] = kernel / MID_STEP
+            self.linear.weight[:, :, 1:3, 1:3].copy_(kernel / MID_STEP)
         settle(self)
 
     def forward(self, x: Tensor, quality: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ class DctSynthesis(nn.Module):
             nn.init.zeros_(self.linear.weight)
             assert self.linear.bias is not None
             nn.init.zeros_(self.linear.bias)
-            self.linear.weight[:, :, 1:3, 1:3] = kernel * MID_STEP
+            self.linear.weight[:, :, 1:3, 1:3].copy_(kernel * MID_STEP)
         settle(self)
 
     def forward(self, y: Tensor, quality: Tensor) -> Tensor:
@@ -92,8 +93,7 @@ class _Residual(nn.Module):
         self.entrance = conv(channels * patch**2, width, 1)
         self.exit = zeroed(conv(width, channels * patch**2, 1))
         if spread is not None:
-            with torch.no_grad():
-                self.entrance.weight /= spread.clamp_min(_SPREAD_MIN)[None, :, None, None]
+            rescale(self.entrance.weight, 1 / spread.clamp_min(_SPREAD_MIN)[:, None, None])
 
     def forward(self, x: Tensor, quality: Tensor) -> Tensor:
         if not self.blocks:
@@ -123,30 +123,22 @@ def basis(channels: int, inverse: bool = False) -> tuple[Tensor, Tensor]:
     """(M, 3·64, 2, 2) orthonormal basis images of Y, Cr and Cb as RGB in cells of 8x8 px, and (M,) typical deviations.
 
     The lowest frequencies of each channel; a product with the basis images analyses, with ``inverse`` their sum
-    synthesises. The deviations are those of photographs in steps of `MID_STEP`, from the fall of their spectra.
+    synthesises. The deviations are those of photographs in steps of `MID_STEP`, from the fall of their spectra. Both
+    are float32 on the CPU, wherever a model is built: arithmetic on the meta device takes torch seconds to import.
     """
-    with torch.device("cpu"):  # where a model of another device is built, too
-        cells, spread = _basis(channels, inverse)
-    here = torch.empty(0).device
-    return cells.to(here), spread.to(here)
-
-
-def _basis(channels: int, inverse: bool) -> tuple[Tensor, Tensor]:
     chroma = round(_CHROMA_SHARE * channels)
     counts = (channels - 2 * chroma, chroma, chroma)
-    positions = torch.arange(BLOCK_PX, dtype=torch.float64)
-    dct = torch.cos(math.pi / BLOCK_PX * torch.outer(positions, positions + 0.5)) * math.sqrt(2 / BLOCK_PX)
+    positions = np.arange(BLOCK_PX, dtype=np.float64)
+    dct = np.cos(math.pi / BLOCK_PX * np.outer(positions, positions + 0.5)) * math.sqrt(2 / BLOCK_PX)
     dct[0] /= math.sqrt(2)
-    distance = positions[:, None].square() + positions[None].square()
-    order = distance.flatten().argsort(stable=True)
+    distance = (positions[:, None] ** 2 + positions**2).ravel()
+    order = distance.argsort(kind="stable")
     mix = YCRCB_TO_RGB.T if inverse else RGB_TO_YCRCB
     kernels, spreads = [], []
-    for channel, count in enumerate(counts):
-        rows, columns = order[:count] // BLOCK_PX, order[:count] % BLOCK_PX
-        planes = dct[rows][:, :, None] * dct[columns][:, None, :]  # (count, 16, 16)
-        kernels.append(planes[:, None] * mix[channel].double()[None, :, None, None])
-        spread = 4.5 / distance.flatten()[order[:count]].clamp_min(0.04) ** 0.6
-        spreads.append((1.0 if channel == 0 else 0.22) * spread)
-    images = torch.cat(kernels).float()
-    cells = F.pixel_unshuffle(images, _CELL)
-    return cells, torch.cat(spreads).float()
+    for count, rgb, size in zip(counts, mix.double().numpy(), (1.0, 0.22, 0.22), strict=True):
+        chosen = order[:count]
+        planes = dct[chosen // BLOCK_PX, :, None] * dct[chosen % BLOCK_PX, None, :]  # (count, 16, 16)
+        kernels.append(planes[:, None] * rgb[:, None, None])
+        spreads.append(size * 4.5 / distance[chosen].clip(0.04) ** 0.6)
+    images = torch.from_numpy(np.concatenate(kernels)).float()
+    return F.pixel_unshuffle(images, _CELL), torch.from_numpy(np.concatenate(spreads)).float()

@@ -83,7 +83,7 @@ class FactorizedPrior(nn.Module):
         for i, (before, after) in enumerate(pairwise(sizes)):
             start = math.log(math.expm1(1 / scale / after))
             self.matrices.append(torch.full((channels, after, before), start, dtype=torch.float32))
-            self.biases.append(torch.rand(channels, after, 1, dtype=torch.float32) - 0.5)
+            self.biases.append(torch.empty(channels, after, 1, dtype=torch.float32).uniform_(-0.5, 0.5))
             if i < len(widths):
                 self.factors.append(torch.zeros(channels, after, 1, dtype=torch.float32))
 

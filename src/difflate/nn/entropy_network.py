@@ -20,7 +20,7 @@ from difflate.entropy.fixed_point import ONE, to_biases, to_weights
 from difflate.entropy.gaussian import RUNGS, SCALE_MAX, SCALE_MIN, rounding_offsets
 from difflate.errors import ConfigError
 from difflate.nn.entropy_models import FactorizedPrior, gaussian_bits, lower_bound, noisy, rounded
-from difflate.nn.layers import conv, settle, zeroed
+from difflate.nn.layers import conv, rescale, settle, zeroed
 from difflate.nn.padding import pad_to_multiple
 
 RUNG = math.log(SCALE_MAX / SCALE_MIN) / (RUNGS - 1)
@@ -81,25 +81,24 @@ class HyperpriorNetwork(nn.Module):
         self.near_values = zeroed(nn.Conv2d(m, m, 5, padding=2, groups=m))
         self.near_sizes = nn.Conv2d(m, m, 5, padding=2, groups=m, bias=False)
         self.near_mix = nn.Conv2d(m, f, 1, bias=False)
+        device = self.out.weight.device
         with torch.no_grad():
             self.near_sizes.weight.copy_(neighbours() / neighbours().sum())
-            self.near_mix.weight *= 0.3
-            self.out.weight *= 0.1
+            rescale(self.near_mix.weight, 0.3)
+            rescale(self.out.weight, 0.1)
             assert self.out.bias is not None
             self.out.bias[:m] = 0
             self.out.bias[m:] = 0
-            scale = torch.ones(m, dtype=torch.float32) if spread is None else 0.6 * spread
-            # the scale of each channel, and how it rises with the quality's gain
-            theory = (
-                torch.linspace(-gain_range, gain_range, QUALITY_KNOTS, dtype=torch.float32)[:, None]
-                + (scale / SCALE_MIN).log()
-            )
+            # the scale of each channel, and how it rises with the quality's gain; on the CPU, as `spread` is
+            gains = torch.linspace(-gain_range, gain_range, QUALITY_KNOTS, dtype=torch.float32, device="cpu")
+            spread = torch.ones(m, dtype=torch.float32, device="cpu") if spread is None else 0.6 * spread
+            theory = gains[:, None] + (spread / SCALE_MIN).log()
             # the name of a stored tensor, which fingerprints depend on: the rungs of each quality
-            self.level_rungs = nn.Parameter(theory / RUNG / _RUNGS_PER_UNIT)
+            self.level_rungs = nn.Parameter((theory / RUNG / _RUNGS_PER_UNIT).to(device))
         self.mask: Tensor
         self.offsets: Tensor
-        self.register_buffer("mask", neighbours(), persistent=False)
-        self.register_buffer("offsets", torch.from_numpy(rounding_offsets()).float(), persistent=False)
+        self.register_buffer("mask", neighbours().to(device), persistent=False)
+        self.register_buffer("offsets", torch.from_numpy(rounding_offsets()).float().to(device), persistent=False)
         settle(self)
 
     def forward(self, y: Tensor, quality: Tensor, generator: Generators = None) -> Coded:
@@ -206,9 +205,9 @@ def between(knots: Tensor, quality: Tensor) -> Tensor:
 
 
 def neighbours() -> Tensor:
-    """(1, 1, 5, 5): 1 at the sites of the other colour, the centre's 12 neighbours that the second pass knows."""
-    rows, columns = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
-    return ((rows + columns) % 2).float()[None, None]
+    """(1, 1, 5, 5) float32 on the CPU: 1 at the sites of the other colour, the 12 neighbours of the centre that the
+    second pass knows."""
+    return torch.from_numpy(np.indices((5, 5)).sum(0) % 2).float()[None, None]
 
 
 def chessboard(y: Tensor) -> Tensor:

@@ -26,6 +26,13 @@ def settle(network: nn.Module) -> None:
     network.to(torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+@torch.no_grad()
+def rescale(parameter: Tensor, factor: float | Tensor) -> None:
+    """Multiplies the initial values of ``parameter`` by ``factor``; on the meta device there are none."""
+    if not parameter.is_meta:  # arithmetic there takes torch seconds to import
+        parameter.mul_(factor.to(parameter.device) if isinstance(factor, Tensor) else factor)
+
+
 def by_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """``layer``, which takes images, applied to ``x: (B, C, H, W)``, or to each frame of ``x: (B, C, T, H, W)``."""
     if x.ndim == 4:
