@@ -8,7 +8,7 @@ from scipy import stats
 from difflate.entropy import SymbolReader, SymbolWriter
 from difflate.entropy.gaussian import RUNGS, SCALE_MAX, SCALE_MIN, gaussian_tables, scale_index, scale_ladder
 from difflate.errors import ModelError
-from difflate.nn.entropy_models import FactorizedPrior, gaussian_bits, lower_bound, noisy, rounded
+from difflate.nn.entropy_models import FactorizedPrior, add_noise, gaussian_bits, lower_bound, round_through
 
 TABLES = gaussian_tables()
 
@@ -97,10 +97,10 @@ def test_lower_bound_lets_a_gradient_raise_what_is_below() -> None:
 
 def test_noise_and_rounding() -> None:
     x = torch.linspace(-3, 3, 10_001, requires_grad=True)
-    moved = noisy(x, torch.Generator().manual_seed(0)) - x
+    moved = add_noise(x, torch.Generator().manual_seed(0)) - x
     assert moved.abs().max() <= 0.5
     assert moved.var().item() == pytest.approx(1 / 12, rel=0.05)
-    y = rounded(x)
+    y = round_through(x)
     assert torch.equal(y.detach(), x.detach().round())
     y.sum().backward()
     assert x.grad is not None
@@ -121,7 +121,7 @@ def test_the_factorized_prior_learns_any_distribution_and_files_take_what_it_say
     optimizer = torch.optim.Adam(prior.parameters(), 2e-2)
     for _ in range(1500):
         optimizer.zero_grad()
-        prior.bits(noisy(_samples(rng, 256))).mean().backward()
+        prior.bits(add_noise(_samples(rng, 256))).mean().backward()
         optimizer.step()
     symbols = _samples(rng, 20_000).round()
     bits = prior.bits(symbols)

@@ -181,7 +181,7 @@ def test_layers_are_those_of_torch() -> None:
 
 def test_activations_are_rounded_half_up_and_clipped() -> None:
     sums = np.array([2047, 2048, -2048, -2049, 6143, 6144, 2**52]).astype(np.float64)
-    assert fixed_point.shifted(sums.copy()).tolist() == [0, 1, 0, -1, 1, 2, 2**40]
+    assert fixed_point.shift(sums.copy()).tolist() == [0, 1, 0, -1, 1, 2, 2**40]
     assert fixed_point.relu(sums).tolist() == [0, 1, 0, 0, 1, 2, fixed_point.ACTIVATION_MAX]
 
 

@@ -38,7 +38,7 @@ class Process:
     weighting: Weight | None = None
     """On the squared x0 error; None is the plain squared error of the target."""
     N: int = 1000
-    """Of the condition n/N, for which there are N discrete times in training."""
+    """Number of discrete times in training, for the condition n/N."""
 
     def __post_init__(self) -> None:
         one_of("scaling", self.scaling, get_args(Scaling))

@@ -22,7 +22,7 @@ from difflate.entropy.fixed_point import (
     conv3x3,
     pixel_shuffle,
     relu,
-    shifted,
+    shift,
 )
 from difflate.entropy.gaussian import RUNGS, rounding_offsets
 from difflate.entropy.latent import Latent, channel_index, from_decoder, to_symbols
@@ -103,7 +103,7 @@ class HyperpriorCoder:
         y = y.transpose(1, 2, 0)
         state = _State(*y.shape)
         for sites, mean, index in self._steps(z, quality, state):
-            q = to_symbols(_thrifty(y[sites] - mean.astype(np.float32) / ONE, index))
+            q = to_symbols(_round_thriftily(y[sites] - mean.astype(np.float32) / ONE, index))
             writer.write(q, self.y_tables, index)
             state.put(sites, q, mean)
         return state.latent(z)
@@ -170,8 +170,8 @@ class HyperpriorCoder:
         mean, rung = out[:, :m], out[:, m:]
         if near is not None:
             mean += near[0]
-        mean = np.clip(shifted(mean), -_MEAN_MAX, _MEAN_MAX).astype(np.int64)
-        index = np.clip(shifted(_RUNGS_PER_UNIT * rung + rungs), 0, ONE * (RUNGS - 1)).astype(np.int64)
+        mean = np.clip(shift(mean), -_MEAN_MAX, _MEAN_MAX).astype(np.int64)
+        index = np.clip(shift(_RUNGS_PER_UNIT * rung + rungs), 0, ONE * (RUNGS - 1)).astype(np.int64)
         return mean, (index + ONE // 2) // ONE
 
     def _near(self, state: _State, sites: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +184,7 @@ class HyperpriorCoder:
             values += state.y_hat[place] * w["near_values.weight"][n]
             known = np.minimum(np.abs(state.q[place]), w["log_sizes"].size - 1)
             sizes += w["log_sizes"][known] * w["near_sizes.weight"][n]
-        return values, np.clip(shifted(sizes), -ACTIVATION_MAX, ACTIVATION_MAX, out=sizes)
+        return values, np.clip(shift(sizes), -ACTIVATION_MAX, ACTIVATION_MAX, out=sizes)
 
     def _quality_rungs(self, quality: int) -> np.ndarray:
         """(M,) float64 whole numbers, in units of 2^-20 rungs: what the quality adds to the table number."""
@@ -195,7 +195,7 @@ class HyperpriorCoder:
         return ((knots[left] * (QUALITY_MAX - share) + knots[left + 1] * share) // QUALITY_MAX).astype(np.float64)
 
 
-def _thrifty(residual: np.ndarray, index: np.ndarray) -> np.ndarray:
+def _round_thriftily(residual: np.ndarray, index: np.ndarray) -> np.ndarray:
     """``residual`` rounded, down by one where that saves more bits than it costs: see `rounding_offsets`."""
     size = np.abs(residual)
     n = np.rint(size)

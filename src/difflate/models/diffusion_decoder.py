@@ -286,9 +286,9 @@ class DiffusionDecoder(FolderModel):
         clip = None if self.decoder.residual else 1.0
         for step in ddim(self.diffusion, model, noise, steps, clip=clip, self_condition=self.network.self_condition):
             x0 = step.x
-        return self._bounded(self.to_images(x0, conditions), conditions)
+        return self._bound(self.to_images(x0, conditions), conditions)
 
-    def _bounded(self, images: Tensor, conditions: Conditions) -> Tensor:
+    def _bound(self, images: Tensor, conditions: Conditions) -> Tensor:
         if not self.decoder.max_refinement:
             return images
         # what is no number is no refinement

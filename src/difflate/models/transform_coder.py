@@ -17,7 +17,7 @@ from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder, coder_
 from difflate.errors import ConfigError, ModelError
 from difflate.files import atomic_path
 from difflate.nn.dct import basis
-from difflate.nn.entropy_models import FactorizedPrior, noisy, rounded
+from difflate.nn.entropy_models import FactorizedPrior, add_noise, round_through
 from difflate.nn.entropy_network import QUALITY_KNOTS, Coded, HyperpriorConfig, HyperpriorNetwork, between
 from difflate.nn.padding import pad_to_multiple
 from difflate.nn.transforms import LMBDA_MIDDLE, TransformConfig, transforms
@@ -168,6 +168,6 @@ class _Factorized(nn.Module):
         self.prior = FactorizedPrior(channels)
 
     def forward(self, y: Tensor, quality: Tensor, generator: Generators = None) -> Coded:
-        y_hat = rounded(y)
-        bits = self.prior.bits(noisy(y, generator) if self.training else y_hat)
+        y_hat = round_through(y)
+        bits = self.prior.bits(add_noise(y, generator) if self.training else y_hat)
         return Coded(y_hat, bits.flatten(1).sum(1), bits.new_zeros(len(y)))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB
-from difflate.nn.layers import PaddingMode, channels_last, conv, modulate, rescale, settle, zeroed
+from difflate.nn.layers import PaddingMode, channels_last, conv, modulate, rescale, settle, zero_weights
 
 BLOCK_PX = 16
 """Side of the transform's blocks, which makes the stride of the latent."""
@@ -43,7 +43,7 @@ class DctAnalysis(nn.Module):
         self.linear = nn.Conv2d(3 * _CELL**2, latent_channels, 4, 2, 1)
         self.latent = _Residual(latent_channels, latent, blocks[2], 1, spread)
         with torch.no_grad():
-            zeroed(self.linear)
+            zero_weights(self.linear)
             self.linear.weight[:, :, 1:3, 1:3].copy_(kernel / MID_STEP)
         settle(self)
 
@@ -91,7 +91,7 @@ class _Residual(nn.Module):
         if not blocks:
             return
         self.entrance = conv(channels * patch**2, width, 1)
-        self.exit = zeroed(conv(width, channels * patch**2, 1))
+        self.exit = zero_weights(conv(width, channels * patch**2, 1))
         if spread is not None:
             rescale(self.entrance.weight, 1 / spread.clamp_min(_SPREAD_MIN)[:, None, None])
 

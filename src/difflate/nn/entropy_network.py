@@ -19,9 +19,10 @@ from difflate.diffusion.process import expand
 from difflate.entropy.fixed_point import ONE, to_biases, to_weights
 from difflate.entropy.gaussian import RUNGS, SCALE_MAX, SCALE_MIN, rounding_offsets
 from difflate.errors import ConfigError
-from difflate.nn.entropy_models import FactorizedPrior, gaussian_bits, lower_bound, noisy, rounded
-from difflate.nn.layers import conv, rescale, settle, zeroed
+from difflate.nn.entropy_models import FactorizedPrior, add_noise, gaussian_bits, lower_bound, round_through
+from difflate.nn.layers import conv, rescale, settle, zero_weights
 from difflate.nn.padding import pad_to_multiple
+from difflate.quantize.scalar import straight_through
 
 RUNG = math.log(SCALE_MAX / SCALE_MIN) / (RUNGS - 1)
 """The logarithm of the ratio of two neighbours in the ladder of scales."""
@@ -78,7 +79,7 @@ class HyperpriorNetwork(nn.Module):
         self.hidden = conv(f, f, 1)
         self.out = conv(f, 2 * m, 1)
         # from the other colour's sites around: their values for the mean, their sizes for the scale
-        self.near_values = zeroed(nn.Conv2d(m, m, 5, padding=2, groups=m))
+        self.near_values = zero_weights(nn.Conv2d(m, m, 5, padding=2, groups=m))
         self.near_sizes = nn.Conv2d(m, m, 5, padding=2, groups=m, bias=False)
         self.near_mix = nn.Conv2d(m, f, 1, bias=False)
         device = self.out.weight.device
@@ -107,21 +108,21 @@ class HyperpriorNetwork(nn.Module):
         Noise in the place of rounding, when training, is from ``generator``.
         """
         z = self.hyper_analysis(y)
-        z_hat = rounded(z)
-        z_bits = self.prior.bits(noisy(z, generator) if self.training else z_hat)
+        z_hat = round_through(z)
+        z_bits = self.prior.bits(add_noise(z, generator) if self.training else z_hat)
         features = self.hyper_synthesis(z_hat, y.shape[2:])
         first = chessboard(y)
         mean, scale = self.parameters_of(features, quality, None)
-        residual = self._rounded(y - mean, scale) * first
+        residual = self._round(y - mean, scale) * first
         y_first = (residual + mean) * first
         mean_2, scale_2 = self.parameters_of(features, quality, (y_first, residual))
         mean, scale = torch.where(first > 0, mean, mean_2), torch.where(first > 0, scale, scale_2)
         residual = y - mean
-        integers = self._rounded(residual, scale)
-        bits = gaussian_bits(noisy(residual, generator) if self.training else integers, scale)
+        integers = self._round(residual, scale)
+        bits = gaussian_bits(add_noise(residual, generator) if self.training else integers, scale)
         return Coded(integers + mean, bits.flatten(1).sum(1), z_bits.flatten(1).sum(1))
 
-    def _rounded(self, residual: Tensor, scale: Tensor) -> Tensor:
+    def _round(self, residual: Tensor, scale: Tensor) -> Tensor:
         """As files are written: down by one where that saves more bits than it costs; the gradient passes through."""
         with torch.no_grad():
             size = residual.abs()
@@ -129,7 +130,7 @@ class HyperpriorNetwork(nn.Module):
             rung = ((scale / SCALE_MIN).log() / RUNG).round().clamp(0, RUNGS - 1).long()
             offset = self.offsets[rung, n.clamp_max(self.offsets.shape[1] - 1).long()]
             chosen = torch.copysign(n - (size < n - 0.5 + offset).to(n), residual)
-        return residual + (chosen - residual).detach()
+        return straight_through(chosen, residual)
 
     def hyper_analysis(self, y: Tensor) -> Tensor:
         """(B, Z, ⌈h/4⌉, ⌈w/4⌉), not rounded, of ``y: (B, M, h, w)``."""

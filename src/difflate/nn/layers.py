@@ -79,7 +79,7 @@ def conv(
     )
 
 
-def zeroed(module: nn.Conv2d) -> nn.Conv2d:
+def zero_weights(module: nn.Conv2d) -> nn.Conv2d:
     """``module`` with weights and bias 0: a residual branch that ends so starts as the identity."""
     nn.init.zeros_(module.weight)
     assert module.bias is not None
@@ -117,7 +117,7 @@ class ResidualBlock(nn.Module):
         self.conv_in = conv(width_in, width)
         self.modulation = nn.Linear(embedding, 2 * width)
         self.norm_out = ChannelNorm(width, affine=False)
-        self.conv_out = zeroed(conv(width, width))
+        self.conv_out = zero_weights(conv(width, width))
         self.shortcut = conv(width_in, width, 1) if width_in != width else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class DepthwiseBlock(nn.Module):
         self.norm = ChannelNorm(width, affine=False)
         self.modulation = nn.Linear(embedding, 2 * width)
         self.hidden = conv(width, 4 * width, 1)
-        self.out = zeroed(conv(4 * width, width, 1))
+        self.out = zero_weights(conv(4 * width, width, 1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, width, …) of ``x: (B, width_in, …)`` and ``embedding: (B, E)``."""
@@ -164,7 +164,7 @@ class _AttentionLayer(nn.Module):
         self.heads = width // head_width
         self.norm = ChannelNorm(width)
         self.qkv = conv(width, 3 * width, 1)
-        self.out = zeroed(conv(width, width, 1))
+        self.out = zero_weights(conv(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """``x: (B, C, …)``, same shape."""

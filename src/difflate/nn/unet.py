@@ -33,7 +33,7 @@ from difflate.nn.layers import (
     channels_last,
     conv,
     settle,
-    zeroed,
+    zero_weights,
 )
 from difflate.nn.padding import pad_to_multiple
 
@@ -63,7 +63,7 @@ class UNetConfig:
     """Shape of a `UNet`; lists have one entry for each level, the highest resolution first."""
 
     in_channels: int = 3
-    """Of x, without x0_prev and conditions."""
+    """Channels of x, without x0_prev and conditions."""
     out_channels: int = 3
     widths: list[int] | tuple[int, ...] = (64, 128, 256)
     """Channels of each level; each level has half the height and width of the one before."""
@@ -181,7 +181,7 @@ class UNet(nn.Module):
         self.downsample = nn.ModuleList(Downsample(widths[i], widths[i + 1]) for i in range(lowest))
         self.upsample = nn.ModuleList(Upsample(widths[i + 1], widths[i]) for i in range(lowest))
         self.norm = ChannelNorm(widths[0])
-        self.exit = zeroed(conv(widths[0], config.out_channels * area))
+        self.exit = zero_weights(conv(widths[0], config.out_channels * area))
         settle(self)
 
     def forward(

@@ -14,6 +14,11 @@ _BEYOND = 1e-3
 """How far the bound reaches beyond the outermost values; the paper's ε."""
 
 
+def straight_through(chosen: Tensor, x: Tensor) -> Tensor:
+    """``chosen``, same shape as ``x``, which it was made of; the gradient passes straight through to x."""
+    return x + (chosen - x).detach()
+
+
 class FiniteScalarQuantizer(nn.Module):
     """Codes each of C channels as one of L_c values, evenly spaced from -1 to 1.
 
@@ -64,4 +69,4 @@ class FiniteScalarQuantizer(nn.Module):
     def quantize(self, z: Tensor) -> Tensor:
         """``z: (B, C, …)`` bounded and rounded to values of `codebooks`, same shape; the gradient is `bound`'s."""
         bounded = self.bound(z)
-        return bounded + (self.decode(self.encode(bounded)).to(z) - bounded).detach()
+        return straight_through(self.decode(self.encode(bounded)).to(bounded), bounded)
