@@ -15,7 +15,7 @@ from difflate.format import sections
 from difflate.format.container import read_dfl, write_dfl
 from difflate.limits import Limits
 from difflate.media.picture import Picture
-from difflate.models.diffusion_decoder import DecoderConfig, DiffusionCoder
+from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder
 from difflate.nn.unet import UNetConfig
 from difflate.options import DiffusionDecoding
 
@@ -25,7 +25,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> CdcCodec:
     """A decoder whose refinement is far from nothing."""
     coder = tiny_coder(0)
     torch.manual_seed(1)
-    model = DiffusionCoder(
+    model = DiffusionDecoder(
         coder.transform, coder.hyperprior, coder.lmbda_min, coder.lmbda_max,
         DecoderConfig(context_widths=(0, 0, 8), steps=2, gamma=0.5),
         UNetConfig(widths=(8, 8, 16), blocks=(1, 1, 1), patch=4), ProcessConfig(),

@@ -14,7 +14,7 @@ import difflate
 from coder_helpers import as_images, one_rate_codec, photo, psnr, tiny_codec
 from difflate.cli.main import main
 from difflate.codecs.rate_search import encode_within
-from difflate.entropy.hyperprior import LEVEL_MAX
+from difflate.entropy.hyperprior import QUALITY_MAX
 from difflate.errors import (
     ConfigError,
     DesyncError,
@@ -62,7 +62,7 @@ def test_quality_is_continuous_and_files_hold_what_was_encoded(quality, height, 
     data = CODEC.encode(Picture(pixels), quality=quality)
     file = read_dfl(data)
     level = CODEC.level_of(file)
-    assert level == round(quality / 100 * LEVEL_MAX)
+    assert level == round(quality / 100 * QUALITY_MAX)
     latent = CODEC.read_latent(file)
     y = CODEC.analyse(torch.from_numpy(pixels), level)
     assert latent.y_hat.shape == y.shape

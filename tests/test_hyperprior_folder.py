@@ -17,7 +17,7 @@ from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.codecs.loading import load
 from difflate.errors import ConfigError, ModelError
 from difflate.media.picture import Picture
-from difflate.models.transform_coder import EXACT, TransformCoder
+from difflate.models.transform_coder import EXACT, TransformModel
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
 from difflate.store.fingerprint import fingerprint
@@ -72,7 +72,7 @@ def test_a_model_of_one_rate_is_a_folder_too(tmp_path: Path) -> None:
 
 def test_half_precision_keeps_the_integers_through_saving_again(folder: Path, tmp_path: Path) -> None:
     tiny_coder().save_pretrained(tmp_path / "half", dtype=torch.float16)
-    half = TransformCoder.from_pretrained(tmp_path / "half")
+    half = TransformModel.from_pretrained(tmp_path / "half")
     assert next(half.parameters()).dtype == torch.float32
     # what the rounded weights would give is something else, so this test can fail
     assert fingerprint("hyperprior", half.entropy.fixed_point()) != fingerprint(
@@ -94,7 +94,7 @@ def test_half_precision_keeps_the_integers_through_saving_again(folder: Path, tm
 def test_an_entropy_model_that_is_trained_further_is_another_model(folder: Path, tmp_path: Path) -> None:
     for name in ("out.weight", "prior.biases.0", "level_rungs"):
         before = id_of(folder)
-        changed = TransformCoder.from_pretrained(folder)
+        changed = TransformModel.from_pretrained(folder)
         with torch.no_grad():
             changed.entropy.get_parameter(name).add_(0.01)
         changed.save_pretrained(tmp_path / name)
@@ -105,7 +105,7 @@ def test_an_entropy_model_that_is_trained_further_is_another_model(folder: Path,
 
 def test_other_transforms_read_the_same_files(folder: Path, tmp_path: Path) -> None:
     data = load(folder).encode(PICTURE)
-    model = TransformCoder.from_pretrained(folder)
+    model = TransformModel.from_pretrained(folder)
     with torch.no_grad():
         for module in (model.synthesis, model.analysis):
             for parameter in module.parameters():
@@ -243,10 +243,10 @@ def test_shapes_that_cannot_be_are_refused() -> None:
         lambda: TransformConfig(widths=(1, 2)),
         lambda: TransformConfig(blocks=(1, 1, -1)),
         lambda: TransformConfig(kind="fft"),  # type: ignore[arg-type]
-        lambda: TransformCoder(TransformConfig(), None),
-        lambda: TransformCoder(TransformConfig(), lmbda_min=0.1, lmbda_max=0.01),
-        lambda: TransformCoder(TransformConfig(), lmbda_min=0.0),
-        lambda: TransformCoder(TransformConfig(), lmbda_max=float("nan")),
+        lambda: TransformModel(TransformConfig(), None),
+        lambda: TransformModel(TransformConfig(), lmbda_min=0.1, lmbda_max=0.01),
+        lambda: TransformModel(TransformConfig(), lmbda_min=0.0),
+        lambda: TransformModel(TransformConfig(), lmbda_max=float("nan")),
     ):
         with pytest.raises(ConfigError):
             make()
@@ -255,12 +255,12 @@ def test_shapes_that_cannot_be_are_refused() -> None:
 def test_an_average_of_the_same_weights_keeps_the_stored_integers(tmp_path: Path) -> None:
     """Averaging a frozen coder turns -0 into 0, and nothing else."""
     tiny_coder().save_pretrained(tmp_path)
-    model = TransformCoder.from_pretrained(tmp_path)
+    model = TransformModel.from_pretrained(tmp_path)
     with torch.no_grad():
         for value in model.entropy.parameters():
             value[value == 0] = -0.0
     model.save_pretrained(tmp_path / "again")
-    model = TransformCoder.from_pretrained(tmp_path / "again")
+    model = TransformModel.from_pretrained(tmp_path / "again")
     stored = model.exact_coder
     average = copy.deepcopy(model)
     ema.update(average, model, 1, 5.0)

@@ -20,9 +20,8 @@ from difflate import registry
 from difflate.codecs.transform import TransformCodec, TransformSpace, quality_of
 from difflate.entropy.hyperprior import Latent
 from difflate.format.container import DflFile
-from difflate.models.diffusion_decoder import DiffusionCoder
-from difflate.nn.tiles import TILE_PX, restored_in_tiles
-from difflate.nn.transforms import STRIDE
+from difflate.models.diffusion_decoder import DiffusionDecoder
+from difflate.nn.tiles import TILE_PX, restore_in_tiles
 from difflate.options import DiffusionDecoding
 from difflate.seeds import torch_generator
 
@@ -33,9 +32,9 @@ _NOISE, _NOISE_PX = 12, 128
 
 
 class CdcCodec(TransformCodec):
-    """Pictures to .dfl files and back, with a `DiffusionCoder`; without steps it is the codec of its transform."""
+    """Pictures to .dfl files and back, with a `DiffusionDecoder`; without steps it is the codec of its transform."""
 
-    def __init__(self, name: str, model: DiffusionCoder):
+    def __init__(self, name: str, model: DiffusionDecoder):
         """Raises ModelError if the entropy model does not fit the networks."""
         space, decoder = TransformSpace(model.coder), model.decoder
         defaults = DiffusionDecoding(tile_px=TILE_PX, steps=decoder.steps, gamma=decoder.gamma, seed=0)
@@ -44,32 +43,32 @@ class CdcCodec(TransformCodec):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The codec of a model's folder. Raises ModelError if a file is missing, or altered since it was written."""
-        return cls(folder.name, DiffusionCoder.from_pretrained(folder))
+        return cls(folder.name, DiffusionDecoder.from_pretrained(folder))
 
 
 class Diffusion:
     """The image of the transform, refined by diffusion."""
 
-    def __init__(self, model: DiffusionCoder, space: TransformSpace):
+    def __init__(self, model: DiffusionDecoder, space: TransformSpace):
         self.model, self.space = model, space
 
     @torch.no_grad()
     def restore(self, latent: Latent, file: DflFile, options: Any) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
-        device = self.space.device
+        device, stride = self.space.device, self.space.stride_px
         told = self.space.as_network_input(quality_of(dict(file.sections)))
 
         def tile(part: Tensor, top: int, left: int) -> Tensor:
             conditions = self.model.conditions(part, told)
             size = tuple(conditions.synthesis.shape[2:])
             if options.gamma and options.steps:
-                noise = options.gamma * place_noise(options.seed, top * STRIDE, left * STRIDE, *size).to(device)
+                noise = options.gamma * place_noise(options.seed, top * stride, left * stride, *size).to(device)
             else:
                 noise = torch.zeros(1, 3, *size, dtype=torch.float32, device=device)
             return self.model.refine(conditions, options.steps, noise)
 
         height, width = file.height, file.width
-        return restored_in_tiles(tile, latent.y_hat, height, width, options.tile_px, _MARGIN, _RAMP, device)
+        return restore_in_tiles(tile, latent.y_hat, height, width, options.tile_px, _MARGIN, _RAMP, stride, device)
 
 
 def place_noise(seed: int, top: int, left: int, height: int, width: int) -> Tensor:

@@ -17,15 +17,15 @@ from difflate import registry
 from difflate.codecs.transform import TransformCodec, TransformSpace, quality_of
 from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder, Latent
 from difflate.format.container import DflFile
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.tiles import TILE_PX
 from difflate.options import TransformDecoding
 
 
 class HyperpriorCodec(TransformCodec):
-    """Pictures to .dfl files and back, with a `TransformCoder` and its entropy model in integers."""
+    """Pictures to .dfl files and back, with a `TransformModel` and its entropy model in integers."""
 
-    def __init__(self, name: str, model: TransformCoder, exact: HyperpriorCoder | FactorizedCoder | None = None):
+    def __init__(self, name: str, model: TransformModel, exact: HyperpriorCoder | FactorizedCoder | None = None):
         """``exact``: the entropy model; None: what was stored with the networks. Raises ModelError."""
         space = TransformSpace(model)
         defaults = TransformDecoding(tile_px=TILE_PX)
@@ -34,7 +34,7 @@ class HyperpriorCodec(TransformCodec):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The codec of a model's folder. Raises ModelError if a file is missing, or altered since it was written."""
-        return cls(folder.name, TransformCoder.from_pretrained(folder))
+        return cls(folder.name, TransformModel.from_pretrained(folder))
 
 
 class Synthesis:

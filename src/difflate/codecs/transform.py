@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from difflate.codecs.base import quality_for
 from difflate.codecs.learned import LearnedCodec, Restorer
 from difflate.entropy import SymbolReader, SymbolWriter
-from difflate.entropy.hyperprior import LEVEL_MAX, Z_STRIDE, FactorizedCoder, HyperpriorCoder, Latent
+from difflate.entropy.hyperprior import QUALITY_MAX, Z_STRIDE, FactorizedCoder, HyperpriorCoder, Latent
 from difflate.errors import ConfigError, FormatError, ModelError
 from difflate.format import sections
-from difflate.models.transform_coder import TransformCoder
-from difflate.nn.tiles import TILE_PX, blend, restored_in_tiles, sites_of, windows
-from difflate.nn.transforms import STRIDE
+from difflate.models.transform_coder import TransformModel
+from difflate.nn.tiles import TILE_PX, blend, restore_in_tiles, sites_of, windows
 from difflate.options import Options
 from difflate.registry import Kind
 from difflate.store.fingerprint import fingerprint
@@ -33,7 +32,7 @@ _BAND_ROWS, _SEEN_ROWS = 64, 8
 
 
 class TransformCodec(LearnedCodec):
-    """A codec of a `TransformCoder` and its entropy model in integers; how it restores is the child's."""
+    """A codec of a `TransformModel` and its entropy model in integers; how it restores is the child's."""
 
     space: TransformSpace
     coder: HyperpriorLatents
@@ -77,7 +76,7 @@ class TransformCodec(LearnedCodec):
         Cropped if a size is given. Raises ConfigError.
         """
         step = quality_step(quality_for(self, quality))
-        rows, columns = (side * STRIDE for side in latent.shape[2:])
+        rows, columns = (side * self.space.stride_px for side in latent.shape[2:])
         images = [
             self.space.restore(y.float().numpy(), height or rows, width or columns, step, TILE_PX) for y in latent.cpu()
         ]
@@ -92,10 +91,8 @@ class TransformCodec(LearnedCodec):
 class TransformSpace:
     """Numbers in quantizer steps, M channels at 1/16 of the size, by analysis and synthesis in tiles."""
 
-    stride_px = STRIDE
-
-    def __init__(self, model: TransformCoder):
-        self.model = model
+    def __init__(self, model: TransformModel):
+        self.model, self.stride_px = model, model.stride_px
 
     @property
     def device(self) -> torch.device:
@@ -109,12 +106,13 @@ class TransformSpace:
     @torch.no_grad()
     def analyse(self, pixels: Tensor, quality: float | None, options: Any) -> Tensor:
         """(M, ⌈H/16⌉, ⌈W/16⌉) float32 y on the CPU, of ``pixels: (1 or 3, H, W)`` uint8."""
-        height, width = (-(-side // STRIDE) for side in pixels.shape[1:])
+        stride = self.stride_px
+        height, width = (-(-side // stride) for side in pixels.shape[1:])
         y = torch.zeros(self.model.transform.latent_channels, height, width, dtype=torch.float32)
         told = self.as_network_input(quality_step(quality))
-        for rows, columns in windows(height, width, sites_of(options.tile_px), _MARGIN, _RAMP, 1):
+        for rows, columns in windows(height, width, sites_of(options.tile_px, stride), _MARGIN, _RAMP, 1):
             part = pixels[
-                :, rows.start * STRIDE : rows.stop * STRIDE, columns.start * STRIDE : columns.stop * STRIDE
+                :, rows.start * stride : rows.stop * stride, columns.start * stride : columns.stop * stride
             ].expand(3, -1, -1)
             analysed = self.model.analyse(part[None].to(self.device).float() / 127.5 - 1, told)
             blend(y, analysed[0].float().cpu(), rows, columns, 1)
@@ -128,16 +126,16 @@ class TransformSpace:
         def tile(part: Tensor, rows: int, columns: int) -> Tensor:
             return self.model.synthesise(part, told)
 
-        return restored_in_tiles(tile, y_hat, height, width, tile_px, _MARGIN, _RAMP, self.device)
+        return restore_in_tiles(tile, y_hat, height, width, tile_px, _MARGIN, _RAMP, self.stride_px, self.device)
 
     def as_network_input(self, step: int) -> Tensor:
         """(1,) float32 in [0, 1] of a file's quality, 0 to 65535."""
-        return torch.tensor([step / LEVEL_MAX], dtype=torch.float32, device=self.device)
+        return torch.tensor([step / QUALITY_MAX], dtype=torch.float32, device=self.device)
 
 
 def quality_step(quality: float | None) -> int:
     """0 to 65535, as files have it, of a ``quality`` from 0 to 100; None, of a model with one rate, is 0."""
-    return round((0.0 if quality is None else quality / 100) * LEVEL_MAX)
+    return round((0.0 if quality is None else quality / 100) * QUALITY_MAX)
 
 
 def quality_of(kept: Mapping[int, bytes]) -> int:
@@ -151,7 +149,7 @@ def quality_of(kept: Mapping[int, bytes]) -> int:
 class HyperpriorLatents:
     """y to bytes and back: side information by a network, all that bits depend on in integers."""
 
-    def __init__(self, model: TransformCoder, exact: HyperpriorCoder | FactorizedCoder):
+    def __init__(self, model: TransformModel, exact: HyperpriorCoder | FactorizedCoder):
         self.model, self.exact = model, exact
         self.fingerprint = fingerprint("hyperprior", exact.exact_tensors())
         """Other transforms with the same entropy model read the same files."""

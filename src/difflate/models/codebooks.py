@@ -21,14 +21,9 @@ from torch import Tensor, nn
 from difflate.entropy import ContextModel
 from difflate.errors import ConfigError, ModelError
 from difflate.files import atomic_path, atomic_write
-from difflate.nn.colour import (
-    from_patches,
-    pad_to_multiple,
-    rgb_to_ycrcb,
-    to_patches,
-    ycrcb_to_rgb,
-    ycrcb_to_signed_rgb,
-)
+from difflate.nn.colour import rgb_to_ycrcb, ycrcb_to_rgb, ycrcb_to_signed_rgb
+from difflate.nn.padding import pad_to_multiple
+from difflate.nn.patches import from_patches, to_patches
 from difflate.quantize import ProductQuantizer, Quantizer, ResidualQuantizer
 from difflate.store.config import CARD, CONFIG, read_config
 from difflate.store.fingerprint import fingerprint

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from difflate.errors import ConfigError, ModelError
 from difflate.models.latent_space import LatentSpace
-from difflate.nn.colour import pad_to_multiple
+from difflate.nn.padding import pad_to_multiple
 from difflate.nn.tiles import TILE_PX, Span, in_bands, sites_of
 from difflate.nn.unet import UNet, UNetConfig, reach_px
 from difflate.store import hub
@@ -93,7 +93,7 @@ class Refiner(FolderModel):
         """(3, H, W) uint8 on the CPU, of ``image: (3, H, W)`` uint8."""
         site = self._site_px
         device = next(self.parameters()).device
-        noises = torch.tensor([noise], device=device)
+        noises = torch.tensor([noise], dtype=torch.float32, device=device)
         grey = bool((image == image[:1]).all())
 
         def restore(rows: Span, columns: Span) -> Tensor:

@@ -15,7 +15,8 @@ from difflate.data.images import list_images
 from difflate.errors import ConfigError, ImageError, OutputExists
 from difflate.media.picture import open_image, to_tensor
 from difflate.models.codebooks import CodebookModel
-from difflate.nn.colour import rgb_to_ycrcb, to_patches
+from difflate.nn.colour import rgb_to_ycrcb
+from difflate.nn.patches import to_patches
 from difflate.quantize import Quantizer
 from difflate.store.config import CONFIG
 from difflate.train.config import resolved, write_settings
