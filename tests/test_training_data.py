@@ -130,10 +130,10 @@ def test_any_image_gives_crops_of_the_size_asked_for(
     Image.fromarray(picture(1, height, width)).save(folder / "a.png")
     for augment in (True, False):
         crops = Crops(list_items([folder]), size, short_side=size + short if short else None, augment=augment)
-        pixels, _, label, skipped = crops[0]
-        assert pixels.shape == (3, size, size)
-        assert pixels.dtype == torch.uint8
-        assert (label, skipped) == (-1, [])
+        sample = crops[0]
+        assert sample.pixels.shape == (3, size, size)
+        assert sample.pixels.dtype == torch.uint8
+        assert (sample.label, sample.skipped) == (-1, [])
 
 
 def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from difflate.codecs.base import check_quality
 from difflate.errors import ConfigError, ImageError, LimitExceeded
 from difflate.extras import require
 from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.alpha import over_white
 from difflate.media.files import PREFIX_BYTES, open_pil, sniff_format
 from difflate.media.metadata import EXIF_PREFIX
 from difflate.media.modes import depth_to_8_bits
 from difflate.media.picture import Picture, from_array, from_pil, to_array, to_pil, to_srgb
 
-WHITE = 255
 _NAMES = {"JPEG": "jpeg", "WebP": "webp", "AVIF": "avif", "PNG": "png", "JPEG XL": "jxl"}
 
 
@@ -73,7 +73,7 @@ class PillowCodec:
             options["quality"] = int(checked)
         _check_size(self.name, self.max_side_px, picture, limits)
         if self.format == "JPEG":
-            picture = _on_white(picture)
+            picture = over_white(picture)
         options |= self._metadata_options(picture)
         image = to_pil(replace(picture, exif=None, icc=None, xmp=None))
         file = io.BytesIO()
@@ -191,12 +191,3 @@ def _check_size(name: str, max_side_px: int | None, picture: Picture, limits: Li
     if max_side_px is not None and max(picture.width, picture.height) > max_side_px:
         size = f"{picture.width}x{picture.height}"
         raise LimitExceeded(f"image is {size} px, a side above the {max_side_px} px of {name}; use another codec")
-
-
-def _on_white(picture: Picture) -> Picture:
-    """``picture`` laid over white, without alpha: what a viewer with a white page shows."""
-    if picture.alpha is None:
-        return picture
-    alpha = picture.alpha.astype(np.uint16)
-    mixed = picture.pixels * alpha + WHITE * (255 - alpha)
-    return replace(picture, pixels=((mixed + 127) // 255).astype(np.uint8), alpha=None)
