@@ -100,6 +100,7 @@ def inherit_metadata(image: Any, original: bytes) -> None:
         exif[ORIENTATION_TAG] = orientation
     if exif:
         image.info["exif"] = exif.tobytes()
+        image.getexif().load(image.info["exif"])  # Pillow turns the pixels by this
     for key in ("icc_profile", "xmp"):
         if key in first.info:
             image.info.setdefault(key, first.info[key])
