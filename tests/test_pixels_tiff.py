@@ -1,5 +1,7 @@
 """TIFF files of several images: the photograph is read, not a thumbnail of it."""
 
+import contextlib
+import io
 import struct
 import warnings
 
@@ -9,7 +11,7 @@ from PIL import Image
 
 from difflate.errors import ImageError, LimitExceeded
 from difflate.limits import Limits
-from difflate.media.picture import open_image, to_array
+from difflate.media.picture import from_pil, open_image, to_array
 from image_helpers import ORIENTATION, P3_TO_XYZ, Page, noise, rgb_profile, saved, tiff
 
 PHOTO, THUMBNAIL = noise(20, 30, 3), noise(4, 6, 3, seed=1)
@@ -76,8 +78,16 @@ def test_what_only_the_preview_says_is_kept_for_the_photograph() -> None:
 def test_a_raw_file_is_refused_with_advice() -> None:
     for kind in (32803, 34892):  # colour filter array, linear raw
         data = tiff(Page(THUMBNAIL, {NEW_SUBFILE_TYPE: 1}, (Page(PHOTO, {PHOTOMETRIC: kind}),)))
-        with pytest.raises(ImageError, match="image data: only the preview of this raw file can be read.* develop it"):
+        with pytest.raises(ImageError, match=r"image data: only the preview of this raw file can be read.* develop it"):
             open_image(data)
+
+
+def test_an_opened_preview_is_taken_as_it_is_with_a_note() -> None:
+    data = tiff(Page(THUMBNAIL, {NEW_SUBFILE_TYPE: 1}, (Page(PHOTO),)))
+    with Image.open(io.BytesIO(data)) as image:
+        picture = from_pil(image)
+    assert np.array_equal(to_array(picture), THUMBNAIL)
+    assert picture.notes == ("it is a preview of a larger image in its file",)
 
 
 def test_the_size_of_the_photograph_is_checked_before_decoding() -> None:
@@ -95,10 +105,8 @@ def test_damaged_directories_open_or_are_our_errors() -> None:
             altered[at] = rng.integers(256)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
+            with contextlib.suppress(ImageError, LimitExceeded):
                 open_image(bytes(altered[: rng.integers(8, len(data))]), metadata=True)
-            except (ImageError, LimitExceeded):
-                pass
 
 
 def test_pages_that_go_round_in_a_circle_end() -> None:

@@ -14,11 +14,14 @@ _SIZ = b"\xff\x4f\xff\x51"  # first markers of a JPEG 2000 codestream
 
 
 def frame_notes(image: Image.Image) -> list[str]:
-    """Whether the PIL ``image`` is one of several, as far as that is known without looking for the others."""
+    """Whether the PIL ``image`` is one of several or a preview, as far as that is known without looking for the others."""
+    notes = []
     # not getattr: of a GIF that would seek, and lose what was changed of the pixels
-    if not vars(image).get("is_animated"):
-        return []
-    return ["only one of several pages is kept" if image.format == "TIFF" else FRAMES]
+    if vars(image).get("is_animated"):
+        notes.append("only one of several pages is kept" if image.format == "TIFF" else FRAMES)
+    if vars(image).get("tag_v2", {}).get(254) == 1:  # NewSubfileType
+        notes.append("it is a preview of a larger image in its file")
+    return notes
 
 
 def depth_notes(image: Image.Image) -> list[str]:
