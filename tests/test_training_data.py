@@ -20,7 +20,7 @@ from difflate.seeds import torch_generator
 from difflate.train import checkpoint
 from difflate.train.draws import Draws
 from difflate.train.loop import CHECKPOINTS
-from difflate.train.recipes import pixel
+from difflate.train.recipes import pixel, vq
 from training_helpers import picture, write_images, write_shard
 from training_helpers import settings as training_settings
 
@@ -158,6 +158,17 @@ def test_what_is_hidden_under_alpha_does_not_enter_crops(tmp_path: Path) -> None
         assert (whole[:, :, :2] == 255).all()
         assert np.array_equal(whole[:, :, 2:5].numpy(), picture(0).transpose(2, 0, 1)[:, :, 3:6])
     assert all(torch.equal(*pair) for pair in zip(*shown, strict=True))
+
+
+def test_codebooks_are_trained_on_transparent_images_laid_over_white(tmp_path: Path) -> None:
+    alpha = np.repeat(np.array([0, 255], np.uint8), 6)[None].repeat(10, axis=0)
+    shown = np.where(alpha[..., None] > 0, picture(0), 255).astype(np.uint8)
+    for name, pixels in (("clear.png", np.dstack([picture(0), alpha])), ("white.png", shown)):
+        Image.fromarray(pixels).save(tmp_path / name)
+    training = vq.VqTraining(out="x", images=["y"])
+    for channel in range(3):
+        found, expected = (vq.windows([tmp_path / name], channel, training) for name in ("clear.png", "white.png"))
+        assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

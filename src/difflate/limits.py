@@ -20,11 +20,11 @@ class Limits:
     metadata_bytes: int | None = 2**20
     """EXIF, ICC and XMP together, in bytes."""
     steps: int | None = 1000
-    """Of diffusion."""
+    """Steps of diffusion."""
     pixel_steps: int | None = 2**32
     """Steps of diffusion times pixels: about an hour on two cores."""
     frames: int | None = 36000
-    """Of a clip: ten minutes at 60 a second."""
+    """Frames of a clip: ten minutes at 60 a second."""
     pixel_frames: int | None = 2**37
     """Frames times pixels: as many frames of 2560x1440 px."""
 

@@ -36,7 +36,7 @@ class Note(NamedTuple):
     """What was lost of an image when it was opened."""
 
     name: str
-    """Of the image."""
+    """The image's file, and its place in it."""
     text: str
     """As `difflate.media.picture.Picture.notes` has it."""
 

@@ -12,7 +12,7 @@ MID_GREY = 128
 """Colour of a picture that is transparent everywhere."""
 _WHITE = 255
 _UNIT = 12
-"""Steps in a level of 255: the mean of one to four levels is a whole number of them."""
+"""Parts of a step of 8 bits: the mean of one to four samples is a whole number of them."""
 _BAND = 32
 """Rows of the half-size picture that are worked on at once, so that they stay in the cache."""
 

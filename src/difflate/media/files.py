@@ -80,7 +80,7 @@ def open_with_notes(
     name, file = _open(source)
     with file:
         prefix = file.read(PREFIX_BYTES)
-        kind = _check_format(name, prefix, formats)
+        kind = _format_of(name, prefix, formats)
         # in memory from here on: Pillow reads lazily, and would hold the file open
         data = prefix + file.read()
     if kind == "PNG":
@@ -100,7 +100,7 @@ def _open_as(kind: str, name: str, data: bytes) -> ImageFile.ImageFile:
     try:
         return factory(io.BytesIO(data), name)
     except Exception as error:
-        raise _mapped(name, error) from error
+        raise _error_of(name, error) from error
 
 
 def _open_tiff(name: str, data: bytes) -> tuple[ImageFile.ImageFile, list[str]]:
@@ -132,7 +132,7 @@ def load(image: Image.Image, name: str = "image") -> None:
     try:
         image.load()
     except Exception as error:
-        raise _mapped(name, error) from error
+        raise _error_of(name, error) from error
 
 
 def _open(source: ImageSource) -> tuple[str, IO[bytes]]:
@@ -156,7 +156,7 @@ def _open(source: ImageSource) -> tuple[str, IO[bytes]]:
     raise ConfigError(f"an image cannot be opened from {type(source).__name__}; give a path, bytes or a binary file")
 
 
-def _check_format(name: str, prefix: bytes, formats: Collection[str]) -> str:
+def _format_of(name: str, prefix: bytes, formats: Collection[str]) -> str:
     """The key of `FORMATS` that the file is in. Raises ImageError if there is none, or it is not among ``formats``."""
     if not prefix:
         raise ImageError(f"{name}: the file is empty; get a complete copy of it")
@@ -169,7 +169,7 @@ def _check_format(name: str, prefix: bytes, formats: Collection[str]) -> str:
     raise ImageError(f"{name}: {kind or 'this'} is not an image format that is read here ({known}); convert it first")
 
 
-def _mapped(name: str, error: Exception) -> DifflateError:
+def _error_of(name: str, error: Exception) -> DifflateError:
     """Pillow raises a dozen kinds of exception for a damaged file; this is the one that users see instead."""
     if isinstance(error, DifflateError):
         return error

@@ -46,7 +46,7 @@ def read_exif(image: Image.Image, turned: bool) -> bytes | None:
     """
     raw = image.info.get("exif")
     if not isinstance(raw, bytes):
-        raw = _rebuilt_exif(image)
+        raw = _build_exif(image)
     raw = raw.removeprefix(EXIF_PREFIX)
     return _reset_orientation(raw, turned) if raw else None
 
@@ -70,7 +70,7 @@ def tiff_exif(image: Image.Image) -> Image.Exif:
     return kept
 
 
-def _rebuilt_exif(image: Image.Image) -> bytes:
+def _build_exif(image: Image.Image) -> bytes:
     """EXIF that does not lie in the file as one block: TIFF spreads it, old PNG files hold it as text."""
     try:
         exif = tiff_exif(image) if image.format == "TIFF" else image.getexif()

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 SRGB_TOLERANCE = 2
-"""A profile that moves no colour by more levels (of 255) is sRGB: converting would only add rounding noise."""
+"""A profile that moves no colour by more steps (of 255) is sRGB: converting would only add rounding noise."""
 _SPACE_OF_MODE = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 
@@ -35,7 +35,7 @@ def apply_profile(
         return colour, icc, ()
     if colour.mode != "CMYK" and _is_identity(transform, colour.mode):
         return colour, None, ()
-    return _applied(transform, colour), None, ()
+    return _convert(transform, colour), None, ()
 
 
 def _to_srgb(icc: bytes, mode: str) -> Any:
@@ -58,7 +58,7 @@ def _to_srgb(icc: bytes, mode: str) -> Any:
     )
 
 
-def _applied(transform: Any, colour: Image.Image) -> Image.Image:
+def _convert(transform: Any, colour: Image.Image) -> Image.Image:
     """``colour`` through ``transform``; grey stays grey."""
     rgb = transform.apply(colour)
     return rgb.getchannel("G") if colour.mode == "L" else rgb
@@ -71,5 +71,5 @@ def _is_identity(transform: Any, mode: str) -> bool:
     else:
         levels = np.linspace(0, 255, 16).astype(np.uint8)
         probe = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(16, -1, 3)
-    moved = np.asarray(_applied(transform, Image.fromarray(probe)))
+    moved = np.asarray(_convert(transform, Image.fromarray(probe)))
     return int(np.abs(moved.astype(int) - probe).max()) <= SRGB_TOLERANCE

@@ -15,6 +15,7 @@ from difflate.codecs.loading import save_model
 from difflate.codecs.vq import VqCodec
 from difflate.data.images import list_images
 from difflate.errors import ConfigError, ImageError, OutputExists
+from difflate.media.alpha import over_white
 from difflate.media.picture import open_image, to_tensor
 from difflate.nn.colour import rgb_to_ycrcb, to_patches
 from difflate.quantize import Quantizer
@@ -150,8 +151,8 @@ def train_quantizers(settings: VqTraining, paths: Sequence[Path], progress: bool
 
 
 def _channels(path: Path) -> torch.Tensor:
-    """(3, H, W) float32 Y, Cr, Cb of an image file."""
-    pixels = to_tensor(open_image(path))
+    """(3, H, W) float32 Y, Cr, Cb of an image file, a transparent one laid over white."""
+    pixels = to_tensor(over_white(open_image(path)))
     return rgb_to_ycrcb(pixels.expand(3, -1, -1)[None])[0]
 
 
