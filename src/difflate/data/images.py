@@ -9,7 +9,7 @@ from difflate.errors import ConfigError
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2"}
-"""Of the formats that `difflate.media.files` reads; a file that is named itself may have any suffix."""
+"""Suffixes of the formats that `difflate.media.files` reads; a file that is named itself may have any suffix."""
 _ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
 
 

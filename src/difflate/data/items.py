@@ -28,7 +28,7 @@ class Item:
     """Number of its class; -1: none."""
 
     def source(self) -> Path | bytes:
-        """For `difflate.media.picture.open_image`. Raises OSError."""
+        """What `difflate.media.picture.open_image` takes. Raises OSError."""
         if self.offset < 0:
             return Path(self.path)
         with open(self.path, "rb") as file:

@@ -14,7 +14,7 @@ _SIZ = b"\xff\x4f\xff\x51"  # first markers of a JPEG 2000 codestream
 
 
 def frame_notes(image: Image.Image) -> list[str]:
-    """Whether the PIL ``image`` is one of several or a preview, as far as that is known without looking for the others."""
+    """Whether the PIL ``image`` is one of several or a preview, as far as it tells without a search for the others."""
     notes = []
     # not getattr: of a GIF that would seek, and lose what was changed of the pixels
     if vars(image).get("is_animated"):
@@ -70,7 +70,7 @@ def _has_other_photographs(image: Image.Image) -> bool:
 
 
 def _depth_bits(kind: str, data: bytes | bytearray) -> int:
-    """Of a sample in the formats that Pillow brings to 8 bits without a word; 8 for others."""
+    """Bits of a sample, in the formats that Pillow brings to 8 without a word; 8 for others."""
     if kind == "AVIF":
         at = data.find(b"pixi", 0, _AVIF_HEADER_BYTES)
         # version and flags, number of channels, bits of each (ISO/IEC 23008-12, 6.5.6)
