@@ -60,7 +60,7 @@ def _load_model(name: str | Path, allow_download: bool) -> Generator:
     if folder is None:
         bundled = " or ".join(bundled_models("generator"))
         raise ConfigError(
-            f"generator {str(name)!r} is unknown; name {bundled}, which is bundled, or a folder that `difflate train` wrote"
+            f"generator {str(name)!r} is unknown; name {bundled}, which is bundled, or a folder of `difflate train`"
         )
     config = read_config(folder)
     kind = registry.kind_of(config)
