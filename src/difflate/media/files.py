@@ -77,7 +77,7 @@ def open_with_notes(
     Check its size, then `load` it. Raises ConfigError for a path that cannot be opened or another type of ``source``,
     ImageError for what is not an image in one of ``formats``, has a damaged header, or is a raw file.
     """
-    name, file = _open(source)
+    name, file = open_source(source)
     with file:
         prefix = file.read(PREFIX_BYTES)
         kind = _format_of(name, prefix, formats)
@@ -135,7 +135,7 @@ def load(image: Image.Image, name: str = "image") -> None:
         raise _error_of(name, error) from error
 
 
-def _open(source: ImageSource) -> tuple[str, IO[bytes]]:
+def open_source(source: ImageSource) -> tuple[str, IO[bytes]]:
     """A name for messages, and a file that the caller may close."""
     if isinstance(source, bytes | bytearray | memoryview):
         return "image data", io.BytesIO(source)
