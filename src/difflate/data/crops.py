@@ -25,11 +25,11 @@ from difflate.media.alpha import over_white
 from difflate.media.picture import Picture, open_image
 from difflate.seeds import numpy_generator
 
-log = logging.getLogger(__name__)
-
 _CROP, _ORDER = 6, 7  # streams of random numbers
 _TRIES = 100
 """So many unreadable images in a row are given up: what is read is something else than images."""
+
+log = logging.getLogger(__name__)
 
 
 class Note(NamedTuple):
