@@ -268,25 +268,24 @@ def codecs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, bool]]:
     return options
 
 
-@pytest.mark.parametrize("net", NETS)
 @pytest.mark.usefixtures("weights", "codecs")
-def test_eval_measures_it(net: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save(tmp_path / "images" / "a.png")
-    save(tmp_path / "images" / "b.png", 1)
-    words = ["eval", str(tmp_path / "images"), "--codecs", "jpeg:2..5..1,webp:3..6..1", "--lpips", net]
+def test_eval_measures_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "images" / "a.png", 0, 32, 32)
+    save(tmp_path / "images" / "b.png", 1, 32, 32)
+    words = ["eval", str(tmp_path / "images"), "--codecs", "jpeg:2..5..1,webp:3..6..1", "--lpips", "alex"]
     assert main([*words, "--out", str(tmp_path / "report")]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert f"| SSIMULACRA2 | LPIPS {net} | encode s |" in out
-    assert f"quality):\n\n| codec | PSNR | MS-SSIM | SSIMULACRA2 | LPIPS {net} |\n" in out
+    assert "| SSIMULACRA2 | LPIPS alex | encode s |" in out
+    assert "quality):\n\n| codec | PSNR | MS-SSIM | SSIMULACRA2 | LPIPS alex |\n" in out
     result = json.loads((tmp_path / "report" / "results.json").read_text())
-    assert result["protocol"]["lpips_net"] == net
+    assert result["protocol"]["lpips_net"] == "alex"
     assert result["protocol"]["versions"]["torchvision"]
-    assert f"--lpips {net}" in result["protocol"]["command"]
+    assert "--lpips alex" in result["protocol"]["command"]
     rates = result["bd_rate_percent"]["webp"]
     assert set(rates) == {"psnr", "ms_ssim_db", "ssimulacra2", "lpips"}
     assert rates["lpips"] == pytest.approx(0, abs=2)  # one codec under two names
-    assert [row["lpips_net"] for row in result["means"]] == [net] * 8
+    assert [row["lpips_net"] for row in result["means"]] == ["alex"] * 8
     by_key = {(record["image"], record["setting"]): record["lpips"] for record in result["records"]}
     values = [by_key["a.png", setting] for setting in ("jpeg:2", "jpeg:3", "jpeg:4", "jpeg:5", "webp:6")]
     assert values == sorted(values, reverse=True)
@@ -367,8 +366,9 @@ def test_anchors_that_cannot_be_are_one_line(
     assert not report.exists()
 
 
+@pytest.mark.parametrize("net", NETS)
 @pytest.mark.usefixtures("weights")
-def test_records_keep_the_backbone(tmp_path: Path) -> None:
-    records = evaluate([save(tmp_path / "a.png")], "x:3", load=Coarse, also={"lpips": "alex"})
-    assert records[0].to_json()["lpips_net"] == "alex"
+def test_records_keep_the_backbone(net: str, tmp_path: Path) -> None:
+    records = evaluate([save(tmp_path / "a.png", 0, 32, 32)], "x:3", load=Coarse, also={"lpips": net})
+    assert records[0].to_json()["lpips_net"] == net
     assert (records[0].values["lpips"] or 0) > 0

@@ -32,7 +32,8 @@ class Journal:
         for line in lines:
             try:
                 data = json.loads(line)
-                self._records[data.pop("key")] = _record(data)
+                key = data.pop("key")
+                self._records[key] = _record(data)
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
 
