@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from difflate import files
-from difflate.errors import ConfigError, DifflateError
+from difflate.errors import ConfigError
 from difflate.evaluate import measures
+from difflate.evaluate.markdown import cell, markdown_table
 from difflate.evaluate.means import JPEG, Anchor, bd_rates, mean_rows, measures_of, nets_of
 from difflate.evaluate.measures import Measure
 from difflate.evaluate.records import Record
@@ -58,21 +59,12 @@ def write_report(
     folder = Path(folder)
     check_output(folder, force)
     picture = rate_distortion_png(records)
-    make_folder(folder)
     text = json.dumps(as_json(records, command, anchor), indent=1, allow_nan=False) + "\n"
     contents = (text.encode(), markdown(records, command, anchor).encode("utf-8", "backslashreplace"), picture)
     paths = [folder / name for name in FILES]
     for path, data in zip(paths, contents, strict=True):
         files.atomic_write(path, data, force)
     return paths
-
-
-def make_folder(folder: Path) -> None:
-    """Makes ``folder`` with its parents if it is not there. Raises DifflateError where it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DifflateError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
 
 
 def as_json(records: Sequence[Record], command: str = "", anchor: Anchor = JPEG) -> dict[str, Any]:
@@ -99,20 +91,20 @@ def table(records: Sequence[Record]) -> str:
     """The means as a Markdown table, one line per codec setting, with a footnote if any but not all are lossless."""
     columns, nets = measures_of(records), nets_of(records)
     titles = [f"{_title(measure, nets)} {measure.unit}".rstrip() for measure in columns]
-    lines = ["| setting | images | " + " | ".join(titles) + " |", "|:--|" + "--:|" * (1 + len(columns))]
-    notes = []
+    lines, notes = [], []
     for row in mean_rows(records):
         images = f"{row['images']}" if not row["failed"] else f"{row['images']} of {row['images'] + row['failed']}"
         partly = 0 < row["lossless"] < row["images"]
         if partly:
             notes.append(f"{row['setting']} ({row['lossless']})")
         marks = ("\\*" if partly and measure.infinite else "" for measure in columns)
-        cells = [_cell(row[measure.key], measure.places) + mark for measure, mark in zip(columns, marks, strict=True)]
-        lines.append("| " + " | ".join([row["setting"], images, *cells]) + " |")
+        cells = [cell(row[measure.key], measure.places) + mark for measure, mark in zip(columns, marks, strict=True)]
+        lines.append([row["setting"], images, *cells])
+    text = markdown_table(["setting", "images", *titles], lines)
     if notes:
         over = " and ".join(measure.title for measure in columns if measure.infinite)
-        lines += ["", f"\\* {over} of the images with an error; restored without one: {', '.join(notes)}"]
-    return "\n".join(lines) + "\n"
+        text += f"\n\\* {over} of the images with an error; restored without one: {', '.join(notes)}\n"
+    return text
 
 
 def bd_table(records: Sequence[Record], anchor: Anchor = JPEG) -> str:
@@ -123,12 +115,12 @@ def bd_table(records: Sequence[Record], anchor: Anchor = JPEG) -> str:
     nets = nets_of(records)
     titles = [_title(measure, nets) for measure in measures_of(records) if measure.curve]
     where = ", at the qualities it has from {:g} to {:g} bpp".format(*anchor.bpp_range) if anchor.bpp_range else ""
-    lines = [f"BD-rate against {anchor.codec}{where} (negative: fewer bits for the same quality):\n"]
-    lines += ["| codec | " + " | ".join(titles) + " |", "|:--|" + "--:|" * len(titles)]
-    for codec, values in rates.items():
-        cells = ("–" if isinstance(value, str) else f"{value:+.1f} %" for value in values.values())
-        lines.append(f"| {codec} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        [codec, *("–" if isinstance(value, str) else f"{value:+.1f} %" for value in values.values())]
+        for codec, values in rates.items()
+    ]
+    title = f"BD-rate against {anchor.codec}{where} (negative: fewer bits for the same quality):\n\n"
+    return title + markdown_table(["codec", *titles], rows)
 
 
 def markdown(records: Sequence[Record], command: str = "", anchor: Anchor = JPEG) -> str:
@@ -178,7 +170,3 @@ def rate_distortion_png(records: Sequence[Record]) -> bytes:
 
 def _title(measure: Measure, nets: dict[str, str]) -> str:
     return f"{measure.title} {nets.get(measure.key, '')}".rstrip()
-
-
-def _cell(value: float | None, places: int) -> str:
-    return "–" if value is None else "∞" if value == math.inf else f"{value:.{places}f}"

@@ -13,6 +13,7 @@ import numpy as np
 
 from difflate.codecs.base import Codec
 from difflate.errors import ConfigError
+from difflate.evaluate.markdown import cell, markdown_table
 from difflate.evaluate.run import IMAGE_SUFFIXES
 from difflate.extras import require
 from difflate.media.picture import Picture, as_picture, open_image
@@ -109,18 +110,12 @@ def format_table(result: dict[str, Any]) -> str:
         by_encoding.setdefault(row["encoding"], []).append(row)
     names = [row["image"] for row in next(iter(by_encoding.values()), [])]
     head = [column for name in names for column in (f"{name}: PSNR printed", "wrapped", "true", "SSIM printed", "ours")]
-    lines = ["| encoding | " + " | ".join(head) + " |", "|:--|" + "--:|" * len(head)]
-    for encoding, rows in by_encoding.items():
-        cells = [
-            cell
-            for row in rows
-            for cell in (
-                *(_cell(row[key], 2) for key in ("psnr_printed", "psnr_wrapped", "psnr_true")),
-                *(_cell(row[key], places) for key, places in (("ssim_printed", 2), ("ssim", 3))),
-            )
-        ]
-        lines.append(f"| {encoding} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    columns = (("psnr_printed", 2), ("psnr_wrapped", 2), ("psnr_true", 2), ("ssim_printed", 2), ("ssim", 3))
+    lines = [
+        [encoding, *(cell(row[key], places) for row in rows for key, places in columns)]
+        for encoding, rows in by_encoding.items()
+    ]
+    return markdown_table(["encoding", *head], lines)
 
 
 def find_image(folder: str | Path, name: str) -> Path:
@@ -135,7 +130,3 @@ def find_image(folder: str | Path, name: str) -> Path:
 def finite(value: float) -> float | None:
     """``value``, or None, which JSON has, for the infinite PSNR of identical images."""
     return value if math.isfinite(value) else None
-
-
-def _cell(value: float | None, places: int) -> str:
-    return "–" if value is None else f"{value:.{places}f}"
