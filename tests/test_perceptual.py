@@ -82,18 +82,18 @@ def images(count: int = 2, height: int = 40, width: int = 47, seed: int = 0) -> 
 def test_it_is_that_of_torchmetrics(network: Lpips, monkeypatch: pytest.MonkeyPatch) -> None:
     def features(name: str, pretrained: bool) -> nn.Sequential:
         with torch.device("meta"):
-            found = getattr(models, name)(weights=None).features
+            features = getattr(models, name)(weights=None).features
         tensors = {key.removeprefix("features."): tensor for key, tensor in stand_in(network.net).items()}
-        found.load_state_dict(tensors, assign=True)
-        return found
+        features.load_state_dict(tensors, assign=True)
+        return features
 
     monkeypatch.setattr(reference, "_get_tv_model_features", features)
     other = reference._LPIPS(net=network.net)
     x, y = images(), images(seed=1)
-    found = network(x, y)
-    assert (found.shape, found.dtype) == ((2,), torch.float32)
-    assert found.min() > 0.01
-    assert torch.allclose(found, other(x, y).flatten(), rtol=1e-5, atol=1e-6)
+    distance = network(x, y)
+    assert (distance.shape, distance.dtype) == ((2,), torch.float32)
+    assert distance.min() > 0.01
+    assert torch.allclose(distance, other(x, y).flatten(), rtol=1e-5, atol=1e-6)
 
 
 def test_identical_images_are_at_0_and_order_does_not_matter(network: Lpips) -> None:
@@ -146,9 +146,9 @@ def test_only_the_images_have_gradients(network: Lpips) -> None:
 def test_half_precision_is_near(network: Lpips) -> None:
     x, y = images(), images(seed=1)
     with torch.autocast("cpu", torch.bfloat16):
-        found = network(x, y)
-    assert found.dtype == torch.float32
-    assert torch.allclose(found, network(x, y), rtol=0.05)
+        distance = network(x, y)
+    assert distance.dtype == torch.float32
+    assert torch.allclose(distance, network(x, y), rtol=0.05)
 
 
 def test_sizes(network: Lpips) -> None:
@@ -177,6 +177,8 @@ def test_pictures(network: Lpips) -> None:
     assert lpips(pixels[:, :1, :1], other[:, :1, :1], network) is None
     with pytest.raises(VerificationFailed):
         lpips(pixels, other[:, 1:], network)
+    with pytest.raises(VerificationFailed, match="not the same picture"):
+        lpips(pixels // 4, 255 - pixels // 4, network)
 
 
 # The weights

@@ -1,5 +1,6 @@
 """Tables as text."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 
@@ -12,4 +13,4 @@ def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def cell(value: float | None, places: int) -> str:
     """The number with that many decimals; – for None."""
-    return "–" if value is None else f"{value:.{places}f}".replace("inf", "∞")
+    return "–" if value is None else "∞" if value == math.inf else f"{value:.{places}f}"

@@ -97,13 +97,13 @@ def table(records: Sequence[Record]) -> str:
         partly = 0 < row["lossless"] < row["images"]
         if partly:
             notes.append(f"{row['setting']} ({row['lossless']})")
-        marks = ("\\*" if partly and measure.infinite else "" for measure in columns)
+        marks = ("†" if partly and measure.infinite else "" for measure in columns)
         cells = [cell(row[measure.key], measure.places) + mark for measure, mark in zip(columns, marks, strict=True)]
         lines.append([row["setting"], images, *cells])
     text = markdown_table(["setting", "images", *titles], lines)
     if notes:
         over = " and ".join(measure.title for measure in columns if measure.infinite)
-        text += f"\n\\* {over} of the images with an error; restored without one: {', '.join(notes)}\n"
+        text += f"\n† {over} of the images with an error; restored without one: {', '.join(notes)}\n"
     return text
 
 
