@@ -8,7 +8,7 @@ from difflate.codecs.cdc import CdcCodec
 from difflate.errors import ConfigError
 from difflate.format.container import read_dfl
 from difflate.media.picture import Picture
-from difflate.models.diffusion_decoder import PRESETS, DiffusionCoder
+from difflate.models.diffusion_decoder import PRESETS, DiffusionDecoder
 from difflate.nn.presets import PRESETS as NETWORKS
 from difflate.nn.unet import UNet, multiply_adds, parameters
 
@@ -66,7 +66,7 @@ def _codec() -> tuple[CdcCodec, str]:
     except ConfigError:  # it is not there
         torch.manual_seed(0)
         preset = PRESETS["small"]
-        model = DiffusionCoder(
+        model = DiffusionDecoder(
             preset.transform, preset.hyperprior, 0.0006, 0.08, preset.decoder, preset.network, preset.process
         )
         torch.nn.init.normal_(model.unet.exit.weight, std=0.02)

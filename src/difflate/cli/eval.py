@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from difflate.cli.batch import add_download_option
+from difflate.cli.arguments import add_download_option
 from difflate.evaluate import measures
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """The worst exit code of all images; the report and the table hold the images that could be measured."""
+    from difflate.codecs import loading
     from difflate.evaluate.journal import Journal
     from difflate.evaluate.records import worst_exit_code
     from difflate.evaluate.report import JOURNAL, as_json, bd_table, check_output, table, write_report
     from difflate.evaluate.run import evaluate, find_images
     from difflate.evaluate.settings import parse_codecs
-    from difflate.store import hub
 
     journal = Journal(args.out / JOURNAL) if args.out else None
     # who began the run that is to be gone on with agreed to overwrite what was there
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.out, force)
     images = find_images(args.images, args.max_images)
     allowed = {"allow_download": True} if args.allow_download else {}
-    load = functools.cache(functools.partial(hub.load, **allowed))
+    load = functools.cache(functools.partial(loading.load, **allowed))
     settings = parse_codecs(args.codecs, load)
     anchor = _anchor(args, settings)
     if journal is not None and args.force:

@@ -48,10 +48,10 @@ def parse_codecs(text: str, load: Callable[[str], Codec] | None = None) -> list[
 
 
 def load_codec(name: str) -> Codec:
-    """What `difflate.store.hub.load` has for that name, imported when used."""
-    from difflate.store import hub
+    """What `difflate.codecs.loading.load` has for that name, imported when used."""
+    from difflate.codecs import loading
 
-    return hub.load(name)
+    return loading.load(name)
 
 
 def _qualities(item: str, text: str) -> list[float | None]:

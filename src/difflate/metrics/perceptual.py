@@ -65,8 +65,8 @@ class Lpips(nn.Module):
         self.features = features
         self.linear = nn.ParameterList(nn.Parameter(weights) for weights in linear)
         # from [-1, 1] to what the backbones were trained with: (x / 2 + 1 / 2 - mean) / std of ImageNet, rounded
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[:, None, None])
-        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[:, None, None])
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188], dtype=torch.float32)[:, None, None])
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450], dtype=torch.float32)[:, None, None])
         self.requires_grad_(False)
         self.eval()
 

@@ -82,7 +82,8 @@ def _level_distance(a: Tensor, b: Tensor, level: int, sizes: list[tuple[int, int
     places = torch_generator(seed, _SPOTS, key)
     spots = [torch.randint(side - PATCH_PX + 1, (most, PATCHES), generator=places) for side in sizes[level]]
     spots = torch.stack(spots).to(a.device)  # (2, N, PATCHES): row and column of each patch's corner
-    directions = torch.randn(DIRECTIONS, 3 * PATCH_PX**2, generator=torch_generator(seed, _DIRECTIONS, key))
+    generator = torch_generator(seed, _DIRECTIONS, key)
+    directions = torch.randn(DIRECTIONS, 3 * PATCH_PX**2, generator=generator, dtype=torch.float32)
     directions = F.normalize(directions, dim=1).to(a.device)
     first, second = (_Descriptors(images, level, level == len(sizes) - 1, spots) for images in (a, b))
     steps = None if len(a) == len(b) else quantile_steps(len(a) * PATCHES, len(b) * PATCHES, a.device)

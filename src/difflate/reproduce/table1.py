@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from difflate.codecs.base import Codec
+from difflate.data.images import SUFFIXES
 from difflate.errors import ConfigError
 from difflate.evaluate.markdown import cell, markdown_table
-from difflate.evaluate.run import IMAGE_SUFFIXES
 from difflate.extras import require
 from difflate.media.picture import Picture, as_picture, open_image
 from difflate.metrics.distortion import bits_per_pixel, psnr
@@ -76,9 +76,9 @@ def table1(
     hold the three images, ModelError if a codec's model is missing.
     """
     if load is None:
-        from difflate.store import hub
+        from difflate.codecs import loading
 
-        load = hub.load
+        load = loading.load
     pictures = [Picture(open_image(find_image(image_folder, name)).pixels) for name in IMAGES]
     rows = []
     for encoding in codec_names:
@@ -122,7 +122,7 @@ def find_image(folder: str | Path, name: str) -> Path:
     """The image file called ``name`` with any image suffix in ``folder``. Raises ConfigError if there is none."""
     if Path(folder).is_dir():
         for path in sorted(Path(folder).iterdir()):
-            if path.stem.lower() == name and path.suffix.lower() in IMAGE_SUFFIXES:
+            if path.stem.lower() == name and path.suffix.lower() in SUFFIXES:
                 return path
     raise ConfigError(f"{folder} has no image called {name}; it needs {', '.join(f'{image}.png' for image in IMAGES)}")
 

@@ -13,11 +13,11 @@ from difflate.data.crops import Batch, Crops
 from difflate.data.items import hold_back, list_items
 from difflate.diffusion import ProcessConfig, normal
 from difflate.errors import ConfigError, OutputExists
-from difflate.models.diffusion_decoder import PRESETS, Conditions, DecoderConfig, DiffusionCoder
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.diffusion_decoder import PRESETS, Conditions, DecoderConfig, DiffusionDecoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.colour import signed_to_uint8
 from difflate.nn.entropy_network import Coded, HyperpriorConfig
-from difflate.nn.transforms import STRIDE, TransformConfig
+from difflate.nn.transforms import TransformConfig
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
 from difflate.seeds import torch_generator
 from difflate.store.config import CONFIG
@@ -90,7 +90,7 @@ class DiffusionStage:
     training: LoopSettings = field(default_factory=LoopSettings)
 
     def __post_init__(self) -> None:
-        _check_stage(self.crop_px, STRIDE, self.bit_price)
+        _check_stage(self.crop_px, TransformConfig().stride_px, self.bit_price)
         if not 0 <= self.rho <= 1:
             raise ConfigError(f"rho (={self.rho}) must be from 0 to 1")
 
@@ -152,9 +152,9 @@ class CdcTraining:
 
 
 class DecoderObjective(nn.Module):
-    """ρ·LPIPS + (1 - ρ)·(diffusion loss [+ λ-normalised rate]) of a `DiffusionCoder` (Yang & Mandt 2023)."""
+    """ρ·LPIPS + (1 - ρ)·(diffusion loss [+ λ-normalised rate]) of a `DiffusionDecoder` (Yang & Mandt 2023)."""
 
-    def __init__(self, model: DiffusionCoder, stage: DiffusionStage, shown: Tensor | None = None):
+    def __init__(self, model: DiffusionDecoder, stage: DiffusionStage, shown: Tensor | None = None):
         """``shown``: (B, 3, H, W) float32 in [-1, 1], what `pictures` are of. Raises ConfigError: no LPIPS weights."""
         super().__init__()
         self.model, self.stage, self.shown = model, stage, shown
@@ -264,20 +264,20 @@ def cost(settings: CdcTraining) -> str:
     )
 
 
-def _model(settings: CdcTraining) -> DiffusionCoder:
+def _model(settings: CdcTraining) -> DiffusionDecoder:
     coder = settings.coder
-    return DiffusionCoder(
+    return DiffusionDecoder(
         coder.transform, coder.hyperprior, coder.lmbda_min, coder.lmbda_max,
         settings.decoder, settings.network, settings.process,
     )  # fmt: skip
 
 
-def _take_coder(model: DiffusionCoder, name: str) -> None:
+def _take_coder(model: DiffusionDecoder, name: str) -> None:
     """The weights of the folder ``name`` for the coder of ``model``."""
     folder = model_folder(name)
     if folder is None:
         raise ConfigError(f"coder_from (={name}): no such folder; name the folder of a model of recipe hyperprior")
-    source = TransformCoder.from_pretrained(folder)
+    source = TransformModel.from_pretrained(folder)
     theirs, ours = source.config_dict(), model.coder.config_dict()
     for key, value in ours.items():
         if theirs[key] != value and _plain(theirs[key]) != _plain(value):
@@ -339,7 +339,7 @@ def run(settings: CdcTraining, command: str, progress: bool) -> Path:
     return out
 
 
-def _objective(model: DiffusionCoder, stage: Stage, held_back: Crops | None) -> RateDistortion | DecoderObjective:
+def _objective(model: DiffusionDecoder, stage: Stage, held_back: Crops | None) -> RateDistortion | DecoderObjective:
     if isinstance(stage, CoderStage):
         loop = stage.training
         model.coder.requires_grad_(True)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from difflate.data.crops import Batch, Crops
 from difflate.data.items import hold_back, list_items
 from difflate.errors import ConfigError
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.entropy_network import HyperpriorConfig
-from difflate.nn.transforms import TransformConfig
+from difflate.nn.transforms import LMBDA_MIDDLE, TransformConfig
 from difflate.train.cards import card_of
 from difflate.train.config import resolved
 from difflate.train.draws import Draws
@@ -59,10 +59,10 @@ class HyperpriorTraining:
 
 
 class RateDistortion(nn.Module):
-    """R + λ·D of a `TransformCoder`, images of a step at quality levels spread over the whole range."""
+    """R + λ·D of a `TransformModel`, images of a step at quality levels spread over the whole range."""
 
     def __init__(
-        self, model: TransformCoder, batch: int, seed: int, rate_ramp_steps: int = 0, price: float = 1.0,
+        self, model: TransformModel, batch: int, seed: int, rate_ramp_steps: int = 0, price: float = 1.0,
         structure: float = 0.0,
     ):  # fmt: skip
         """``price`` of a bit, 1 being its full one; it rises to it over ``rate_ramp_steps``.
@@ -88,7 +88,7 @@ class RateDistortion(nn.Module):
         distortion = mse
         if self.structure:
             distortion = distortion + self.structure * (1 - ms_ssim(found.image, images))
-        losses = (price * bpp + lmbda * distortion) / (lmbda / _LMBDA_MIDDLE).sqrt()
+        losses = (price * bpp + lmbda * distortion) / (lmbda / LMBDA_MIDDLE).sqrt()
         psnr = 20 * torch.log10(torch.tensor(255.0)) - 10 * mse.clamp_min(1e-9).log10()
         return {"loss": losses.mean(), "bpp": bpp.mean(), "psnr_db": psnr.mean()}
 
@@ -103,9 +103,6 @@ class RateDistortion(nn.Module):
         return None
 
 
-_LMBDA_MIDDLE = 0.0067
-
-
 def cost(settings: HyperpriorTraining) -> str:
     """What the network of ``settings`` takes, in one line; nothing of it is allocated."""
     from difflate.nn.unet import parameters
@@ -114,8 +111,8 @@ def cost(settings: HyperpriorTraining) -> str:
         return f"{parameters(_model(settings)) / 1e6:.1f} million parameters"
 
 
-def _model(settings: HyperpriorTraining) -> TransformCoder:
-    return TransformCoder(settings.transform, settings.hyperprior, settings.lmbda_min, settings.lmbda_max)
+def _model(settings: HyperpriorTraining) -> TransformModel:
+    return TransformModel(settings.transform, settings.hyperprior, settings.lmbda_min, settings.lmbda_max)
 
 
 def run(settings: HyperpriorTraining, command: str, progress: bool) -> Path:
