@@ -2,17 +2,18 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from difflate.codecs import loading
 from difflate.errors import ConfigError, FormatError, ImageError, OutputExists
 from difflate.evaluate import CodecSetting, Record, evaluate, find_images, parse_codecs, worst_exit_code
 from difflate.evaluate.means import mean_rows
 from difflate.evaluate.report import FILES, as_json, write_report
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
-from difflate.store import hub
 from fake_codecs import Coarse, command, save
 
 
@@ -21,7 +22,7 @@ class Broken(Coarse):
         super().__init__("broken", None)
         self.error = error
 
-    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
         raise self.error
 
 
@@ -50,7 +51,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fake_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "load", load)
+    monkeypatch.setattr(loading, "load", load)
 
 
 def test_settings() -> None:

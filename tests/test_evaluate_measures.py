@@ -3,18 +3,19 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from difflate.codecs import loading
 from difflate.errors import ConfigError, VerificationFailed
 from difflate.evaluate import evaluate, measures
 from difflate.evaluate.measures import MEASURES, Measure, comparisons
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
 from difflate.metrics import check_pair
-from difflate.store import hub
 from fake_codecs import Coarse, command, save
 
 
@@ -44,7 +45,7 @@ def test_a_new_metric_is_one_row(
     row: Measure, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(measures, "MEASURES", (*MEASURES, row))
-    monkeypatch.setattr(hub, "load", Coarse)
+    monkeypatch.setattr(loading, "load", Coarse)
     for i in range(2):
         save(tmp_path / "images" / f"{i}.png", i)
     codecs = ["--codecs", "jpeg:2..6..1,mine:2..6..1"]
@@ -98,7 +99,7 @@ def test_results_keep_their_keys(tmp_path: Path) -> None:
 class Grey(Coarse):
     """A codec that restores an image in one grey, or half as wide."""
 
-    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
         pixels = super().decode(data, limits=limits).pixels
         if self.name == "narrow":
             return Picture(pixels[:, :, ::2])

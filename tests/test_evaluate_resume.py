@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from safetensors.torch import save_file
 
 from difflate.cli import eval as eval_command
 from difflate.cli.main import main
+from difflate.codecs import loading
 from difflate.evaluate import journal as journal_module
 from difflate.evaluate.journal import Journal, model_digest
 from difflate.evaluate.records import Record
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
-from difflate.store import hub
 from fake_codecs import Coarse, command, save
 
 
@@ -26,7 +27,7 @@ class Interrupted(Coarse):
 
     stop_at: int | None = None
 
-    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
         if self.calls.count("decode") + 1 == self.stop_at:
             raise KeyboardInterrupt
         return super().decode(data, limits=limits)
@@ -35,7 +36,7 @@ class Interrupted(Coarse):
 @pytest.fixture
 def codec(monkeypatch: pytest.MonkeyPatch) -> Interrupted:
     codec = Interrupted("coarse")
-    monkeypatch.setattr(hub, "load", lambda name: codec)
+    monkeypatch.setattr(loading, "load", lambda name: codec)
     monkeypatch.setattr("difflate.evaluate.report.rate_distortion_png", lambda records: b"not drawn here")
     return codec
 
@@ -203,7 +204,7 @@ def test_without_a_terminal_lines_say_how_far_it_is(
         lines.append(text)
         said.set()
 
-    def wait(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    def wait(data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
         said.clear()
         assert said.wait(20)  # a line comes while a codec is at work
         return decode(data, limits=limits)

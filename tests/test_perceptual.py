@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from difflate.cli.main import main
+from difflate.codecs import loading
 from difflate.errors import ConfigError, VerificationFailed
 from difflate.evaluate import evaluate
 from difflate.metrics.perceptual import BACKBONES, Lpips, Net, load_lpips, lpips
 from difflate.seeds import torch_generator
-from difflate.store import hub
 from fake_codecs import Coarse, save
 
 models = pytest.importorskip("torchvision.models")
@@ -266,7 +266,7 @@ def codecs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, bool]]:
         options.append(given)
         return Coarse(name)
 
-    monkeypatch.setattr(hub, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     return options
 
 

@@ -48,7 +48,7 @@ def parse_codecs(text: str, load: Callable[[str], Codec] | None = None) -> list[
 
 
 def load_codec(name: str) -> Codec:
-    """What `difflate.store.loading.load` has for that name, imported when used."""
+    """What `difflate.codecs.loading.load` has for that name, imported when used."""
     from difflate.codecs import loading
 
     return loading.load(name)
