@@ -1,4 +1,4 @@
-"""Transform coders small enough for tests, whose means and scales vary as those of trained ones do."""
+"""Transform models small enough for tests, whose means and scales vary as those of trained ones do."""
 
 import functools
 from pathlib import Path
@@ -20,8 +20,8 @@ def tiny_transform(kind: TransformKind = "dct") -> TransformConfig:
     return TransformConfig(kind, latent_channels=24, widths=(8, 8, 16), blocks=(1, 1, 1))
 
 
-def tiny_coder(seed: int = 0, kind: TransformKind = "dct") -> TransformModel:
-    """A coder that was not trained, all of it moved away from the zeros and equal values that it starts from."""
+def tiny_model(seed: int = 0, kind: TransformKind = "dct") -> TransformModel:
+    """A model that was not trained, all of it moved away from the zeros and equal values that it starts from."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = TransformModel(tiny_transform(kind), HYPERPRIOR)
@@ -38,7 +38,7 @@ def tiny_coder(seed: int = 0, kind: TransformKind = "dct") -> TransformModel:
         return model.eval()
 
 
-def one_rate_coder(seed: int = 0, kind: TransformKind = "dct") -> TransformModel:
+def one_rate_model(seed: int = 0, kind: TransformKind = "dct") -> TransformModel:
     """The same without a hyperprior."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -46,14 +46,14 @@ def one_rate_coder(seed: int = 0, kind: TransformKind = "dct") -> TransformModel
 
 
 def tiny_codec(seed: int = 0, kind: TransformKind = "dct") -> HyperpriorCodec:
-    """The codec of `tiny_coder`."""
-    model = tiny_coder(seed, kind)
+    """The codec of `tiny_model`."""
+    model = tiny_model(seed, kind)
     return HyperpriorCodec("tiny", model, model.exact_coder)
 
 
 def one_rate_codec(seed: int = 0) -> HyperpriorCodec:
-    """The codec of `one_rate_coder`."""
-    model = one_rate_coder(seed)
+    """The codec of `one_rate_model`."""
+    model = one_rate_model(seed)
     return HyperpriorCodec("one-rate", model, model.exact_coder)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from coder_helpers import photo, tiny_coder
+from coder_helpers import photo, tiny_model
 from difflate.codecs.cdc import CdcCodec, place_noise
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.diffusion import ProcessConfig
@@ -23,7 +23,7 @@ from difflate.options import DiffusionDecoding
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> CdcCodec:
     """A decoder whose refinement is far from nothing."""
-    coder = tiny_coder(0)
+    coder = tiny_model(0)
     torch.manual_seed(1)
     model = DiffusionDecoder(
         coder.transform, coder.hyperprior, coder.lmbda_min, coder.lmbda_max,

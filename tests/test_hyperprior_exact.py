@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from coder_helpers import one_rate_codec, photo, tiny_codec, tiny_coder
+from coder_helpers import one_rate_codec, photo, tiny_codec, tiny_model
 from difflate.entropy import SymbolReader, SymbolWriter, fixed_point
 from difflate.entropy import hyperprior as exact
 from difflate.entropy.gaussian import RUNGS, SCALE_MIN
@@ -27,7 +27,7 @@ from difflate.media.picture import Picture
 from difflate.nn.entropy_network import RUNG, HyperpriorNetwork, chessboard
 
 MEAN_TOLERANCE, RUNG_TOLERANCE = 0.02, 0.2
-MODEL = tiny_coder()
+MODEL = tiny_model()
 CODER = MODEL.exact_coder
 assert isinstance(CODER, HyperpriorCoder)
 assert isinstance(MODEL.entropy, HyperpriorNetwork)

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import difflate
-from coder_helpers import one_rate_coder, photo, tiny_codec, tiny_coder
+from coder_helpers import one_rate_model, photo, tiny_codec, tiny_model
 from difflate.cli.main import main
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.codecs.loading import load
@@ -29,7 +29,7 @@ PICTURE = Picture(photo(48, 40, 200, 300))
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_coder().save_pretrained(path)
+    tiny_model().save_pretrained(path)
     return path
 
 
@@ -64,19 +64,19 @@ def test_a_folder_is_the_model_that_was_saved(folder: Path) -> None:
 
 
 def test_a_model_of_one_rate_is_a_folder_too(tmp_path: Path) -> None:
-    one_rate_coder().save_pretrained(tmp_path / "one")
+    one_rate_model().save_pretrained(tmp_path / "one")
     codec = difflate.load(tmp_path / "one")
     assert codec.quality_range is None
     assert codec.decode(codec.encode(PICTURE)).pixels.shape == PICTURE.pixels.shape
 
 
 def test_half_precision_keeps_the_integers_through_saving_again(folder: Path, tmp_path: Path) -> None:
-    tiny_coder().save_pretrained(tmp_path / "half", dtype=torch.float16)
+    tiny_model().save_pretrained(tmp_path / "half", dtype=torch.float16)
     half = TransformModel.from_pretrained(tmp_path / "half")
     assert next(half.parameters()).dtype == torch.float32
     # what the rounded weights would give is something else, so this test can fail
     assert fingerprint("hyperprior", half.entropy.fixed_point()) != fingerprint(
-        "hyperprior", tiny_coder().entropy.fixed_point()
+        "hyperprior", tiny_model().entropy.fixed_point()
     )
     half.save_pretrained(tmp_path / "again")
     half.save_pretrained(tmp_path / "again-half", dtype=torch.float16)
@@ -210,7 +210,7 @@ def test_forged_integers_are_refused_before_they_are_used(name, change, message,
 
 
 def test_integers_of_a_model_of_other_width_are_refused(copied: Path) -> None:
-    one_rate_coder().save_pretrained(copied / "other")
+    one_rate_model().save_pretrained(copied / "other")
     tensors = load_file(str(copied / "other" / EXACT))
     set_exact(copied, {name: value[: (value.size // 2)] if "low" in name else value for name, value in tensors.items()})
     with pytest.raises(ModelError):
@@ -230,7 +230,7 @@ def test_integers_of_a_model_of_other_width_are_refused(copied: Path) -> None:
 
 def test_weights_that_integers_cannot_hold_are_not_saved(tmp_path: Path) -> None:
     for name in ("out.weight", "synthesis.0.weight", "near_values.weight"):
-        model = tiny_coder()
+        model = tiny_model()
         with torch.no_grad():
             model.entropy.get_parameter(name).fill_(9.0)
         with pytest.raises(ModelError, match="beyond 8 or not finite; train it with a lower lr"):
@@ -254,7 +254,7 @@ def test_shapes_that_cannot_be_are_refused() -> None:
 
 def test_an_average_of_the_same_weights_keeps_the_stored_integers(tmp_path: Path) -> None:
     """Averaging a frozen coder turns -0 into 0, and nothing else."""
-    tiny_coder().save_pretrained(tmp_path)
+    tiny_model().save_pretrained(tmp_path)
     model = TransformModel.from_pretrained(tmp_path)
     with torch.no_grad():
         for value in model.entropy.parameters():

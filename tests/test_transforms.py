@@ -14,7 +14,7 @@ from difflate.models.transform_coder import TransformModel
 from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB
 from difflate.nn.dct import MID_STEP, basis
 from difflate.nn.padding import pad_to_multiple
-from difflate.nn.transforms import GDN, LMBDA_MIDDLE, TransformConfig, transforms
+from difflate.nn.transforms import GDN, LMBDA_MIDDLE, TransformConfig, TransformKind, transforms
 
 KINDS = ["dct", "gdn", "residual"]
 PIXELS = photo(128, 160, 200, 300)
@@ -156,6 +156,15 @@ def test_every_weight_gets_a_gradient(kind) -> None:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all()
         assert parameter.grad.abs().max() > 0, name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["dct", "gdn", "residual"])
+def test_the_stride_that_a_model_tells_is_that_of_its_latents(kind: TransformKind) -> None:
+    model = TransformModel(tiny_transform(kind), HYPERPRIOR).eval()
+    y = model.analyse(torch.zeros(1, 3, 50, 64), torch.tensor([0.5]))
+    assert y.shape[2:] == (-(-50 // model.stride_px), 64 // model.stride_px)
+    assert model.synthesise(y, torch.tensor([0.5])).shape[3] == 64
 
 
 def test_padding_repeats_the_edge() -> None:

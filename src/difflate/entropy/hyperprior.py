@@ -32,11 +32,12 @@ from difflate.errors import ModelError
 QUALITY_MAX = 65535
 """A quality in files is a whole number from 0 to this, which is quality 100."""
 Z_STRIDE = 4
+"""Sites of y, in height and width, for one of z."""
 _BAND_SITES = 8192
 """Sites of a band, which bounds the memory of large images."""
 _MEAN_MAX = 1 << 22
-_RUNGS_PER_UNIT = 8
-"""The network counts scales in so many rungs of the ladder."""
+RUNGS_PER_UNIT = 8
+"""The network counts scales in so many rungs of the ladder: it learns them faster than in single ones."""
 _NEAR = [(i, j) for i in range(-2, 3) for j in range(-2, 3) if (i + j) % 2]
 """(row, column) of the neighbours that the second pass knows, 12 of them."""
 _KEYS = (
@@ -171,7 +172,7 @@ class HyperpriorCoder:
         if near is not None:
             mean += near[0]
         mean = np.clip(shift(mean), -_MEAN_MAX, _MEAN_MAX).astype(np.int64)
-        index = np.clip(shift(_RUNGS_PER_UNIT * rung + rungs), 0, ONE * (RUNGS - 1)).astype(np.int64)
+        index = np.clip(shift(RUNGS_PER_UNIT * rung + rungs), 0, ONE * (RUNGS - 1)).astype(np.int64)
         return mean, (index + ONE // 2) // ONE
 
     def _near(self, state: _State, sites: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -186,8 +186,8 @@ class DiffusionDecoder(FolderModel):
         network: UNetConfig,
         process: ProcessConfig,
     ):
-        """The first four are those of `TransformModel`. Of ``network``, `cond_channels`, `vector_channels` and
-        `noise_scale` follow from the others (`fit_network`). Raises ConfigError."""
+        """The first four are those of `TransformModel`. `cond_channels`, `vector_channels` and `noise_scale` of
+        ``network`` follow from the others (`fit_network`). Raises ConfigError."""
         super().__init__()
         self.coder_transform, self.coder_hyperprior = coder_transform, coder_hyperprior
         self.lmbda_min, self.lmbda_max = lmbda_min, lmbda_max

@@ -18,6 +18,7 @@ from difflate.diffusion.draws import Generators
 from difflate.diffusion.process import expand
 from difflate.entropy.fixed_point import ONE, to_biases, to_weights
 from difflate.entropy.gaussian import RUNGS, SCALE_MAX, SCALE_MIN, rounding_offsets
+from difflate.entropy.hyperprior import RUNGS_PER_UNIT, Z_STRIDE
 from difflate.errors import ConfigError
 from difflate.nn.entropy_models import FactorizedPrior, add_noise, gaussian_bits, lower_bound, round_through
 from difflate.nn.layers import conv, rescale, settle, zero_weights
@@ -26,8 +27,6 @@ from difflate.quantize.scalar import straight_through
 
 RUNG = math.log(SCALE_MAX / SCALE_MIN) / (RUNGS - 1)
 """The logarithm of the ratio of two neighbours in the ladder of scales."""
-HYPER_STRIDE = 4
-"""Sites of y, in height and width, for one of z."""
 _MAX_CHANNELS = 4096
 
 
@@ -95,7 +94,7 @@ class HyperpriorNetwork(nn.Module):
             spread = torch.ones(m, dtype=torch.float32, device="cpu") if spread is None else 0.6 * spread
             theory = gains[:, None] + (spread / SCALE_MIN).log()
             # the name of a stored tensor, which fingerprints depend on: the rungs of each quality
-            self.level_rungs = nn.Parameter((theory / RUNG / _RUNGS_PER_UNIT).to(device))
+            self.level_rungs = nn.Parameter((theory / RUNG / RUNGS_PER_UNIT).to(device))
         self.mask: Tensor
         self.offsets: Tensor
         self.register_buffer("mask", neighbours().to(device), persistent=False)
@@ -134,7 +133,7 @@ class HyperpriorNetwork(nn.Module):
 
     def hyper_analysis(self, y: Tensor) -> Tensor:
         """(B, Z, ⌈h/4⌉, ⌈w/4⌉), not rounded, of ``y: (B, M, h, w)``."""
-        y = pad_to_multiple(y, HYPER_STRIDE)
+        y = pad_to_multiple(y, Z_STRIDE)
         return self.analysis(y.abs().log1p().copysign(y))  # y spans decades
 
     def hyper_synthesis(self, z_hat: Tensor, size: torch.Size) -> Tensor:
@@ -163,7 +162,7 @@ class HyperpriorNetwork(nn.Module):
         if near is not None:
             layer = self.near_values
             mean = mean + F.conv2d(near[0], layer.weight * self.mask, layer.bias, padding=2, groups=layer.groups)
-        return mean, SCALE_MIN * (RUNG * lower_bound(_RUNGS_PER_UNIT * rung, 0.0).clamp_max(2 * RUNGS)).exp()
+        return mean, SCALE_MIN * (RUNG * lower_bound(RUNGS_PER_UNIT * rung, 0.0).clamp_max(2 * RUNGS)).exp()
 
     @torch.no_grad()
     def fixed_point(self) -> dict[str, np.ndarray]:
@@ -178,15 +177,13 @@ class HyperpriorNetwork(nn.Module):
             tensors[f"{layer}.weight"] = to_weights(values[f"{layer}.weight"][:, 0, known].T)
         for layer in ("synthesis.0", "synthesis.1", "hidden", "out", "near_values"):
             tensors[f"{layer}.bias"] = to_biases(values[f"{layer}.bias"])
-        tensors["level_rungs"] = to_biases(values["level_rungs"] * _RUNGS_PER_UNIT)
+        tensors["level_rungs"] = to_biases(values["level_rungs"] * RUNGS_PER_UNIT)
         tensors["log_sizes"] = np.rint(np.log1p(np.arange(_LOG_SIZES)) * ONE).astype(np.int32)
         return tensors
 
 
 _LOG_SIZES = 256
 """Entries of the table of log(1 + |q|); larger integers are taken for the last."""
-_RUNGS_PER_UNIT = 8.0
-"""What the network's output counts in: it learns scales faster than in single rungs."""
 
 
 def _conv(width_in: int, width: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
