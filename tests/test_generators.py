@@ -149,7 +149,7 @@ def test_push_to_hub_uploads_the_folder(tmp_path: Path, monkeypatch: pytest.Monk
             seen.update({path.name: path.stat().st_size for path in Path(folder_path).iterdir()})
             return f"hub/{options['repo_id']}"
 
-    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
     made = model()
     made.card = "# Mine"
     assert made.push_to_hub("me/cats") == "hub/me/cats"
