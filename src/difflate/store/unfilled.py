@@ -5,16 +5,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 
 from difflate.errors import LimitExceeded
 
 _ALLOCATES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.rand, torch.randn})
-_RANDOM = frozenset({Tensor.uniform_, Tensor.normal_})
+_FILLS = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_})
 
 
 class Unfilled(TorchFunctionMode):
-    """While it is entered, layers are built with whatever their memory holds, and with so many numbers at most.
+    """While it is entered, parameters hold whatever is in their memory, and new tensors so many numbers at most.
 
     A configuration from anywhere cannot order gigabytes, or a billion layers, before its model is compared with its
     weights. On the "meta" device building would cost no memory at all, but some operations there import torch's
@@ -30,8 +31,13 @@ class Unfilled(TorchFunctionMode):
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _RANDOM or getattr(func, "__module__", None) == "torch.nn.init":
+        if getattr(func, "__module__", None) == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
+        if args and isinstance(args[0], Parameter):
+            if func in _FILLS:
+                return args[0]
+            if func is Tensor.to and kwargs.get("memory_format") is not None:  # as `Module.to` calls it
+                return torch.empty_like(args[0], memory_format=kwargs["memory_format"])
         if func in _ALLOCATES:
             self._left -= func(*args, **{**kwargs, "device": "meta"}).numel()
             if self._left < 0:
