@@ -148,9 +148,7 @@ class FolderModel(nn.Module):
         if config.get(_KIND) != cls.kind:
             raise ModelError(f"{folder}: kind (={config.get(_KIND)}) must be {cls.kind}; name a folder of that kind")
         hints = get_type_hints(cls.__init__)
-        arguments = {
-            key: _decode_argument(hints[key], config[key]) for key in cls._argument_names() if key in config
-        }
+        arguments = {key: _decode_argument(hints[key], config[key]) for key in cls._argument_names() if key in config}
         stored = sum(math.prod(shape) for shape in stored_shapes(folder).values())
         try:
             with Unfilled(_SPARE_NUMBERS + 2 * stored):
