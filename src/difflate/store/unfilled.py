@@ -10,12 +10,15 @@ from torch.overrides import TorchFunctionMode
 
 from difflate.errors import LimitExceeded
 
-_ALLOCATES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.rand, torch.randn})
+_RANDOM = frozenset({torch.rand, torch.randn})
+_ALLOCATES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, *_RANDOM})
 _FILLS = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_})
 
 
 class Unfilled(TorchFunctionMode):
     """While it is entered, parameters hold whatever is in their memory, and new tensors so many numbers at most.
+
+    The state of the global generator of random numbers stays as it is.
 
     A configuration from anywhere cannot order gigabytes, or a billion layers, before its model is compared with its
     weights. On the "meta" device building would cost no memory at all, but some operations there import torch's
@@ -38,6 +41,8 @@ class Unfilled(TorchFunctionMode):
                 return args[0]
             if func is Tensor.to and kwargs.get("memory_format") is not None:  # as `Module.to` calls it
                 return torch.empty_like(args[0], memory_format=kwargs["memory_format"])
+        if func in _RANDOM and "generator" not in kwargs:
+            func = torch.zeros
         if func in _ALLOCATES:
             self._left -= func(*args, **{**kwargs, "device": "meta"}).numel()
             if self._left < 0:
