@@ -18,9 +18,9 @@ from difflate.evaluate import evaluate
 from difflate.metrics.perceptual import BACKBONES, Lpips, Net, load_lpips, lpips
 from difflate.seeds import torch_generator
 from fake_codecs import Coarse, save
+from lazy import Lazy
 
-models = pytest.importorskip("torchvision.models")
-reference = pytest.importorskip("torchmetrics.functional.image.lpips")
+models = Lazy("torchvision.models")
 
 NETS = ("alex", "vgg")
 
@@ -80,6 +80,8 @@ def images(count: int = 2, height: int = 40, width: int = 47, seed: int = 0) -> 
 
 
 def test_it_is_that_of_torchmetrics(network: Lpips, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = pytest.importorskip("torchmetrics.functional.image.lpips")
+
     def features(name: str, pretrained: bool) -> nn.Sequential:
         with torch.device("meta"):
             features = getattr(models, name)(weights=None).features

@@ -16,8 +16,9 @@ from difflate.metrics import frechet
 from difflate.metrics.frechet import features_of, fid, kid
 from difflate.seeds import torch_generator
 from distance_helpers import Small, smooth
+from lazy import Lazy
 
-linalg = pytest.importorskip("scipy.linalg")
+linalg = Lazy("scipy.linalg")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

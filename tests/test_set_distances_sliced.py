@@ -14,9 +14,10 @@ from difflate.metrics import sliced
 from difflate.metrics.sliced import level_sizes, pyramid_level, quantile_steps, sliced_wasserstein, wasserstein
 from difflate.seeds import torch_generator
 from distance_helpers import smooth
+from lazy import Lazy
 
-ndimage = pytest.importorskip("scipy.ndimage")
-stats = pytest.importorskip("scipy.stats")
+ndimage = Lazy("scipy.ndimage")
+stats = Lazy("scipy.stats")
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_directions")
 
