@@ -31,8 +31,8 @@ class Kind:
     role: Role
     target: str
     """``module:Class``; the class has ``load(folder)``."""
-    verb: str
-    """The command, or option of one, that takes such a model."""
+    verb: str = ""
+    """A command that uses a model of this kind, for its card and for errors."""
     models: Path = WEIGHTS
     """Folder of the models of this kind that are found by their names."""
     number: int | None = None
