@@ -87,7 +87,7 @@ def test_classes_are_learned(tmp_path: Path) -> None:
         for number in range(4):
             Image.new("RGB", (8, 8), (value + number,) * 3).save(tmp_path / name / f"{number}.png")
     loop = {"max_steps": 200, "lr": 5e-3, "checkpoint_every": 200, "batch": 16}
-    out = pixel.run(settings(tmp_path, tmp_path / "out", loop, classes=True, holdback=0), "", progress=False)
+    out = pixel.RECIPE.run(settings(tmp_path, tmp_path / "out", loop, classes=True, holdback=0), "", progress=False)
     made = load_generator(out)
     assert made.classes == ["bright", "dark"]
     means = {name: images_of(made, 8, classes=[name], steps=20).float().mean().item() for name in made.classes}

@@ -30,7 +30,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that nothing disturbed."""
-    return pixel.run(settings(images, tmp_path_factory.mktemp("whole")), "command", progress=False)
+    return pixel.RECIPE.run(settings(images, tmp_path_factory.mktemp("whole")), "command", progress=False)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -47,7 +47,7 @@ def assert_same(a: Path, b: Path, tolerance: float = 0.0) -> None:
 
 
 def test_loss_falls_and_the_averaged_model_is_saved(images: Path, tmp_path: Path) -> None:
-    out = pixel.run(settings(images, tmp_path, {"max_steps": 60, "lr": 1e-2}), "the command", progress=False)
+    out = pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 60, "lr": 1e-2}), "the command", progress=False)
     newest = checkpoint.latest(out / CHECKPOINTS)
     assert newest is not None
     assert newest.name == "step-00000060.safetensors"
@@ -68,12 +68,12 @@ def test_loss_falls_and_the_averaged_model_is_saved(images: Path, tmp_path: Path
 
 
 def test_resume_is_exact_between_checkpoints(images: Path, whole: Path, tmp_path: Path) -> None:
-    pixel.run(settings(images, tmp_path, {"max_steps": 4}), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 4}), "", progress=False)
     left = [tmp_path / CHECKPOINTS / ".difflate-left.tmp", tmp_path / ".difflate-left.tmp"]  # of one that was killed
     for path in left:
         path.write_bytes(b"half a checkpoint")
-    pixel.run(settings(images, tmp_path, {"max_steps": 9}), "", progress=False)
-    pixel.run(settings(images, tmp_path), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 9}), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path), "", progress=False)
     assert not any(path.exists() for path in left)
     ours = tensors(tmp_path)
     for name, value in tensors(whole).items():
@@ -142,7 +142,7 @@ def test_a_signal_ends_the_step_saves_and_exits_with_130(number: signal.Signals,
 
 @pytest.mark.parametrize("loop", [{"accumulate": 4}, {"workers": 2}, {"gradient_checkpointing": True}])
 def test_parts_and_workers_change_nothing(loop: dict, images: Path, whole: Path, tmp_path: Path) -> None:
-    pixel.run(settings(images, tmp_path, loop), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, loop), "", progress=False)
     assert_same(whole, tmp_path, tolerance=1e-5)
 
 
@@ -168,44 +168,44 @@ def test_two_processes_average_their_gradients_and_one_writes(images: Path, tmp_
 
 def test_an_odd_share_of_a_batch_is_refused(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"batch \(=8\) must be divisible by processes x accumulate \(=1 x 3\)"):
-        pixel.run(settings(images, tmp_path, {"accumulate": 3}), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path, {"accumulate": 3}), "", progress=False)
 
 
 def test_a_finished_training_is_not_done_again(images: Path, whole: Path) -> None:
     with pytest.raises(OutputExists, match="is trained already"):
-        pixel.run(settings(images, whole), "", progress=False)
+        pixel.RECIPE.run(settings(images, whole), "", progress=False)
 
 
 def test_another_setting_is_not_taken_for_the_same_training(images: Path, whole: Path) -> None:
     with pytest.raises(ConfigError, match=r"training.lr \(=0.5\) is 0.002 in .*step-00000012"):
-        pixel.run(settings(images, whole, {"lr": 0.5, "max_steps": 20}), "", progress=False)
+        pixel.RECIPE.run(settings(images, whole, {"lr": 0.5, "max_steps": 20}), "", progress=False)
 
 
 def test_force_starts_anew(images: Path, whole: Path, tmp_path: Path) -> None:
-    pixel.run(settings(images, tmp_path, {"max_steps": 4, "lr": 1e-1}), "", progress=False)
-    pixel.run(settings(images, tmp_path, {"force": True}), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 4, "lr": 1e-1}), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"force": True}), "", progress=False)
     assert_same(whole, tmp_path)
 
 
 def test_a_model_of_another_kind_is_not_written_over(images: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(OutputExists, match="holds a model already"):
-        pixel.run(settings(images, tmp_path), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path), "", progress=False)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_a_truncated_checkpoint_is_named(share: float, images: Path, tmp_path: Path) -> None:
-    pixel.run(settings(images, tmp_path, {"max_steps": 4}), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 4}), "", progress=False)
     newest = checkpoint.latest(tmp_path / CHECKPOINTS)
     assert newest is not None
     data = newest.read_bytes()
     newest.write_bytes(data[: int(share * len(data))])
     with pytest.raises(ModelError, match=r"step-00000004.*remove it to go on"):
-        pixel.run(settings(images, tmp_path), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path), "", progress=False)
 
 
 def test_a_checkpoint_of_other_tensors_is_named(images: Path, tmp_path: Path) -> None:
-    pixel.run(settings(images, tmp_path, {"max_steps": 4}), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 4}), "", progress=False)
     newest = checkpoint.latest(tmp_path / CHECKPOINTS)
     assert newest is not None
     from safetensors import safe_open
@@ -214,18 +214,18 @@ def test_a_checkpoint_of_other_tensors_is_named(images: Path, tmp_path: Path) ->
         metadata = file.metadata()
     save_file({"objective.model.nothing": torch.zeros(3)}, newest, metadata)
     with pytest.raises(ModelError, match="is damaged or of another network"):
-        pixel.run(settings(images, tmp_path), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path), "", progress=False)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(images: Path, tmp_path: Path) -> None:
     with pytest.raises(DifflateError, match=r"the loss is (nan|inf) at step"):
-        pixel.run(settings(images, tmp_path, {"lr": 1e30, "clip_norm": 0, "warmup_steps": 0}), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path, {"lr": 1e30, "clip_norm": 0, "warmup_steps": 0}))
 
 
 def test_a_time_budget_ends_the_training(images: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     loop = {"max_steps": 10**6, "max_minutes": 1 / 60, "decay": "cosine"}
-    pixel.run(settings(images, tmp_path, loop), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, loop), "", progress=False)
     assert time.monotonic() - began < 20
     newest = checkpoint.latest(tmp_path / CHECKPOINTS)
     assert newest is not None
@@ -244,7 +244,7 @@ def test_a_signal_while_validating_saves_that_step(images: Path, tmp_path: Path,
 
     monkeypatch.setattr(_Run, "_validate", validate)
     with pytest.raises(KeyboardInterrupt):
-        pixel.run(settings(images, tmp_path, {"max_steps": 10}), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 10}), "", progress=False)
     newest = checkpoint.latest(tmp_path / CHECKPOINTS)
     assert newest is not None
     assert newest.name == "step-00000006.safetensors"
@@ -263,10 +263,10 @@ def test_a_kill_between_the_last_checkpoint_and_the_model_is_repaired(
     loop = {"checkpoint_every": 12} if first_save_fails else {}
     monkeypatch.setattr(PixelDiffusion, "save_pretrained", fail)
     with pytest.raises(RuntimeError, match="killed"):
-        pixel.run(settings(images, tmp_path, loop), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path, loop), "", progress=False)
     monkeypatch.setattr(PixelDiffusion, "save_pretrained", original)
     with pytest.raises(OutputExists, match="is trained already"):
-        pixel.run(settings(images, tmp_path, loop), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path, loop), "", progress=False)
     assert (tmp_path / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert "| 12 |" in (tmp_path / "README.md").read_text()
 
@@ -279,17 +279,17 @@ def test_nothing_that_others_wrote_is_removed(images: Path, tmp_path: Path) -> N
     for path in own:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
-    pixel.run(settings(images, tmp_path, {"max_steps": 2}), "", progress=False)
-    pixel.run(settings(images, tmp_path, {"max_steps": 2, "force": True}), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 2}), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 2, "force": True}), "", progress=False)
     assert all(path.read_text() == "mine" for path in own)
 
 
 def test_images_that_changed_are_noticed(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", 30)
-    pixel.run(settings(folder, tmp_path / "out", {"max_steps": 2}), "", progress=False)
+    pixel.RECIPE.run(settings(folder, tmp_path / "out", {"max_steps": 2}), "", progress=False)
     (folder / "003.png").unlink()
     with pytest.raises(ConfigError, match=r"data.training_images \(=23 images.* is 24 images"):
-        pixel.run(settings(folder, tmp_path / "out"), "", progress=False)
+        pixel.RECIPE.run(settings(folder, tmp_path / "out"), "", progress=False)
 
 
 @pytest.mark.parametrize("first", [{}, {"gamma": 5}])
@@ -300,9 +300,9 @@ def test_options_that_come_or_go_are_another_training(first: dict, images: Path,
         made = settings(images, tmp_path, {"max_steps": 2 + number}, process=process)
         if number:
             with pytest.raises(ConfigError, match=r"process\.weighting_options"):
-                pixel.run(made, "", progress=False)
+                pixel.RECIPE.run(made, "", progress=False)
         else:
-            pixel.run(made, "", progress=False)
+            pixel.RECIPE.run(made, "", progress=False)
 
 
 def test_a_forced_training_is_not_forced_again_by_its_own_settings(images: Path, tmp_path: Path, capsys) -> None:
@@ -325,7 +325,7 @@ def test_a_model_that_cannot_be_started_from_is_named(make, message: str, images
     source = tmp_path / "source"
     source.mkdir()
     with pytest.raises((ConfigError, ModelError), match=message):
-        pixel.run(settings(images, tmp_path / "out", {"init_from": str(make(source))}), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path / "out", {"init_from": str(make(source))}), "", progress=False)
 
 
 def other_shape(folder: Path) -> Path:
@@ -342,24 +342,24 @@ def test_images_that_cannot_be_read_are_one_sentence(workers: int, tmp_path: Pat
     for holdback, message in ((0, r"one after the other; the last: .*\.png"), (3, "none of the 3 images")):
         made = settings(folder, tmp_path / "out", {"workers": workers}, holdback=holdback)
         with pytest.raises(ImageError, match=message):
-            pixel.run(made, "", progress=False)
+            pixel.RECIPE.run(made, "", progress=False)
 
 
 def test_an_error_leaves_the_next_training_free(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        pixel.run(settings(images, tmp_path, {"accumulate": 3}), "", progress=False)
-    pixel.run(settings(images, tmp_path, {"precision": "bf16", "max_steps": 1}), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path, {"accumulate": 3}), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"precision": "bf16", "max_steps": 1}), "", progress=False)
 
 
 def test_init_from_starts_at_the_weights_of_a_model(images: Path, whole: Path, tmp_path: Path) -> None:
     loop = {"init_from": str(whole), "max_steps": 0}
-    pixel.run(settings(images, tmp_path, loop), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, loop), "", progress=False)
     ours, theirs = load_generator(tmp_path).state_dict(), load_generator(whole).state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_bf16_trains_weights_that_stay_float32(images: Path, whole: Path, tmp_path: Path) -> None:
-    out = pixel.run(settings(images, tmp_path, {"precision": "bf16"}), "", progress=False)
+    out = pixel.RECIPE.run(settings(images, tmp_path, {"precision": "bf16"}), "", progress=False)
     saved, exact = load_file(out / "model.safetensors"), load_file(whole / "model.safetensors")
     assert all(value.dtype == torch.float32 for value in saved.values())
     differences = [float((saved[name] - exact[name]).abs().max()) for name in saved]
@@ -377,7 +377,7 @@ def validation(out: Path) -> float:
 def test_self_conditioning_leaves_every_weight_its_gradient(precision: str, images: Path, tmp_path: Path) -> None:
     network = UNetConfig(**{**vars(NETWORK), "self_condition": True})
     loop = {"precision": precision, "max_steps": 4}
-    out = pixel.run(settings(images, tmp_path, loop, network=network), "", progress=False)
+    out = pixel.RECIPE.run(settings(images, tmp_path, loop, network=network), "", progress=False)
     moments = [value for name, value in tensors(out).items() if name.endswith("exp_avg")]
     counts = [value for name, value in tensors(out).items() if name.endswith(".step")]
     assert len(moments) == len(list(load_generator(out).parameters()))
@@ -385,7 +385,7 @@ def test_self_conditioning_leaves_every_weight_its_gradient(precision: str, imag
 
 
 def test_pictures_are_written(images: Path, tmp_path: Path) -> None:
-    out = pixel.run(settings(images, tmp_path, {"max_steps": 2, "pictures_every": 2}), "", progress=False)
+    out = pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 2, "pictures_every": 2}), "", progress=False)
     assert (out / "pictures" / "step-00000002.png").is_file()
 
 

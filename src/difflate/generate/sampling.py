@@ -9,12 +9,11 @@ from torch import Tensor
 from difflate.diffusion import SAMPLERS, Step
 from difflate.errors import ConfigError, LimitExceeded
 from difflate.models.generator import Generator
-from difflate.seeds import check_seed, torch_generator
+from difflate.seeds import Stream, check_seed, torch_generator
 
 _MAX_STEPS, _MAX_COUNT = 1000, 10**7
 _MAX_PIXELS = 2**24
 """Of a batch: a network's activations take a few hundred times as many bytes."""
-_STREAM, _DRAWS = 4, 14
 _PREVIEW = 16
 
 
@@ -104,8 +103,9 @@ def trajectory(
             "it smaller"
         )
     labels = model.labels_of(classes, max(numbers) + 1)
-    generators = [torch_generator(seed, _STREAM, number) for number in numbers]
-    draws = [torch_generator(seed, _DRAWS, number) for number in numbers]  # apart: the noise is that of any temperature
+    generators = [torch_generator(seed, Stream.SAMPLE_NOISE, number) for number in numbers]
+    # apart: the noise is that of any temperature
+    draws = [torch_generator(seed, Stream.SAMPLE_DRAWS, number) for number in numbers]
     denoiser = model.denoiser(None if labels is None else labels[list(numbers)], guidance, temperature, draws)
     process = model.process.build()
     x = process.start((len(numbers), *shape), generators, device=next(model.parameters()).device)

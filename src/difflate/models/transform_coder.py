@@ -149,11 +149,11 @@ class TransformCoder(FolderModel):
 
     def _gain(self, knots: Tensor, level: Tensor) -> Tensor:
         """(B, M, 1, 1) logarithms of the gains."""
-        theory = self.lmbda(level).log() / 2 - math.log(_LMBDA_OF_STEP) / 2
+        theory = self.lmbda(level).log() / 2 - math.log(MIDDLE_LMBDA) / 2
         return (between(knots, level) + theory[:, None])[:, :, None, None]
 
 
-_LMBDA_OF_STEP = 0.0067
+MIDDLE_LMBDA = 0.0067
 """λ at which a quantizer step is one unit of the transforms."""
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from difflate.codecs.vq import VqCodec
 from difflate.data.crops import Batch
@@ -20,13 +19,12 @@ from difflate.models.latent_diffusion import LatentDiffusion, LatentSpec, fitted
 from difflate.nn import UNetConfig
 from difflate.nn.unet import multiply_adds, parameters
 from difflate.store.hub import bundled_codecs, load
-from difflate.train.cards import card_of
-from difflate.train.categorical import CategoricalObjective, CategoricalSettings
-from difflate.train.config import resolved
+from difflate.train.categorical import CategoricalSettings, CategoricalTask
+from difflate.train.diffusion_loss import diffusion_loss
 from difflate.train.draws import Draws
-from difflate.train.loop import train
-from difflate.train.objective import diffusion_loss, mean_loss
+from difflate.train.recipe import Data, loop_recipe
 from difflate.train.settings import LoopSettings
+from difflate.train.task import Task
 
 
 @dataclass(frozen=True)
@@ -65,20 +63,21 @@ class LatentTraining:
             raise ConfigError("softness is set for a categorical model; leave it out, or set model=continuous")
 
 
-class LatentObjective(nn.Module):
+class LatentTask(Task):
     """The diffusion loss of a `LatentDiffusion`."""
 
-    def __init__(self, model: LatentDiffusion, batch: int, seed: int):
-        super().__init__()
-        self.model, self.batch, self.seed = model, batch, seed
+    model: LatentDiffusion
+
+    def __init__(self, model: LatentDiffusion, loop: LoopSettings):
+        super().__init__(model, loop)
         self.process = model.process.build()
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": ()} of a batch of latents."""
         model = self.model
-        z0 = model.latent.space.scale(batch.pixels.to(next(self.parameters()).device, non_blocking=True).long())
-        draws = Draws(self.seed, batch.numbers, self.batch)
-        return mean_loss(diffusion_loss(self.process, model, z0, draws, self_conditioned=model.self_conditioned))
+        z0 = model.latent.space.scale(batch.pixels.to(self.device, non_blocking=True).long())
+        losses = diffusion_loss(self.process, model, z0, draws, self_conditioned=model.self_conditioned)
+        return {"loss": losses.mean()}
 
     def pictures(self) -> Tensor:
         """(16, 3, H, W) uint8."""
@@ -122,28 +121,26 @@ def _model(settings: LatentTraining, spec: LatentSpec, image_px: int) -> LatentD
     return CategoricalDiffusion(spec, network, settings.process, image_px, own.self_condition, own.temperature)
 
 
-def run(settings: LatentTraining, command: str, progress: bool) -> Path:
-    """Trains, writes the model folder and returns it. ``command`` goes into the model card."""
-    loop = settings.training
-    data = Latents.open(settings.latents, flips=settings.flips, seed=loop.seed)
+@dataclass(frozen=True)
+class LatentData(Data):
+    """Latents and their codec."""
+
+    codec: VqCodec
+    image_px: int
+
+
+def _data(settings: LatentTraining) -> LatentData:
+    data = Latents.open(settings.latents, flips=settings.flips, seed=settings.training.seed)
     codec = _codec(settings, data.header)
-    trained_on, held_back = data.hold_back(settings.holdback)
-    torch.manual_seed(loop.seed)
-    model = _model(settings, LatentSpec.of(codec), data.header.image_px)
-    model.use_codec(codec)
-    objective: nn.Module
+    return LatentData(*data.hold_back(settings.holdback), settings.latents, codec, data.header.image_px)
+
+
+def _task(settings: LatentTraining, data: LatentData) -> Task:
+    model = _model(settings, LatentSpec.of(data.codec), data.image_px)
+    model.use_codec(data.codec)
     if isinstance(model, CategoricalDiffusion):
-        objective = CategoricalObjective(model, settings.categorical, loop.batch, loop.seed)
-    else:
-        objective = LatentObjective(model, loop.batch, loop.seed)
-    train(
-        objective,
-        trained_on,
-        held_back,
-        loop,
-        Path(settings.out),
-        config=resolved(settings, "latent"),
-        card=card_of(model, settings.latents, len(trained_on), len(held_back or ()), command),
-        bar=progress,
-    )
-    return Path(settings.out)
+        return CategoricalTask(model, settings.training, settings.categorical)
+    return LatentTask(model, settings.training)
+
+
+RECIPE = loop_recipe("latent", LatentTraining, data=_data, task=_task, cost=cost)
