@@ -4,14 +4,14 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from difflate.errors import DifflateError, OutputExists
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl: Any = None
 
 LOCK = ".difflate-training"
 """In the folder that is trained in: the number of the process."""

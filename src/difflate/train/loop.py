@@ -103,7 +103,7 @@ class _Run:
         self.main = self.accelerator.is_main_process
         for module in task.modules():
             if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = settings.gradient_checkpointing
+                setattr(module, "gradient_checkpointing", settings.gradient_checkpointing)  # noqa: B010
         self.task = task.to(self.accelerator.device)
         self.average = Average(task.model, settings.ema)
         self.trained = {turn: task.trained(turn) for turn in task.turns}

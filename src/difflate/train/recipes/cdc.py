@@ -68,13 +68,13 @@ class CdcTraining(ImageSettings):
                 "coder"
             )
         with torch.device("meta"):
-            _model(self)  # what does not fit together is said here
+            build_model(self)  # what does not fit together is said here
 
 
 def cost(settings: CdcTraining) -> str:
     """What the networks of ``settings`` take, in one line; nothing of it is allocated."""
     with torch.device("meta"):
-        model = _model(settings)
+        model = build_model(settings)
     height, width = _COST_PX
     work = multiply_adds(model.network, height, width)
     return (
@@ -84,7 +84,8 @@ def cost(settings: CdcTraining) -> str:
     )
 
 
-def _model(settings: CdcTraining) -> DiffusionCoder:
+def build_model(settings: CdcTraining) -> DiffusionCoder:
+    """The model, untrained. Raises ConfigError for settings that do not fit."""
     coder = settings.coder
     return DiffusionCoder(
         coder.transform, coder.hyperprior, coder.lmbda_min, coder.lmbda_max,
@@ -136,7 +137,7 @@ def _train(settings: CdcTraining, command: str, progress: bool) -> Path:
     if (out / CONFIG).exists() and not (out / STAGES).exists():
         raise OutputExists(f"{out}: holds a model already; choose another folder")
     torch.manual_seed(settings.stages[0].training.seed)
-    model = _model(settings)
+    model = build_model(settings)
     start = _start(model, settings)
     for stage in settings.stages:
         if isinstance(stage, DiffusionStage) and stage.rho:
