@@ -54,7 +54,7 @@ def _typed(
     parser = jsonargparse.ArgumentParser(exit_on_error=False, prog="difflate train")
     parser.add_class_arguments(settings_class, as_group=False, skip=skip)
     parser.add_argument("--config", action="config")
-    arguments = [f"--config={json.dumps(values)}"]
+    arguments = [f"--config={as_yaml(values)}"]
     arguments += [f"--{key}={_as_list(settings_class, key, value)}" for key, value in overrides]
     try:
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # what older versions have
