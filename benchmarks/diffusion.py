@@ -5,10 +5,8 @@ import torch
 import difflate
 from benchmarks.timing import Fact, Results, Timings, stopwatch
 from difflate.codecs.cdc import CdcCodec
-from difflate.errors import ConfigError
 from difflate.format.container import read_dfl
 from difflate.media.picture import Picture
-from difflate.models.diffusion_decoder import PRESETS, DiffusionDecoder
 from difflate.nn.presets import PRESETS as NETWORKS
 from difflate.nn.unet import UNet, multiply_adds, parameters
 
@@ -23,7 +21,7 @@ ROUNDS_SHARE = 12
 @torch.no_grad()
 def run(picture: Picture, rounds: int) -> Results:
     """Whole decoding of ``picture``, and the steps alone against one step of the paper's network, times 65."""
-    codec, origin = _codec()
+    codec = _codec()
     data = codec.encode(picture)
     file = read_dfl(data)
     level = codec.base.level_tensor(codec.base.level_of(file))
@@ -48,9 +46,9 @@ def run(picture: Picture, rounds: int) -> Results:
     seconds = timings.ms("file") / 1e3
     work = multiply_adds(NETWORKS["cdc"], *size) / multiply_adds(model.network, *size)
     facts = [
-        Fact(f"{origin}, file of 768 x 512 decoded in {STEPS} steps, s", seconds, f"< {LIMIT_S}", seconds < LIMIT_S),
-        Fact(f"{origin}, the conditions of all steps, s", timings.ms("conditions") / 1e3),
-        Fact(f"{origin}, {STEPS} steps, s", timings.ms("steps") / 1e3),
+        Fact(f"{BUNDLED}, file of 768 x 512 decoded in {STEPS} steps, s", seconds, f"< {LIMIT_S}", seconds < LIMIT_S),
+        Fact(f"{BUNDLED}, the conditions of all steps, s", timings.ms("conditions") / 1e3),
+        Fact(f"{BUNDLED}, {STEPS} steps, s", timings.ms("steps") / 1e3),
         Fact("one step of CDC's U-Net, s", timings.ms(reference) / 1e3),
         Fact("multiply-adds of CDC's steps / ours", work * STEPS_PAPER / STEPS),
         Fact("parameters of our U-Net, million", parameters(model.unet) / 1e6),
@@ -59,21 +57,10 @@ def run(picture: Picture, rounds: int) -> Results:
     return Results(rows, facts)
 
 
-def _codec() -> tuple[CdcCodec, str]:
-    """The bundled small decoder, or one that is not trained, and what to call it."""
-    try:
-        codec = difflate.load(BUNDLED)
-    except ConfigError:  # it is not there
-        torch.manual_seed(0)
-        preset = PRESETS["small"]
-        model = DiffusionDecoder(
-            preset.transform, preset.hyperprior, 0.0006, 0.08, preset.decoder, preset.network, preset.process
-        )
-        torch.nn.init.normal_(model.unet.exit.weight, std=0.02)
-        return CdcCodec("cdc", model), "cdc (small, untrained)"
-    if not isinstance(codec, CdcCodec):
-        raise SystemExit(f"model ({BUNDLED}) must be one of the cdc codec")
-    return codec, BUNDLED
+def _codec() -> CdcCodec:
+    codec = difflate.load(BUNDLED)
+    assert isinstance(codec, CdcCodec)
+    return codec
 
 
 def _paper(height: int, width: int) -> tuple[UNet, dict]:

@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,17 +7,21 @@ from torch import Tensor
 
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, ModelError
-from difflate.models.diffusion_decoder import PRESETS, DecoderConfig, DiffusionDecoder, Preset, fit_network
+from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder, fit_network
 from difflate.nn import UNetConfig
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
 from difflate.nn.unet import multiply_adds, parameters
+from difflate.train.config import read_settings
 from difflate.train.draws import Draws
+from difflate.train.recipes.cdc import CdcTraining, build_model
 
 TRANSFORM = TransformConfig("dct", 24, (8, 8, 8), (1, 1, 1))
 HYPERPRIOR = HyperpriorConfig(4, 8, 8)
 NETWORK = UNetConfig(widths=(8, 8, 8), blocks=(1, 1, 1), patch=4)
 V = ProcessConfig("cosine", target="v", condition="t")
+CONFIGS = Path(__file__).parents[1] / "configs"
+X, EPS = (read_settings(CdcTraining, CONFIGS / f"cdc-{name}-param.yaml", []).process for name in ("x", "eps"))
 QUALITIES = torch.tensor([0.2, 0.9])
 
 
@@ -48,17 +53,14 @@ def block_rms(images: Tensor) -> Tensor:
     return images.unflatten(2, (-1, 16)).unflatten(4, (-1, 16)).square().mean((1, 3, 5)).sqrt()
 
 
-def built(preset: Preset, **others) -> DiffusionDecoder:
+def shipped(name: str) -> DiffusionDecoder:
+    """The model of a configuration, without its weights."""
     with torch.device("meta"):
-        values = {"lmbda_min": 0.0006, "lmbda_max": 0.08, **others}
-        return DiffusionDecoder(
-            preset.transform, preset.hyperprior, values["lmbda_min"], values["lmbda_max"], preset.decoder,
-            preset.network, preset.process,
-        )  # fmt: skip
+        return build_model(read_settings(CdcTraining, CONFIGS / f"cdc-{name}.yaml", []))
 
 
-def test_small_preset_is_small() -> None:
-    model = built(PRESETS["small"])
+def test_the_small_one_is_small() -> None:
+    model = shipped("small")
     count = parameters(model.unet) + parameters(model.context)
     assert 4.5e6 < count < 5.5e6
     assert multiply_adds(model.network, 512, 768) < 26e9
@@ -66,8 +68,8 @@ def test_small_preset_is_small() -> None:
 
 
 @pytest.mark.parametrize(("name", "target", "steps"), [("x-param", "x0", 65), ("eps-param", "eps", 200)])
-def test_paper_presets(name: str, target: str, steps: int) -> None:
-    model = built(PRESETS[name], lmbda_min=0.02, lmbda_max=0.02)
+def test_those_of_the_paper(name: str, target: str, steps: int) -> None:
+    model = shipped(name)
     assert parameters(model.unet) == pytest.approx(40e6, rel=0.02)
     assert (model.process.target, model.decoder.steps) == (target, steps)
     features = model.context(torch.empty(1, 256, 4, 4, device="meta"))
@@ -167,7 +169,7 @@ def test_no_steps_and_an_untrained_network_give_the_synthesis() -> None:
     assert torch.equal(again, conditions.synthesis)
 
 
-@pytest.mark.parametrize("process", [V, PRESETS["x-param"].process, PRESETS["eps-param"].process])
+@pytest.mark.parametrize("process", [V, X, EPS])
 @pytest.mark.parametrize("steps", [1, 2, 65])
 def test_any_number_of_steps(process: ProcessConfig, steps: int) -> None:
     model = wild(tiny(process), 0.1)
@@ -269,10 +271,10 @@ def test_levels_are_spread_and_independent_of_the_noise_level() -> None:
     together = []
     for step in range(200):
         draws = Draws(0, torch.arange(8 * step, 8 * step + 8), 8)
-        levels = draws.levels()
+        levels = draws.spread()
         assert (levels.sort().values.diff() - 0.125).abs().max() < 1e-5
         together.append(torch.stack([levels, draws.uniform()]))
-        part = Draws(0, draws.numbers[3:5], 8).levels()
+        part = Draws(0, draws.numbers[3:5], 8).spread()
         assert torch.equal(part, levels[3:5])
     correlation = torch.corrcoef(torch.cat(together, dim=1))[0, 1]
     assert abs(float(correlation)) < 0.08

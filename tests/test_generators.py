@@ -85,7 +85,7 @@ def test_classes_are_learned(tmp_path: Path) -> None:
         for number in range(4):
             Image.new("RGB", (8, 8), (value + number,) * 3).save(tmp_path / name / f"{number}.png")
     loop = {"max_steps": 80, "lr": 1e-2, "checkpoint_every": 80, "batch": 8}
-    out = pixel.run(settings(tmp_path, tmp_path / "out", loop, classes=True, holdback=0), "", progress=False)
+    out = pixel.RECIPE.run(settings(tmp_path, tmp_path / "out", loop, classes=True, holdback=0), "", progress=False)
     made = load_generator(out)
     assert made.classes == ["bright", "dark"]
     means = {name: images_of(made, 8, classes=[name], steps=10).float().mean().item() for name in made.classes}

@@ -17,9 +17,11 @@ from difflate.data.items import Item, held_back_numbers, hold_back, list_items
 from difflate.data.latents import Latents, shard_name
 from difflate.data.loader import batches_of
 from difflate.errors import ConfigError
+from difflate.train.draws import Draws
 from difflate.train.loop import train
 from difflate.train.resume import names_of
 from difflate.train.settings import LoopSettings
+from difflate.train.task import Task
 from latent_helpers import CODEC, HEADER, hand_made, rows
 from training_helpers import write_images
 
@@ -129,22 +131,18 @@ def test_what_crops_are_known_by_has_not_changed(tmp_path: Path) -> None:
     assert names_of(crops, None)["held_back_images"] == none
 
 
-class Mean(nn.Module):
+class Mean(Task):
     """Learns the mean of the indices."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = nn.Linear(1, 1)
+    def __init__(self, loop: LoopSettings) -> None:
+        super().__init__(nn.Linear(1, 1), loop)
         self.model.save_pretrained = lambda *_, **__: None  # type: ignore[assignment]
         self.seen: list[Tensor] = []
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         self.seen.append(batch.pixels)
         means = batch.pixels.float().flatten(1).mean(1, keepdim=True)
         return {"loss": (self.model(torch.ones_like(means)) - means).square().mean()}
-
-    def pictures(self) -> None:
-        return None
 
 
 def test_the_training_loop_takes_latents(tmp_path: Path) -> None:
@@ -155,11 +153,11 @@ def test_the_training_loop_takes_latents(tmp_path: Path) -> None:
         samples, held_back = Latents.open([tmp_path / folder]).hold_back(4)
         assert isinstance(samples, Samples)
         loop = LoopSettings(max_steps=count, batch=4, workers=0, log_every=1, validate_every=2, pictures_every=0)
-        objective = Mean()
-        done = train(objective, samples, held_back, loop, tmp_path / out, config={}, card=lambda _: "")
+        task = Mean(loop)
+        done = train(task, samples, held_back, tmp_path / out, config={}, card=lambda _: "")
         assert done.step == count
         assert done.validations[-1][1]["loss"] > 0
-        return objective.seen
+        return task.seen
 
     whole = steps("a", 6, "whole")
     parts = steps("a", 2, "parts") + steps("a", 6, "parts")

@@ -53,13 +53,14 @@ from difflate.data.crops import Batch
 from difflate.diffusion import ProcessConfig
 from difflate.generate import CategoricalDiffusion, LatentSpec
 from difflate.nn import UNetConfig
-from difflate.train.categorical import CategoricalObjective, CategoricalSettings
+from difflate.train.categorical import CategoricalSettings, CategoricalTask
+from difflate.train.settings import LoopSettings
 count, precision, checkpointing = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "checkpointing"
 codec = difflate.load("opq-32-8-8")
 network = UNetConfig(in_channels=12, out_channels=1536, widths=(8,), blocks=(1,))
 model = CategoricalDiffusion(LatentSpec.of(codec), network, ProcessConfig(target="x0"), 512, True)
 model.use_codec(codec)
-objective = CategoricalObjective(model, CategoricalSettings(), count, 0)
+objective = CategoricalTask(model, LoopSettings(batch=count), CategoricalSettings())
 objective.gradient_checkpointing = checkpointing
 indices = torch.randint(0, 256, (count, 6, 64, 64), dtype=torch.uint8)
 batch = Batch(indices, torch.arange(count), torch.zeros(count, dtype=torch.long), [])

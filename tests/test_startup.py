@@ -15,7 +15,7 @@ from torch import nn
 from cli_helpers import picture
 from coder_helpers import tiny_coder
 from difflate.errors import LimitExceeded
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.transform_coder import TransformModel
 from difflate.store.unfilled import Unfilled
 
 TRAINING = ("accelerate", "jsonargparse", "tensorboard", "rich", "faiss", "yaml")
@@ -59,16 +59,16 @@ def test_parts_that_know_no_tensors_import_no_torch() -> None:
 
 def test_a_model_is_built_once_and_without_random_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_coder().save_pretrained(tmp_path)
-    built, original = [], TransformCoder.__init__
+    built, original = [], TransformModel.__init__
 
     @functools.wraps(original)
     def build(*args: Any, **options: Any) -> None:
         built.append(args)
         original(*args, **options)
 
-    monkeypatch.setattr(TransformCoder, "__init__", build)
+    monkeypatch.setattr(TransformModel, "__init__", build)
     before = torch.random.get_rng_state()
-    TransformCoder.from_pretrained(tmp_path)
+    TransformModel.from_pretrained(tmp_path)
     assert len(built) == 1
     assert torch.equal(torch.random.get_rng_state(), before)
 
@@ -76,7 +76,7 @@ def test_a_model_is_built_once_and_without_random_numbers(tmp_path: Path, monkey
 def test_what_is_built_has_the_layout_and_the_constants_that_it_has_anyhow() -> None:
     made = tiny_coder()
     with Unfilled(1 << 24):
-        unfilled = TransformCoder(*(getattr(made, name) for name in made.config_dict() if name != "kind"))
+        unfilled = TransformModel(*(getattr(made, name) for name in made.config_dict() if name != "kind"))
     for name, value in made.named_parameters():
         assert unfilled.get_parameter(name).stride() == value.stride(), name
         assert unfilled.get_parameter(name).requires_grad

@@ -10,16 +10,20 @@ from difflate.cli.main import main
 from difflate.data.crops import Batch
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, OutputExists
-from difflate.models.diffusion_decoder import PRESETS, DecoderConfig, DiffusionDecoder
+from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder
 from difflate.models.transform_coder import TransformModel
 from difflate.nn import UNetConfig
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
+from difflate.train import decoder_task
 from difflate.train.checkpoint import latest, read_head
 from difflate.train.config import read_settings
-from difflate.train.recipes import cdc
-from difflate.train.recipes.cdc import CdcTraining, CoderSettings, CoderStage, DecoderObjective, DiffusionStage
+from difflate.train.decoder_task import DecoderTask
+from difflate.train.draws import Draws
+from difflate.train.recipes.cdc import RECIPE, CdcTraining
+from difflate.train.recipes.hyperprior import CoderSettings
 from difflate.train.settings import LoopSettings
+from difflate.train.stages import CoderStage, DiffusionStage, Stage
 from training_helpers import write_images
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -39,7 +43,12 @@ def loop(**others: Any) -> LoopSettings:
     return dataclasses.replace(LOOP, **others)
 
 
-def settings(images: Path, out: Path, **others: Any) -> CdcTraining:
+TRANSFORMS = CoderStage("transforms", crop_px=32, bit_price=0.01, training=LOOP)
+HYPERPRIOR = CoderStage("hyperprior", crop_px=32, training=LOOP)
+DIFFUSION = DiffusionStage("diffusion", crop_px=32, training=LOOP)
+
+
+def settings(images: Path, out: Path, *stages: Stage, **others: Any) -> CdcTraining:
     """Of a model that trains in a second."""
     values: dict[str, Any] = {
         "holdback": 4,
@@ -47,16 +56,19 @@ def settings(images: Path, out: Path, **others: Any) -> CdcTraining:
         "decoder": DecoderConfig(context_widths=(0, 0, 8)),
         "network": UNetConfig(widths=(8, 8, 8), blocks=(1, 1, 1), patch=4),
         "process": ProcessConfig("cosine", target="v", condition="t"),
-        "transforms": CoderStage(32, bit_price=0.01, training=LOOP),
-        "hyperprior": CoderStage(32, training=LOOP),
-        "diffusion": DiffusionStage(32, training=LOOP),
         **others,
     }
-    return CdcTraining(out=str(out), images=[str(images)], **values)
+    return CdcTraining(
+        out=str(out), images=[str(images)], stages=list(stages or (TRANSFORMS, HYPERPRIOR, DIFFUSION)), **values
+    )
+
+
+def short(stage: Stage, **others: Any) -> Any:
+    return dataclasses.replace(stage, training=loop(**others))
 
 
 def run(found: CdcTraining) -> DiffusionDecoder:
-    return DiffusionDecoder.from_pretrained(cdc.run(found, "command", progress=False))
+    return DiffusionDecoder.from_pretrained(RECIPE.run(found, "command"))
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -92,8 +104,9 @@ def test_the_card_tells_of_the_stages(trained: Path) -> None:
     assert "| transforms | 6 |" in card
     assert "one_step_psnr_db" in card
     again = read_settings(CdcTraining, trained / "training.yaml", [])
-    assert again.diffusion.training.max_steps == 6
-    assert again.transforms.bit_price == 0.01
+    assert [stage.name for stage in again.stages] == ["transforms", "hyperprior", "diffusion"]
+    assert again.stages[2].training.max_steps == 6
+    assert again.stages[0].bit_price == 0.01
 
 
 def test_what_is_finished_is_not_trained_again(images: Path, trained: Path) -> None:
@@ -103,27 +116,25 @@ def test_what_is_finished_is_not_trained_again(images: Path, trained: Path) -> N
 
 def test_an_interrupted_stage_goes_on_exactly(images: Path, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
-    half = {"hyperprior": CoderStage(32, training=loop(max_steps=3)), "diffusion": None}
-    run(settings(images, out, **half))
-    run(settings(images, out, diffusion=DiffusionStage(32, training=loop(max_steps=3))))
+    RECIPE.run(settings(images, out, TRANSFORMS, short(HYPERPRIOR, max_steps=3)))
+    run(settings(images, out, TRANSFORMS, HYPERPRIOR, short(DIFFUSION, max_steps=3)))
     assert same(run(settings(images, out)), DiffusionDecoder.from_pretrained(trained))
 
 
 def test_a_stage_does_not_go_on_from_another_start(images: Path, tmp_path: Path) -> None:
-    out, short = tmp_path / "model", loop(max_steps=1)
-    stages = {"transforms": None, "hyperprior": CoderStage(32, training=short)}
-    run(settings(images, out, **stages, diffusion=DiffusionStage(32, training=short)))
-    stages["hyperprior"] = CoderStage(32, training=loop(max_steps=2))
+    out = tmp_path / "model"
+    run(settings(images, out, short(HYPERPRIOR, max_steps=1), short(DIFFUSION, max_steps=1)))
+    coder = short(HYPERPRIOR, max_steps=2)
     with pytest.raises(ConfigError, match="start"):
-        run(settings(images, out, **stages, diffusion=DiffusionStage(32, training=loop(max_steps=2))))
-    anew = run(settings(images, out, **stages, diffusion=DiffusionStage(32, training=loop(max_steps=2, force=True))))
+        run(settings(images, out, coder, short(DIFFUSION, max_steps=2)))
+    anew = run(settings(images, out, coder, short(DIFFUSION, max_steps=2, force=True)))
     assert same(anew.coder, TransformModel.from_pretrained(out / "stages" / "hyperprior"))
 
 
 def test_the_loss_of_the_diffusion_falls(images: Path, trained: Path, tmp_path: Path) -> None:
-    stage = DiffusionStage(32, training=loop(max_steps=60, lr=3e-3, validate_every=60))
-    others = {"transforms": None, "hyperprior": None, "coder_from": str(trained / "stages" / "hyperprior")}
-    model = run(settings(images, tmp_path / "model", **others, diffusion=stage))
+    stage = short(DIFFUSION, max_steps=60, lr=3e-3, validate_every=60)
+    coder = str(trained / "stages" / "hyperprior")
+    model = run(settings(images, tmp_path / "model", stage, coder_from=coder))
     progress = read_head(latest(tmp_path / "model" / "stages" / "diffusion" / "checkpoints"))[0]
     losses = [values["loss"] for _, values in progress.validations]
     assert losses[-1] < 0.97 * losses[0]
@@ -134,22 +145,21 @@ def test_the_loss_of_the_diffusion_falls(images: Path, trained: Path, tmp_path: 
 
 
 def test_weights_of_another_coder_are_refused(images: Path, trained: Path, tmp_path: Path) -> None:
-    others: dict[str, Any] = {"transforms": None, "hyperprior": None, "coder_from": str(trained / "stages/hyperprior")}
+    coder = str(trained / "stages/hyperprior")
     with pytest.raises(ConfigError, match=r"coder\.lmbda_max"):
-        run(settings(images, tmp_path, **others, coder=dataclasses.replace(CODER, lmbda_max=0.05)))
-    others["coder_from"] = str(tmp_path / "none")
+        run(settings(images, tmp_path, DIFFUSION, coder_from=coder, coder=dataclasses.replace(CODER, lmbda_max=0.05)))
     with pytest.raises(ConfigError, match="no such folder"):
-        run(settings(images, tmp_path, **others))
+        run(settings(images, tmp_path, DIFFUSION, coder_from=str(tmp_path / "none")))
 
 
-def objective(stage: DiffusionStage, **decoder: Any) -> DecoderObjective:
+def task(stage: DiffusionStage, **decoder: Any) -> DecoderTask:
     torch.manual_seed(0)
     config = DecoderConfig(**{"context_widths": (0, 0, 8), **decoder})
     network = UNetConfig(widths=(8, 8, 8), blocks=(1, 1, 1), patch=4)
     process = ProcessConfig("cosine", target="v", condition="t")
     model = DiffusionDecoder(CODER.transform, CODER.hyperprior, 0.0006, 0.08, config, network, process)
     torch.nn.init.normal_(model.unet.exit.weight, std=0.1)
-    return DecoderObjective(model, stage).train()
+    return DecoderTask(model, stage).train()
 
 
 def batch(count: int = 4) -> Batch:
@@ -162,7 +172,7 @@ def moved(module: nn.Module) -> bool:
 
 
 def test_a_frozen_coder_rounds_and_learns_nothing() -> None:
-    found = objective(DiffusionStage(32, training=LOOP))
+    found = task(DiffusionStage("diffusion", crop_px=32, training=LOOP))
     values = found(batch())
     values["loss"].backward()
     assert not moved(found.model.coder)
@@ -175,17 +185,17 @@ def test_a_frozen_coder_rounds_and_learns_nothing() -> None:
 
 @pytest.mark.parametrize("error", ["squared", "absolute"])
 def test_a_joint_stage_trains_rate_and_reconstruction(error: Any) -> None:
-    found = objective(DiffusionStage(32, joint=True, error=error, training=LOOP))
+    found = task(DiffusionStage("diffusion", crop_px=32, joint=True, error=error, training=LOOP))
     found(batch())["loss"].backward()
     coder = found.model.coder
     assert all(moved(part) for part in (coder.analysis, coder.entropy, coder.synthesis, found.model.context))
-    free = objective(DiffusionStage(32, joint=True, bit_price=0.0, error=error, training=LOOP))
+    free = task(DiffusionStage("diffusion", crop_px=32, joint=True, bit_price=0.0, error=error, training=LOOP))
     assert free(batch())["loss"] < found(batch())["loss"]
 
 
 def test_the_synthesis_is_left_alone_where_nothing_needs_it() -> None:
-    stage = DiffusionStage(32, joint=True, training=LOOP)
-    found = objective(stage, residual=False, see_synthesis=False, max_refinement=0.0)
+    stage = DiffusionStage("diffusion", crop_px=32, joint=True, training=LOOP)
+    found = task(stage, residual=False, see_synthesis=False, max_refinement=0.0)
     found(batch())["loss"].backward()
     assert not moved(found.model.coder.synthesis)
     assert moved(found.model.coder.analysis)
@@ -197,12 +207,12 @@ class FakeLpips(nn.Module):
 
 
 def test_the_perceptual_loss_is_of_the_image_of_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cdc, "_load_lpips", lambda net: FakeLpips())
-    only, none = (objective(DiffusionStage(32, rho=rho, training=LOOP)) for rho in (1.0, 0.0))
+    monkeypatch.setattr(decoder_task, "load_lpips", lambda net: FakeLpips())
+    only, none = (task(DiffusionStage("diffusion", crop_px=32, rho=rho, training=LOOP)) for rho in (1.0, 0.0))
     values = only(batch())
     assert values["loss"].item() == pytest.approx(values["lpips"].item())
     assert "lpips" not in none(batch())
-    half = objective(DiffusionStage(32, rho=0.5, training=LOOP))(batch())
+    half = task(DiffusionStage("diffusion", crop_px=32, rho=0.5, training=LOOP))(batch())
     expected = (values["loss"] + none(batch())["loss"]) / 2
     assert half["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     values["loss"].backward()
@@ -216,18 +226,22 @@ def test_missing_weights_of_lpips_are_told_before_anything_is_trained(
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
     pytest.importorskip("torchvision")
     with pytest.raises(ConfigError):
-        run(settings(images, tmp_path / "model", perceptual=DiffusionStage(32, rho=0.5, training=LOOP)))
+        run(
+            settings(
+                images, tmp_path / "model", HYPERPRIOR, DiffusionStage("perceptual", crop_px=32, rho=0.5, training=LOOP)
+            )
+        )
     assert not (tmp_path / "model").exists()
 
 
 def test_a_perceptual_stage_goes_on_from_the_diffusion(
     images: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cdc, "_load_lpips", lambda net: FakeLpips())
-    short = DiffusionStage(32, training=loop(max_steps=2, pictures_every=2))
-    perceptual = dataclasses.replace(short, rho=0.5)
-    others = {"transforms": None, "hyperprior": None, "coder_from": str(trained / "stages" / "hyperprior")}
-    model = run(settings(images, tmp_path / "model", **others, diffusion=short, perceptual=perceptual))
+    monkeypatch.setattr(decoder_task, "load_lpips", lambda net: FakeLpips())
+    first = short(DIFFUSION, max_steps=2, pictures_every=2)
+    perceptual = dataclasses.replace(first, name="perceptual", rho=0.5)
+    coder = str(trained / "stages" / "hyperprior")
+    model = run(settings(images, tmp_path / "model", first, perceptual, coder_from=coder))
     stages = tmp_path / "model" / "stages"
     assert same(model, DiffusionDecoder.from_pretrained(stages / "perceptual"))
     assert not same(model.unet, DiffusionDecoder.from_pretrained(stages / "diffusion").unet)
@@ -235,16 +249,21 @@ def test_a_perceptual_stage_goes_on_from_the_diffusion(
 
 
 @pytest.mark.parametrize(
-    ("others", "message"),
+    ("stages", "others", "message"),
     [
-        ({"transforms": None, "hyperprior": None}, "coder_from"),
-        ({"transforms": None, "hyperprior": None, "diffusion": None}, "nothing to train"),
-        ({"decoder": DecoderConfig(context_widths=(0, 8))}, "context_widths"),
+        ([DIFFUSION], {}, "coder_from"),
+        ([DIFFUSION, DIFFUSION], {"coder_from": "x"}, "two stages have the name diffusion"),
+        ([dataclasses.replace(HYPERPRIOR, name="1")], {}, "stage's name"),
+        ([dataclasses.replace(HYPERPRIOR, name="../x")], {}, "stage's name"),
+        ([DIFFUSION], {"coder_from": "x", "init_from": "y"}, "coder_from and init_from"),
+        ([HYPERPRIOR], {"decoder": DecoderConfig(context_widths=(0, 8))}, "context_widths"),
     ],
 )
-def test_settings_are_checked_before_work(images: Path, tmp_path: Path, others: dict, message: str) -> None:
+def test_settings_are_checked_before_work(
+    images: Path, tmp_path: Path, stages: list[Stage], others: dict, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
-        settings(images, tmp_path, **others)
+        settings(images, tmp_path, *stages, **others)
 
 
 @pytest.mark.parametrize(
@@ -258,43 +277,105 @@ def test_settings_are_checked_before_work(images: Path, tmp_path: Path, others: 
 )
 def test_settings_of_stages_are_checked(stage: Any, values: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        stage(**values)
+        stage("stage", **values)
 
 
 def test_no_images_and_a_foreign_model(tmp_path: Path, images: Path) -> None:
     with pytest.raises(ConfigError, match="images"):
-        CdcTraining(out="here", coder_from="there")
+        CdcTraining(out="here", coder_from="there", stages=[DIFFUSION])
+    with pytest.raises(ConfigError, match="stages is empty"):
+        CdcTraining(out="here", images=["x"], coder_from="there")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(OutputExists, match="holds a model"):
         run(settings(images, tmp_path))
 
 
-@pytest.mark.parametrize(("config", "preset"), [("cdc-x-param", "x-param"), ("cdc-eps-param", "eps-param"),
-                                                ("cdc-small", "small"), ("cdc-smoke", None)])  # fmt: skip
-def test_the_shipped_configurations_are_the_presets(config: str, preset: str | None) -> None:
-    found = read_settings(CdcTraining, CONFIGS / f"{config}.yaml", ["diffusion.training.max_minutes=5"])
-    assert found.diffusion.training.max_minutes == 5
-    assert found.diffusion.training.lr == (5e-5 if "param" in config else found.diffusion.training.lr)
-    if preset is not None:
-        expected = PRESETS[preset]
-        parts = (found.coder.transform, found.coder.hyperprior, found.decoder, found.network, found.process)
-        wanted = (expected.transform, expected.hyperprior, expected.decoder, expected.network, expected.process)
-        for part, want in zip(parts, wanted, strict=True):
-            ours, theirs = plain(part), plain(want)
-            ours.pop("cond_channels", None), theirs.pop("cond_channels", None)
-            assert ours == theirs
+def shipped(name: str, *overrides: str) -> CdcTraining:
+    return read_settings(CdcTraining, CONFIGS / f"{name}.yaml", list(overrides))
 
 
-def plain(config: Any) -> dict[str, Any]:
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(config).items()}
+@pytest.mark.parametrize("name", ["x-param", "eps-param", "small", "smoke"])
+def test_a_stage_is_set_by_its_name_or_its_place(name: str) -> None:
+    before = shipped(f"cdc-{name}")
+    place = [stage.name for stage in before.stages].index("diffusion")
+    for key in ("diffusion", place):
+        after = shipped(f"cdc-{name}", f"stages.{key}.training.max_minutes=5", f"stages.{key}.training.lr=1e-4")
+        changed = dataclasses.replace(before.stages[place].training, max_minutes=5.0, lr=1e-4)
+        assert after.stages[place] == dataclasses.replace(before.stages[place], training=changed)
+        assert [s for i, s in enumerate(after.stages) if i != place] == [
+            s for i, s in enumerate(before.stages) if i != place
+        ]
 
 
-def test_the_paper_adds_noise_to_learn_the_rate_and_takes_absolute_errors_of_eps() -> None:
-    x, eps = (read_settings(CdcTraining, CONFIGS / f"cdc-{name}-param.yaml", []) for name in ("x", "eps"))
-    assert (x.diffusion.joint, x.diffusion.error, eps.diffusion.error) == (True, "squared", "absolute")
-    assert (x.perceptual.rho, x.perceptual.bit_price, x.diffusion.bit_price) == (0.9, 1.0, 0.0003)
-    assert x.diffusion.training.max_steps + x.perceptual.training.max_steps == 1_000_000
-    assert 1 / (x.coder.lmbda_min * 127.5**2) == pytest.approx(0.0032, rel=0.01)
+def test_a_stage_is_left_out() -> None:
+    assert [stage.name for stage in shipped("cdc-smoke", "stages.transforms=null").stages] == [
+        "hyperprior",
+        "diffusion",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.diffusion.training.lx=1", r"stages\.diffusion: .*training\.lx"),
+        ("stages.diffusion.training.lr=fast", r"stages\.diffusion: .*training\.lr"),
+        ("stages.diffusion.training.batch=0", r"stages\.diffusion: batch \(=0\)"),
+        ("stages.diffusion.crop_px=30", r"stages\.diffusion: crop_px \(=30\)"),
+        ("stages.diffusion.rate_ramp_steps=3", r"stages\.diffusion: .*rate_ramp_steps"),
+        ("stages.diffusion.kind=other", r"stages\.diffusion: .*kind"),
+        ("stages.perception.rho=1", r"stages\.perception\.rho .*there are transforms, hyperprior, diffusion"),
+        ("stages.diffusion=5", r"stages\.diffusion \(=5\) must be null"),
+        ("stages=null", r"stages \(=null\) is a list"),
+    ],
+)
+def test_a_wrong_key_of_a_stage_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        shipped("cdc-smoke", override)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: {name: a}", "must be a list"),
+        ("stages: [{name: a, kind: other}]", r"stages\.a\.kind \(=other\) must be one of coder, diffusion"),
+        ("stages: [{kind: coder}]", r"stages\.0: .*name"),
+    ],
+)
+def test_entries_that_are_no_stages_are_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"recipe: cdc\nout: x\nimages: [y]\n{text}\n")
+    with pytest.raises(ConfigError, match=message):
+        read_settings(CdcTraining, path, [])
+
+
+def test_the_published_models_are_trained_as_their_paper_says() -> None:
+    """Yang & Mandt 2023: a million steps, bits nearly free in the first of them; the error of ε is absolute; λ is
+    .0032 of a bit."""
+    x, eps = shipped("cdc-x-param"), shipped("cdc-eps-param")
+    for settings, error, target in ((x, "squared", "x0"), (eps, "absolute", "eps")):
+        first, second = settings.stages
+        assert isinstance(first, DiffusionStage)
+        assert isinstance(second, DiffusionStage)
+        assert (first.joint, second.joint, settings.process.target) == (True, True, target)
+        assert (first.error, second.error) == (error, error)
+        assert (first.bit_price, second.bit_price, first.rho, second.rho) == (0.0003, 1.0, 0.0, 0.9)
+        assert first.training.max_steps + second.training.max_steps == 1_000_000
+        assert 1 / (settings.coder.lmbda_min * 127.5**2) == pytest.approx(0.0032, rel=0.01)
+
+
+def test_the_rate_is_learnt_with_noise_and_measured_with_rounding() -> None:
+    """Ballé et al. 2018: noise in the place of rounding, in training alone, and another for another image."""
+    joint = task(DiffusionStage("diffusion", crop_px=32, joint=True, training=LOOP))
+    images, level = batch(2).images(torch.device("cpu")), torch.tensor([0.5, 0.5])
+
+    def latent(first: int) -> Tensor:
+        draws = Draws(0, torch.arange(first, first + 2), 4)
+        return joint._coded(images, level, draws).y_bits.detach()
+
+    assert torch.equal(latent(0), latent(0))
+    assert not torch.equal(latent(0), latent(2))
+    joint.eval()
+    assert torch.equal(latent(0), latent(2))
 
 
 def test_the_command_shows_what_it_would_cost(capsys: pytest.CaptureFixture[str]) -> None:

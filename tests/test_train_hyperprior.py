@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import difflate
-from coder_helpers import HYPERPRIOR, as_images, one_rate_model, photo, tiny_model, tiny_transform
+from coder_helpers import HYPERPRIOR, as_images, one_rate_coder, photo, tiny_coder, tiny_transform
 from difflate.cli.main import main
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.errors import ConfigError
@@ -20,9 +20,10 @@ from difflate.media.picture import Picture
 from difflate.models.transform_coder import EXACT, TransformModel
 from difflate.train import checkpoint
 from difflate.train.loop import CHECKPOINTS
-from difflate.train.recipes.hyperprior import HyperpriorTraining, RateDistortion, cost, run
+from difflate.train.recipes.hyperprior import RECIPE, HyperpriorTraining, RateDistortion, cost
 from difflate.train.settings import LoopSettings
 
+run = RECIPE.run
 LOOP = {
     "max_steps": 6, "batch": 4, "lr": 2e-3, "warmup_steps": 2, "log_every": 2, "validate_every": 3,
     "pictures_every": 0, "checkpoint_every": 2, "workers": 0,
@@ -141,17 +142,17 @@ def test_other_transforms_train(kind, images: Path, tmp_path: Path) -> None:
 
 
 def test_bits_rise_to_their_full_price() -> None:
-    objective = RateDistortion(tiny_model(), batch=4, seed=0, rate_ramp_steps=10)
+    task = RateDistortion(tiny_coder(), LoopSettings(batch=4), rate_ramp_steps=10)
     numbers = torch.arange(48)
-    price = objective.train()._price(numbers)
+    price = task.train()._price(numbers)
     steps = price.reshape(12, 4)
     assert torch.equal(steps, steps[:, :1].expand(-1, 4))  # of a step all the same
     expected = [0.01 + 0.99 * (min(step + 1, 10) / 10) ** 2 for step in range(12)]
     np.testing.assert_allclose(steps[:, 0].numpy(), expected, rtol=1e-5)
-    assert objective.eval()._price(numbers).tolist() == [1.0] * 48
-    without = RateDistortion(tiny_model(), batch=4, seed=0).train()
+    assert task.eval()._price(numbers).tolist() == [1.0] * 48
+    without = RateDistortion(tiny_coder(), LoopSettings(batch=4)).train()
     assert without._price(numbers).tolist() == [1.0] * 48
-    half = RateDistortion(tiny_model(), batch=4, seed=0, rate_ramp_steps=10, price=0.5)
+    half = RateDistortion(tiny_coder(), LoopSettings(batch=4), rate_ramp_steps=10, price=0.5)
     np.testing.assert_allclose(half.train()._price(numbers).numpy(), price.numpy() / 2)
 
 
@@ -165,15 +166,15 @@ class One:
 
 
 def test_the_loss_follows_from_the_numbers_of_the_images() -> None:
-    objective = RateDistortion(tiny_model(), batch=2, seed=3).train()
-    first, second = objective(One()), objective(One())
+    task = RateDistortion(tiny_coder(), LoopSettings(batch=2, seed=3)).train()
+    first, second = task(One()), task(One())
     assert torch.equal(first["loss"], second["loss"])
     other = One()
     other.numbers = torch.tensor([7, 8])
-    assert not torch.equal(first["loss"], objective(other)["loss"])
+    assert not torch.equal(first["loss"], task(other)["loss"])
     first["loss"].backward()
     for name in ("gain", "inverse_gain", "entropy.level_rungs", "entropy.near_values.weight", "analysis.linear.weight"):
-        gradient = objective.model.get_parameter(name).grad
+        gradient = task.model.get_parameter(name).grad
         assert gradient is not None
         assert gradient.isfinite().all()
         assert gradient.abs().max() > 0
@@ -181,9 +182,9 @@ def test_the_loss_follows_from_the_numbers_of_the_images() -> None:
 
 def test_the_loss_of_one_rate_is_rate_and_distortion() -> None:
     """Where λ is what the loss is normed at, it is R + λ·D as it stands in the papers."""
-    model = one_rate_model()
+    model = one_rate_coder()
     model.lmbda_min = model.lmbda_max = 0.0067
-    found = RateDistortion(model, batch=2, seed=3).eval()(One())
+    found = RateDistortion(model, LoopSettings(batch=2, seed=3)).eval()(One())
     mse = 255**2 / 10 ** (found["psnr_db"] / 10)
     torch.testing.assert_close(found["loss"], found["bpp"] + 0.0067 * mse, rtol=0.02, atol=0)
 
@@ -241,11 +242,10 @@ def test_a_wrong_key_is_named(override: str, message: str, config: Path, tmp_pat
 
 def test_a_training_goes_on_from_the_bundled_weights(tmp_path: Path) -> None:
     """Of the name alone, and with the settings that the bundled model has by default."""
-    from difflate.registry import WEIGHTS
-    from difflate.store.hub import model_folder
+    from difflate.store.hub import WEIGHTS_FOLDER, model_folder
 
-    assert model_folder("hyperprior-small") == WEIGHTS / "hyperprior-small"
-    bundled = TransformModel.from_pretrained(WEIGHTS / "hyperprior-small")
+    assert model_folder("hyperprior-small") == WEIGHTS_FOLDER / "hyperprior-small"
+    bundled = TransformModel.from_pretrained(WEIGHTS_FOLDER / "hyperprior-small")
     defaults = HyperpriorTraining(out=str(tmp_path), images=["x"])
     ours = TransformModel(defaults.transform, defaults.hyperprior, defaults.lmbda_min, defaults.lmbda_max)
     ours.load_state_dict(bundled.state_dict())

@@ -22,14 +22,15 @@ from difflate.errors import ConfigError, ModelError, OutputExists
 from difflate.generate import CategoricalDiffusion, LatentDiffusion, LatentSpec, load_generator, sample
 from difflate.models.categorical_diffusion import channels
 from difflate.nn import UNetConfig
-from difflate.train.categorical import CategoricalObjective, CategoricalSettings
+from difflate.train.categorical import CategoricalSettings, CategoricalTask
 from difflate.train.config import read_settings
+from difflate.train.diffusion_loss import noised
 from difflate.train.draws import Draws
-from difflate.train.objective import noised
-from difflate.train.recipes.latent import LatentTraining, cost, run
+from difflate.train.recipes.latent import RECIPE, LatentTraining, cost
 from difflate.train.settings import LoopSettings
 from training_helpers import LOOP, write_images
 
+run = RECIPE.run
 NAME = "opq-32-8-8"
 NETWORK = UNetConfig(widths=(8, 16), blocks=(1, 1), head_width=8)
 CATEGORICAL = ProcessConfig(target="x0", weighting="min-snr", weighting_options={"gamma": 5.0})
@@ -84,7 +85,7 @@ def test_resume_is_exact(model: Any, shards: Path, tmp_path: Path) -> None:
         run(settings(shards, tmp_path / "parts", **given), "", progress=False)
 
 
-def objective(process: ProcessConfig, **terms: float) -> CategoricalObjective:
+def task(process: ProcessConfig, **terms: float) -> CategoricalTask:
     spec = LatentSpec.of(codec())
     own = CategoricalSettings(self_condition=False, **terms)
     into, out = channels(spec, False)
@@ -93,7 +94,7 @@ def objective(process: ProcessConfig, **terms: float) -> CategoricalObjective:
     model = CategoricalDiffusion(spec, network, process, 32, False)
     torch.nn.init.normal_(model.unet.exit.weight, std=0.3)
     model.use_codec(codec())
-    return CategoricalObjective(model, own, 4, 0)
+    return CategoricalTask(model, LoopSettings(batch=4), own)
 
 
 def batch(count: int = 4) -> Batch:
@@ -122,7 +123,7 @@ def test_codewords_decode_as_their_indices(name: str, monkeypatch: pytest.Monkey
 
 def test_the_terms_of_equation_24() -> None:
     """Against the two terms written out with one-hot logits: a Gumbel-softmax of sure logits is the index."""
-    found = objective(ProcessConfig(target="x0"))
+    found = task(ProcessConfig(target="x0"))
     latent = batch()
     space, draws = found.model.latent.index_space, Draws(0, latent.numbers, 4)
     wrong = (latent.pixels.long() + 7) % 256
@@ -143,7 +144,7 @@ def test_the_terms_of_equation_24() -> None:
 
 
 def test_right_logits_cost_nothing() -> None:
-    found = objective(CATEGORICAL, cross_entropy=1.0)
+    found = task(CATEGORICAL, cross_entropy=1.0)
     latent = batch()
     right = [torch.nn.functional.one_hot(latent.pixels[:, c].long(), 256).permute(0, 3, 1, 2) for c in range(6)]
     found.model.forward = lambda *_: 1e6 * torch.cat(right, dim=1).float()  # type: ignore[method-assign]
@@ -154,7 +155,7 @@ def test_right_logits_cost_nothing() -> None:
 
 def test_each_term_reaches_the_network_and_its_weight_counts() -> None:
     for terms in ({"image": 1.0}, {"eps": 1.0}, {"cross_entropy": 1.0}):
-        found = objective(CATEGORICAL, **{"image": 0.0, "eps": 0.0, **terms}).train()
+        found = task(CATEGORICAL, **{"image": 0.0, "eps": 0.0, **terms}).train()
         values = found(batch())
         values["loss"].backward()
         assert found.model.unet.exit.weight.grad is not None
@@ -167,7 +168,7 @@ def test_the_planes_decoded_once_more_have_the_same_gradient() -> None:
     """What is computed again on the way back draws the same Gumbel noise."""
     gradients = []
     for checkpointing in (False, True):
-        found = objective(CATEGORICAL).train()
+        found = task(CATEGORICAL).train()
         found.gradient_checkpointing = checkpointing
         found(batch())["loss"].backward()
         gradients.append(found.model.unet.exit.weight.grad)
@@ -183,7 +184,7 @@ def test_what_is_drawn_of_the_first_answer_has_nothing_to_do_with_the_noise() ->
 
 
 def test_the_parts_of_a_batch_add_up_to_it() -> None:
-    found = objective(CATEGORICAL)
+    found = task(CATEGORICAL)
     whole, latent = found(batch()), batch()
     parts = [
         found(Batch(latent.pixels[i : i + 2], latent.numbers[i : i + 2], latent.labels[i : i + 2], [])) for i in (0, 2)

@@ -23,11 +23,12 @@ from difflate.train import checkpoint
 from difflate.train.config import read_settings
 from difflate.train.draws import Draws
 from difflate.train.loop import CHECKPOINTS
-from difflate.train.recipes.refiner import Refinement, RefinerTraining, cost, run
+from difflate.train.recipes.refiner import RECIPE, Refinement, RefinerTraining, cost
 from difflate.train.settings import LoopSettings
 from refiner_helpers import TINY, as_pixels, codec_of, refiner_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+run = RECIPE.run
 LOOP = {
     "max_steps": 6, "batch": 4, "lr": 3e-3, "warmup_steps": 2, "decay": "constant", "log_every": 2,
     "validate_every": 3, "pictures_every": 0, "checkpoint_every": 2, "workers": 0,
@@ -118,7 +119,7 @@ def test_a_training_keeps_its_codec(images: Path, tmp_path: Path) -> None:
             run(made, "", progress=False)
 
 
-def objective(**others: Any) -> Refinement:
+def task(**others: Any) -> Refinement:
     made = RefinerTraining("out", ["images"], network=TINY, training=LoopSettings(**LOOP), **others)
     return Refinement(refiner_of(), codec_of(), made).train()
 
@@ -130,15 +131,15 @@ def batch(numbers: list[int]) -> Batch:
 
 def test_crops_have_the_noise_of_their_numbers() -> None:
     draws = Draws(0, torch.arange(64), 64)
-    noise = objective()._noise(draws)
+    noise = task()._noise(draws)
     assert 0.2 < (noise == 0).float().mean() < 0.8
-    every = objective(clean=0.0)._noise(draws)
+    every = task(clean=0.0)._noise(draws)
     assert 0 < every.min() < 0.003
     assert 0.027 < every.max() <= 0.03
     assert torch.equal(noise[noise > 0], every[noise > 0])
-    assert not objective(clean=1.0)._noise(draws).any()
-    assert not objective(clean=0.0, max_noise=0.0)._noise(draws).any()
-    found = objective(clean=0.0)
+    assert not task(clean=1.0)._noise(draws).any()
+    assert not task(clean=0.0, max_noise=0.0)._noise(draws).any()
+    found = task(clean=0.0)
     both = found(batch([3, 5]))["loss"]
     alone = torch.stack([found(batch([number]))["loss"] for number in (3, 5)])
     torch.testing.assert_close(both, alone.mean())
@@ -146,7 +147,7 @@ def test_crops_have_the_noise_of_their_numbers() -> None:
 
 
 def test_without_noise_the_network_sees_what_the_codec_restores() -> None:
-    found, crops = objective(), batch([0, 1])
+    found, crops = task(), batch([0, 1])
     draws = Draws(0, crops.numbers, 4)
     restored = codec_of().from_latent(codec_of().to_latent(crops.pixels)).float() / 127.5 - 1
     assert torch.equal(found._restored(crops.pixels, torch.zeros(2), draws), restored)
@@ -157,10 +158,10 @@ def test_without_noise_the_network_sees_what_the_codec_restores() -> None:
 
 
 def test_the_loss_is_l1_and_ssim() -> None:
-    values = {weight: objective(clean=1.0, ssim=weight).eval()(batch([0])) for weight in (0.0, 0.5)}
+    values = {weight: task(clean=1.0, ssim=weight).eval()(batch([0])) for weight in (0.0, 0.5)}
     difference = values[0.5]["loss"] - values[0.0]["loss"]
     torch.testing.assert_close(difference, 0.5 * (1 - values[0.0]["ssim_after"]), rtol=0.02, atol=0)  # clamped there
-    objective()(batch([0, 1]))["loss"].backward()
+    task()(batch([0, 1]))["loss"].backward()
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,7 @@ def test_unreadable_images_are_replaced_and_counted(tmp_path: Path, caplog: pyte
     (images / "zz.png").write_text("no image")
     shard = write_shard(tmp_path / "s.tar", range(10), broken=(4,))
     loop = {"max_steps": 12, "checkpoint_every": 12}
-    out = pixel.run(training_settings([images, shard], tmp_path / "out", loop, holdback=0), "", progress=False)
+    out = pixel.RECIPE.run(training_settings([images, shard], tmp_path / "out", loop, holdback=0), "", progress=False)
     newest = checkpoint.latest(out / CHECKPOINTS)
     assert newest is not None
     skipped = checkpoint.read_head(newest)[0].skipped

@@ -1,15 +1,14 @@
-"""The one training loop: it learns, and it is repeatable through kills, processes and parts of steps."""
+"""The one training loop: it learns, goes on from where it was, and says what is wrong."""
 
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from difflate.cli.main import main
 from difflate.diffusion import ProcessConfig
@@ -19,7 +18,7 @@ from difflate.nn import UNetConfig
 from difflate.train import checkpoint
 from difflate.train.loop import CHECKPOINTS, _Run
 from difflate.train.recipes import pixel
-from training_helpers import NETWORK, command, settings, start, write_images, write_yaml
+from training_helpers import NETWORK, assert_same, settings, tensors, write_images, write_yaml
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +29,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that nothing disturbed."""
-    return pixel.run(settings(images, tmp_path_factory.mktemp("whole")), "command", progress=False)
-
-
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    newest = checkpoint.latest(folder / CHECKPOINTS)
-    assert newest is not None
-    return load_file(newest)
-
-
-def assert_same(a: Path, b: Path, tolerance: float = 0.0) -> None:
-    ours, theirs = tensors(a), tensors(b)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=tolerance, atol=tolerance, msg=name)
+    return pixel.RECIPE.run(settings(images, tmp_path_factory.mktemp("whole")))
 
 
 def test_loss_falls_and_the_averaged_model_is_saved(images: Path, tmp_path: Path) -> None:
-    out = pixel.run(settings(images, tmp_path, {"max_steps": 60, "lr": 1e-2}), "the command", progress=False)
+    out = pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 60, "lr": 1e-2}), "the command", progress=False)
     newest = checkpoint.latest(out / CHECKPOINTS)
     assert newest is not None
     assert newest.name == "step-00000060.safetensors"
@@ -68,12 +54,12 @@ def test_loss_falls_and_the_averaged_model_is_saved(images: Path, tmp_path: Path
 
 
 def test_resume_is_exact_between_checkpoints(images: Path, whole: Path, tmp_path: Path) -> None:
-    pixel.run(settings(images, tmp_path, {"max_steps": 4}), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 4}), "")
     left = [tmp_path / CHECKPOINTS / ".difflate-left.tmp", tmp_path / ".difflate-left.tmp"]  # of one that was killed
     for path in left:
         path.write_bytes(b"half a checkpoint")
-    pixel.run(settings(images, tmp_path, {"max_steps": 9}), "", progress=False)
-    pixel.run(settings(images, tmp_path), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 9}), "")
+    pixel.RECIPE.run(settings(images, tmp_path), "")
     assert not any(path.exists() for path in left)
     ours = tensors(tmp_path)
     for name, value in tensors(whole).items():
@@ -82,156 +68,42 @@ def test_resume_is_exact_between_checkpoints(images: Path, whole: Path, tmp_path
     assert_same(whole, tmp_path)
 
 
-def test_killed_and_resumed_is_the_same_as_undisturbed(images: Path, tmp_path: Path) -> None:
-    """SIGKILL at moments that are left to chance, until the training is done."""
-    config = write_yaml(tmp_path, images, tmp_path / "undisturbed")
-    undisturbed = start(command("train", str(config), "training.max_steps=60"))
-    out = tmp_path / "killed"
-    words = command("train", str(config), f"out={out}", "training.max_steps=60")
-    kills = 0
-    for moment in (0.05, 0.3):
-        process = start(words)
-        before = checkpoint.latest(out / CHECKPOINTS)
-        while process.poll() is None and checkpoint.latest(out / CHECKPOINTS) == before:
-            time.sleep(0.01)
-        time.sleep(moment)
-        if process.poll() is None:
-            process.kill()
-            kills += 1
-        process.communicate()
-        if checkpoint.latest(out / CHECKPOINTS) and load_or_none(out):
-            break
-    assert kills >= 1
-    last = None
-    if not load_or_none(out):
-        last = start(words)
-        assert last.wait() == 0, last.communicate()
-        last.communicate()
-    _, errors = undisturbed.communicate()
-    assert undisturbed.returncode == 0, errors
-    assert_same(tmp_path / "undisturbed", out)
-    for name in ("model.safetensors", "config.json"):
-        assert (tmp_path / "undisturbed" / name).read_bytes() == (out / name).read_bytes()
-    if last is not None:  # what a kill left is removed by the next start
-        assert not list(out.rglob(".difflate-*"))
-
-
-def load_or_none(out: Path) -> bool:
-    """Whether the training in ``out`` is finished."""
-    newest = checkpoint.latest(out / CHECKPOINTS)
-    return newest is not None and checkpoint.read_head(newest)[0].step == 60
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_step_saves_and_exits_with_130(number: signal.Signals, images: Path, tmp_path: Path) -> None:
-    config = write_yaml(tmp_path, images, tmp_path / "out")
-    never = ["training.max_steps=100000", "training.checkpoint_every=100000"]
-    process = start(command("train", str(config), "training.workers=1", *never))
-    while process.poll() is None and not list((tmp_path / "out").rglob("events*")):
-        time.sleep(0.02)
-    time.sleep(0.5)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "stopping after this step" in errors
-    assert "Traceback" not in errors
-    newest = checkpoint.latest(tmp_path / "out" / CHECKPOINTS)
-    assert newest is not None  # no other than that of the signal
-    assert load_generator(tmp_path / "out") is not None
-
-
 @pytest.mark.parametrize("loop", [{"accumulate": 4}, {"workers": 2}, {"gradient_checkpointing": True}])
 def test_parts_and_workers_change_nothing(loop: dict, images: Path, whole: Path, tmp_path: Path) -> None:
-    pixel.run(settings(images, tmp_path, loop), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, loop), "")
     assert_same(whole, tmp_path, tolerance=1e-5)
-
-
-def test_two_processes_average_their_gradients_and_one_writes(images: Path, tmp_path: Path) -> None:
-    """Adam's first moments are sums of gradients: without clipping they tell a mean from a sum."""
-    config = write_yaml(tmp_path, images, tmp_path / "one")
-    single = start(command("train", str(config), "training.clip_norm=0"))
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    words = ["-m", "difflate", "train", str(config), f"out={tmp_path / 'two'}", "training.clip_norm=0"]
-    pair = start([*launcher, *words], ACCELERATE_USE_CPU="true")
-    output, errors = pair.communicate(timeout=120)
-    assert pair.returncode == 0, errors
-    _single_output, single_errors = single.communicate()
-    assert single.returncode == 0, single_errors
-    assert_same(tmp_path / "one", tmp_path / "two", tolerance=1e-5)
-    first_moments = [value for name, value in tensors(tmp_path / "one").items() if name.endswith("exp_avg")]
-    assert max(float(value.abs().max()) for value in first_moments) > 1e-3  # so the tolerance could tell
-    assert output.count(str(tmp_path / "two")) == 1
-    assert len(list((tmp_path / "two" / "log").glob("events*"))) == 1
-    assert re.search(r"2 processes", errors), errors
 
 
 def test_an_odd_share_of_a_batch_is_refused(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"batch \(=8\) must be divisible by processes x accumulate \(=1 x 3\)"):
-        pixel.run(settings(images, tmp_path, {"accumulate": 3}), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path, {"accumulate": 3}), "")
 
 
 def test_a_finished_training_is_not_done_again(images: Path, whole: Path) -> None:
     with pytest.raises(OutputExists, match="is trained already"):
-        pixel.run(settings(images, whole), "", progress=False)
+        pixel.RECIPE.run(settings(images, whole), "")
 
 
 def test_another_setting_is_not_taken_for_the_same_training(images: Path, whole: Path) -> None:
     with pytest.raises(ConfigError, match=r"training.lr \(=0.5\) is 0.002 in .*step-00000012"):
-        pixel.run(settings(images, whole, {"lr": 0.5, "max_steps": 20}), "", progress=False)
+        pixel.RECIPE.run(settings(images, whole, {"lr": 0.5, "max_steps": 20}), "")
 
 
 def test_force_starts_anew(images: Path, whole: Path, tmp_path: Path) -> None:
-    pixel.run(settings(images, tmp_path, {"max_steps": 4, "lr": 1e-1}), "", progress=False)
-    pixel.run(settings(images, tmp_path, {"force": True}), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 4, "lr": 1e-1}), "")
+    pixel.RECIPE.run(settings(images, tmp_path, {"force": True}), "")
     assert_same(whole, tmp_path)
 
 
 def test_a_model_of_another_kind_is_not_written_over(images: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(OutputExists, match="holds a model already"):
-        pixel.run(settings(images, tmp_path), "", progress=False)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_a_truncated_checkpoint_is_named(share: float, images: Path, tmp_path: Path) -> None:
-    pixel.run(settings(images, tmp_path, {"max_steps": 4}), "", progress=False)
-    newest = checkpoint.latest(tmp_path / CHECKPOINTS)
-    assert newest is not None
-    data = newest.read_bytes()
-    newest.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ModelError, match=r"step-00000004.*remove it to go on"):
-        pixel.run(settings(images, tmp_path), "", progress=False)
-
-
-def test_a_checkpoint_of_other_tensors_is_named(images: Path, tmp_path: Path) -> None:
-    pixel.run(settings(images, tmp_path, {"max_steps": 4}), "", progress=False)
-    newest = checkpoint.latest(tmp_path / CHECKPOINTS)
-    assert newest is not None
-    from safetensors import safe_open
-
-    with safe_open(str(newest), "pt") as file:
-        metadata = file.metadata()
-    save_file({"objective.model.nothing": torch.zeros(3)}, newest, metadata)
-    with pytest.raises(ModelError, match="is damaged or of another network"):
-        pixel.run(settings(images, tmp_path), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path), "")
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(images: Path, tmp_path: Path) -> None:
     with pytest.raises(DifflateError, match=r"the loss is (nan|inf) at step"):
-        pixel.run(settings(images, tmp_path, {"lr": 1e30, "clip_norm": 0, "warmup_steps": 0}), "", progress=False)
-
-
-def test_a_time_budget_ends_the_training(images: Path, tmp_path: Path) -> None:
-    began = time.monotonic()
-    loop = {"max_steps": 10**6, "max_minutes": 1 / 60, "decay": "cosine"}
-    pixel.run(settings(images, tmp_path, loop), "", progress=False)
-    assert time.monotonic() - began < 20
-    newest = checkpoint.latest(tmp_path / CHECKPOINTS)
-    assert newest is not None
-    progress, _ = checkpoint.read_head(newest)
-    assert 1.0 <= progress.seconds < 5
-    assert load_generator(tmp_path) is not None
+        pixel.RECIPE.run(settings(images, tmp_path, {"lr": 1e30, "clip_norm": 0, "warmup_steps": 0}))
 
 
 def test_a_signal_while_validating_saves_that_step(images: Path, tmp_path: Path, monkeypatch) -> None:
@@ -244,31 +116,10 @@ def test_a_signal_while_validating_saves_that_step(images: Path, tmp_path: Path,
 
     monkeypatch.setattr(_Run, "_validate", validate)
     with pytest.raises(KeyboardInterrupt):
-        pixel.run(settings(images, tmp_path, {"max_steps": 10}), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 10}), "")
     newest = checkpoint.latest(tmp_path / CHECKPOINTS)
     assert newest is not None
     assert newest.name == "step-00000006.safetensors"
-
-
-@pytest.mark.parametrize("first_save_fails", [True, False])
-def test_a_kill_between_the_last_checkpoint_and_the_model_is_repaired(
-    first_save_fails: bool, images: Path, whole: Path, tmp_path: Path, monkeypatch
-) -> None:
-    def fail(self: PixelDiffusion, *args: object, **options: object) -> None:
-        if first_save_fails or checkpoint.latest(tmp_path / CHECKPOINTS).name == "step-00000012.safetensors":
-            raise RuntimeError("killed")
-        original(self, *args, **options)
-
-    original = PixelDiffusion.save_pretrained
-    loop = {"checkpoint_every": 12} if first_save_fails else {}
-    monkeypatch.setattr(PixelDiffusion, "save_pretrained", fail)
-    with pytest.raises(RuntimeError, match="killed"):
-        pixel.run(settings(images, tmp_path, loop), "", progress=False)
-    monkeypatch.setattr(PixelDiffusion, "save_pretrained", original)
-    with pytest.raises(OutputExists, match="is trained already"):
-        pixel.run(settings(images, tmp_path, loop), "", progress=False)
-    assert (tmp_path / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert "| 12 |" in (tmp_path / "README.md").read_text()
 
 
 def test_nothing_that_others_wrote_is_removed(images: Path, tmp_path: Path) -> None:
@@ -279,17 +130,17 @@ def test_nothing_that_others_wrote_is_removed(images: Path, tmp_path: Path) -> N
     for path in own:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
-    pixel.run(settings(images, tmp_path, {"max_steps": 2}), "", progress=False)
-    pixel.run(settings(images, tmp_path, {"max_steps": 2, "force": True}), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 2}), "")
+    pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 2, "force": True}), "")
     assert all(path.read_text() == "mine" for path in own)
 
 
 def test_images_that_changed_are_noticed(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", 30)
-    pixel.run(settings(folder, tmp_path / "out", {"max_steps": 2}), "", progress=False)
+    pixel.RECIPE.run(settings(folder, tmp_path / "out", {"max_steps": 2}), "")
     (folder / "003.png").unlink()
     with pytest.raises(ConfigError, match=r"data.training_images \(=23 images.* is 24 images"):
-        pixel.run(settings(folder, tmp_path / "out"), "", progress=False)
+        pixel.RECIPE.run(settings(folder, tmp_path / "out"), "")
 
 
 @pytest.mark.parametrize("first", [{}, {"gamma": 5}])
@@ -300,9 +151,9 @@ def test_options_that_come_or_go_are_another_training(first: dict, images: Path,
         made = settings(images, tmp_path, {"max_steps": 2 + number}, process=process)
         if number:
             with pytest.raises(ConfigError, match=r"process\.weighting_options"):
-                pixel.run(made, "", progress=False)
+                pixel.RECIPE.run(made, "")
         else:
-            pixel.run(made, "", progress=False)
+            pixel.RECIPE.run(made, "")
 
 
 def test_a_forced_training_is_not_forced_again_by_its_own_settings(images: Path, tmp_path: Path, capsys) -> None:
@@ -325,7 +176,7 @@ def test_a_model_that_cannot_be_started_from_is_named(make, message: str, images
     source = tmp_path / "source"
     source.mkdir()
     with pytest.raises((ConfigError, ModelError), match=message):
-        pixel.run(settings(images, tmp_path / "out", {"init_from": str(make(source))}), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path / "out", {"init_from": str(make(source))}), "")
 
 
 def other_shape(folder: Path) -> Path:
@@ -342,24 +193,24 @@ def test_images_that_cannot_be_read_are_one_sentence(workers: int, tmp_path: Pat
     for holdback, message in ((0, r"one after the other; the last: .*\.png"), (3, "none of the 3 images")):
         made = settings(folder, tmp_path / "out", {"workers": workers}, holdback=holdback)
         with pytest.raises(ImageError, match=message):
-            pixel.run(made, "", progress=False)
+            pixel.RECIPE.run(made, "")
 
 
 def test_an_error_leaves_the_next_training_free(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        pixel.run(settings(images, tmp_path, {"accumulate": 3}), "", progress=False)
-    pixel.run(settings(images, tmp_path, {"precision": "bf16", "max_steps": 1}), "", progress=False)
+        pixel.RECIPE.run(settings(images, tmp_path, {"accumulate": 3}), "")
+    pixel.RECIPE.run(settings(images, tmp_path, {"precision": "bf16", "max_steps": 1}), "")
 
 
 def test_init_from_starts_at_the_weights_of_a_model(images: Path, whole: Path, tmp_path: Path) -> None:
     loop = {"init_from": str(whole), "max_steps": 0}
-    pixel.run(settings(images, tmp_path, loop), "", progress=False)
+    pixel.RECIPE.run(settings(images, tmp_path, loop), "")
     ours, theirs = load_generator(tmp_path).state_dict(), load_generator(whole).state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_bf16_trains_weights_that_stay_float32(images: Path, whole: Path, tmp_path: Path) -> None:
-    out = pixel.run(settings(images, tmp_path, {"precision": "bf16"}), "", progress=False)
+    out = pixel.RECIPE.run(settings(images, tmp_path, {"precision": "bf16"}), "")
     saved, exact = load_file(out / "model.safetensors"), load_file(whole / "model.safetensors")
     assert all(value.dtype == torch.float32 for value in saved.values())
     differences = [float((saved[name] - exact[name]).abs().max()) for name in saved]
@@ -377,7 +228,7 @@ def validation(out: Path) -> float:
 def test_self_conditioning_leaves_every_weight_its_gradient(precision: str, images: Path, tmp_path: Path) -> None:
     network = UNetConfig(**{**vars(NETWORK), "self_condition": True})
     loop = {"precision": precision, "max_steps": 4}
-    out = pixel.run(settings(images, tmp_path, loop, network=network), "", progress=False)
+    out = pixel.RECIPE.run(settings(images, tmp_path, loop, network=network), "")
     moments = [value for name, value in tensors(out).items() if name.endswith("exp_avg")]
     counts = [value for name, value in tensors(out).items() if name.endswith(".step")]
     assert len(moments) == len(list(load_generator(out).parameters()))
@@ -385,7 +236,7 @@ def test_self_conditioning_leaves_every_weight_its_gradient(precision: str, imag
 
 
 def test_pictures_are_written(images: Path, tmp_path: Path) -> None:
-    out = pixel.run(settings(images, tmp_path, {"max_steps": 2, "pictures_every": 2}), "", progress=False)
+    out = pixel.RECIPE.run(settings(images, tmp_path, {"max_steps": 2, "pictures_every": 2}), "")
     assert (out / "pictures" / "step-00000002.png").is_file()
 
 

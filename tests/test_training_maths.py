@@ -9,10 +9,10 @@ from torch import nn
 from difflate.diffusion import Cosine, MinSNR, Process
 from difflate.errors import ConfigError
 from difflate.seeds import torch_generator
-from difflate.train import ema
+from difflate.train.average import Average, exponent
+from difflate.train.diffusion_loss import diffusion_loss
 from difflate.train.draws import Draws
 from difflate.train.learning_rate import learning_rate
-from difflate.train.objective import diffusion_loss
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,15 @@ def test_learning_rate(decay, step: int, done: float, expected: float) -> None:
 @pytest.mark.parametrize("sigma_rel", [0.05, 0.1, 0.2])
 def test_the_average_has_the_profile_and_the_width_asked_for(sigma_rel: float) -> None:
     """Weights that are 1 at step k alone show what the average makes of step k: t^γ, with that standard deviation."""
-    gamma, steps = ema.exponent(sigma_rel), 400
-    average, trained = nn.Linear(steps, 1, bias=False), nn.Linear(steps, 1, bias=False)
+    gamma, steps = exponent(sigma_rel), 400
+    trained = nn.Linear(steps, 1, bias=False)
+    average = Average(trained, sigma_rel)
     for step in range(1, steps + 1):
         with torch.no_grad():
             trained.weight.zero_()
             trained.weight[0, step - 1] = 1
-        ema.update(average, trained, step, gamma)
-    profile = average.weight.detach()[0].double()
+        average.update(step)
+    profile = average.tensors["weight"][0].double()
     t = torch.arange(1, steps + 1, dtype=torch.float64)
     assert profile.sum() == pytest.approx(1, abs=1e-5)
     ideal = t**gamma / (t**gamma).sum()
@@ -52,15 +53,30 @@ def test_the_average_has_the_profile_and_the_width_asked_for(sigma_rel: float) -
 
 
 def test_the_first_step_forgets_the_start() -> None:
-    average, trained = nn.Linear(2, 2), nn.Linear(2, 2)
-    ema.update(average, trained, 1, ema.exponent(0.1))
-    assert torch.equal(average.weight, trained.weight)
+    trained = nn.Linear(2, 2)
+    average = Average(trained, 0.1)
+    torch.nn.init.ones_(trained.weight)
+    average.update(1)
+    assert torch.equal(average.tensors["weight"], trained.weight)
+
+
+def test_the_average_takes_the_place_of_the_weights_and_gives_it_back() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    average = Average(model, 0.1)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value += 1
+    after = {name: value.clone() for name, value in model.state_dict().items()}
+    with average.swapped():
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, after[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("sigma_rel", [-0.1, 0.28, 3.0])
 def test_widths_that_no_profile_has(sigma_rel: float) -> None:
     with pytest.raises(ConfigError, match="ema"):
-        ema.exponent(sigma_rel)
+        exponent(sigma_rel)
 
 
 def test_the_loss_is_the_weighted_error_of_the_target() -> None:

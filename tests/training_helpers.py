@@ -1,18 +1,21 @@
 """Images and settings for the tests of training."""
 
 import io
-import os
-import subprocess
-import sys
+import multiprocessing
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from difflate.diffusion import ProcessConfig
 from difflate.nn import UNetConfig
+from difflate.train import checkpoint
+from difflate.train.output import CHECKPOINTS
 from difflate.train.recipes import pixel
 from difflate.train.settings import LoopSettings
 
@@ -87,12 +90,36 @@ def write_yaml(folder: Path, images: Path, out: Path) -> Path:
     return path
 
 
-def command(*words: str) -> list[str]:
-    """The command line ``difflate …`` of this interpreter."""
-    return [sys.executable, "-m", "difflate", *words]
+def newest(out: Path) -> Path:
+    """The newest checkpoint of the training in ``out``."""
+    path = checkpoint.latest(out / CHECKPOINTS)
+    assert path is not None
+    return path
 
 
-def start(words: list[str], **environment: str) -> "subprocess.Popen[str]":
-    """A process of one thread, so that its arithmetic is repeatable."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+def tensors(out: Path) -> dict[str, torch.Tensor]:
+    """What it holds."""
+    return load_file(newest(out))
+
+
+def assert_same(a: Path, b: Path, tolerance: float = 0.0) -> None:
+    """The trainings in ``a`` and ``b`` are at the same point."""
+    ours, theirs = tensors(a), tensors(b)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=tolerance, atol=tolerance, msg=name)
+
+
+FORKED = multiprocessing.get_context("forkserver")
+# with what a first step imports
+FORKED.set_forkserver_preload(
+    ["difflate.cli.main", "difflate.train.recipes.pixel", "accelerate.state", "torch._dynamo", "torch.utils.tensorboard",
+     "torch.distributed", "jsonargparse", "yaml"]
+)  # fmt: skip
+
+
+def forked(target: Callable[..., object], *arguments: object) -> "multiprocessing.process.BaseProcess":
+    """A process that calls ``target``, started from one that has imported everything and computed nothing."""
+    process = FORKED.Process(target=target, args=arguments)
+    process.start()
+    return process

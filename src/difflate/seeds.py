@@ -1,5 +1,7 @@
 """Generators of random numbers from a seed, a stream and a number: one for each purpose and image."""
 
+import enum
+
 import numpy as np
 import torch
 
@@ -8,8 +10,47 @@ from difflate.errors import ConfigError
 MAX_SEED = 2**63 - 1
 
 
+class Stream(enum.IntEnum):
+    """The streams of random numbers. A number once given stays: trainings, samples and files depend on it."""
+
+    TRAINING_NOISE = 1
+    """Noise of a training image, by its number."""
+    TRAINING_TIMES = 2
+    """Where the noise levels of a training step start."""
+    SELF_CONDITION = 3
+    """Whether a training step conditions the network on its own answer."""
+    SAMPLE_NOISE = 4
+    """Noise that a sample of a generator starts from, by its number."""
+    DROPPED_CONDITION = 5
+    """Whose condition a training step hides; which crops of a refiner's have no noise."""
+    CROP = 6
+    """Place and mirroring of a crop."""
+    ORDER = 7
+    """Order of the images, each time round."""
+    QUALITY = 8
+    """Quality levels of the images of a training step."""
+    KERNEL_DISTANCE = 9
+    """Subsets of the kernel inception distance."""
+    SLICED_SPOTS = 10
+    """Places of the patches of the sliced distance."""
+    SLICED_DIRECTIONS = 11
+    """Directions of the sliced distance."""
+    DECODER_NOISE = 12
+    """BITSTREAM: noise that the decoding of a cdc file starts from, by its place in the image."""
+    MIRRORED_LATENT = 13
+    """Whether the latent of the mirrored image is taken."""
+    SAMPLE_DRAWS = 14
+    """What a categorical generator draws of its answers."""
+    GUMBEL = 15
+    """Gumbel noise of a training image, by its number and plane."""
+    FIRST_ANSWER = 16
+    """What is drawn of the answer that a categorical model is then conditioned on."""
+    DECODER_PICTURE = 17
+    """Noise of the pictures that the training of a cdc model shows."""
+
+
 def torch_generator(seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator, on the CPU unless asked otherwise; another seed, stream or number gives unrelated numbers.
+    """A generator, on the CPU unless asked otherwise; another seed, `Stream` or number gives unrelated numbers.
 
     Raises ConfigError.
     """

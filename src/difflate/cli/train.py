@@ -1,22 +1,11 @@
 """`difflate train CONFIG key=value…`."""
 
 import argparse
-import importlib
 import logging
 import os
 import shlex
 import sys
 from pathlib import Path
-
-_RECIPES = {
-    "vq": ("difflate.train.recipes.vq", "VqTraining"),
-    "pixel": ("difflate.train.recipes.pixel", "PixelTraining"),
-    "latent": ("difflate.train.recipes.latent", "LatentTraining"),
-    "hyperprior": ("difflate.train.recipes.hyperprior", "HyperpriorTraining"),
-    "cdc": ("difflate.train.recipes.cdc", "CdcTraining"),
-    "refiner": ("difflate.train.recipes.refiner", "RefinerTraining"),
-}
-"""Module and settings of what a configuration's key `recipe` names."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -39,20 +28,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains what the configuration says; prints the model's folder."""
+    from difflate import registry
     from difflate.errors import ConfigError
     from difflate.files import check_output
     from difflate.train.config import TRAINING, as_yaml, read_recipe, read_settings, resolved
 
-    recipe = read_recipe(args.config)
-    module, settings_name = _RECIPES.get(recipe, (None, ""))
-    if module is None:
-        raise ConfigError(f"{args.config}: recipe (={recipe}) is unknown; known: {', '.join(_RECIPES)}")
-    trainer = importlib.import_module(module)
-    settings = read_settings(getattr(trainer, settings_name), args.config, args.overrides)
+    name = read_recipe(args.config)
+    if name not in registry.RECIPES:
+        raise ConfigError(f"{args.config}: recipe (={name}) is unknown; known: {', '.join(registry.RECIPES)}")
+    recipe = registry.recipe(name)
+    settings = read_settings(recipe.settings, args.config, args.overrides)
     if args.dry_run:
-        print(as_yaml(resolved(settings, recipe)), end="")
-        if hasattr(trainer, "cost"):
-            print(f"# {trainer.cost(settings)}")
+        print(as_yaml(resolved(settings, name)), end="")
+        if recipe.cost is not None:
+            print(f"# {recipe.cost(settings)}")
         return 0
     check_output(Path(settings.out) / TRAINING, force=True)  # before hours of work
     first = int(os.environ.get("RANK", "0")) == 0  # of the processes that `accelerate launch` started
@@ -61,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if not interactive and first:  # where there is no progress bar
         logging.getLogger("difflate").setLevel(logging.INFO)
     command = shlex.join(["difflate", "train", str(args.config), *args.overrides])
-    out = trainer.run(settings, command, progress=interactive)
+    out = recipe.run(settings, command, progress=interactive)
     if first:
         print(out)
     return 0

@@ -23,12 +23,12 @@ from difflate.format.container import DflFile
 from difflate.models.diffusion_decoder import DiffusionDecoder
 from difflate.nn.tiles import TILE_PX, restore_in_tiles
 from difflate.options import DiffusionDecoding
-from difflate.seeds import torch_generator
+from difflate.seeds import Stream, torch_generator
 
 _MARGIN, _RAMP = 6, 4
 """In sites. The U-Net sees further than the margin, faintly: what is left of it fades over the ramp."""
-_NOISE, _NOISE_PX = 12, 128
-"""Stream of random numbers, and side of the squares of pixels that have a generator each."""
+_NOISE_PX = 128
+"""Side of the squares of pixels that have a generator each."""
 
 
 class CdcCodec(TransformCodec):
@@ -79,7 +79,7 @@ def place_noise(seed: int, top: int, left: int, height: int, width: int) -> Tens
     out = torch.empty(1, 3, height, width, dtype=torch.float32)
     for row in range(top // _NOISE_PX, -(-(top + height) // _NOISE_PX)):
         for column in range(left // _NOISE_PX, -(-(left + width) // _NOISE_PX)):
-            generator = torch_generator(seed, _NOISE, row << 16 | column)
+            generator = torch_generator(seed, Stream.DECODER_NOISE, row << 16 | column)
             square = torch.randn(3, _NOISE_PX, _NOISE_PX, generator=generator, dtype=torch.float32)
             y, x = row * _NOISE_PX - top, column * _NOISE_PX - left
             inside = out[0, :, max(y, 0) : y + _NOISE_PX, max(x, 0) : x + _NOISE_PX]

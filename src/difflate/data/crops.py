@@ -23,9 +23,8 @@ from difflate.data.items import Item
 from difflate.errors import ConfigError, DifflateError, FormatError, ImageError
 from difflate.media.alpha import over_white
 from difflate.media.picture import Picture, open_image
-from difflate.seeds import numpy_generator
+from difflate.seeds import Stream, numpy_generator
 
-_CROP, _ORDER = 6, 7  # streams of random numbers
 _TRIES = 100
 """So many unreadable images in a row are given up: what is read is something else than images."""
 
@@ -167,7 +166,7 @@ class Crops(Samples):
         scale = (self.short_side or max(short, self.size)) / short
         height, width = (max(round(side * scale), self.size) for side in (picture.height, picture.width))
         if self.augment:
-            rng = numpy_generator(self.seed, _CROP, number)
+            rng = numpy_generator(self.seed, Stream.CROP, number)
             top, left = int(rng.integers(height - self.size + 1)), int(rng.integers(width - self.size + 1))
             flip = self.flips and bool(rng.integers(2))
         else:
@@ -187,7 +186,7 @@ class Crops(Samples):
 @functools.lru_cache(maxsize=2)
 def order_of(seed: int, turn: int, count: int) -> np.ndarray:
     """(count,) int64: the numbers of ``count`` items in the order of one time round."""
-    return numpy_generator(seed, _ORDER, turn).permutation(count)
+    return numpy_generator(seed, Stream.ORDER, turn).permutation(count)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

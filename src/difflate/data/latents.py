@@ -26,14 +26,13 @@ from safetensors import SafetensorError, safe_open
 from difflate.data.crops import Sample, Samples, order_of
 from difflate.data.items import held_back_numbers
 from difflate.errors import ConfigError, FormatError, VersionError
-from difflate.seeds import numpy_generator
+from difflate.seeds import Stream, numpy_generator
 
 FORMAT, VERSION = "difflate-latents", 1
 LATENTS, MIRRORED, NUMBERS = "latents", "mirrored", "numbers"
 _NAME = re.compile(r"latents-(\d{5,})\.safetensors")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _MAX_PLANES, _MAX_CODEBOOK, _MAX_NUMBER = 64, 1 << 16, 1 << 32
-_MIRROR = 13  # stream of random numbers
 _DTYPES = {np.uint8: "U8", np.uint16: "U16"}
 
 
@@ -240,7 +239,8 @@ class Latents(Samples):
         mirrored = False
         if self.augment:
             index = order_of(self.seed, turn, len(self))[index]
-            mirrored = self.flips and self.mirrored and bool(numpy_generator(self.seed, _MIRROR, number).integers(2))
+            rng = numpy_generator(self.seed, Stream.MIRRORED_LATENT, number)
+            mirrored = self.flips and self.mirrored and bool(rng.integers(2))
         row = int(self._rows[index])
         place = bisect.bisect_right(self._starts, row) - 1
         indices = self._shards[place].row(row - self._starts[place], mirrored)

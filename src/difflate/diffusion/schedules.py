@@ -58,7 +58,7 @@ class LinearBeta:
 
     def __call__(self, t: Tensor) -> Tensor:
         t = _precise(t)
-        table = _minus_log_alpha_bar(self.steps, self.beta_min, self.beta_max).to(t)
+        table = _minus_log_alpha_bar(int(self.steps), self.beta_min, self.beta_max).to(t)
         n = (t * self.steps).floor().clamp(0, self.steps - 1)
         left, right = table[n.long()], table[n.long() + 1]
         # log(ᾱ / (1 - ᾱ)) without the cancellation in 1 - ᾱ

@@ -11,12 +11,11 @@ from difflate.diffusion import SAMPLERS, Step
 from difflate.errors import ConfigError, LimitExceeded
 from difflate.generate.options import SampleOptions
 from difflate.models.generator import Generator
-from difflate.seeds import torch_generator
+from difflate.seeds import Stream, torch_generator
 
 _MAX_COUNT = 10**7
 _MAX_PIXELS = 2**24
 """Most pixels of a batch: a network's activations take a few hundred times as many bytes."""
-_STREAM, _DRAWS = 4, 14
 _PREVIEW = 16
 
 
@@ -82,9 +81,9 @@ def trajectory(
             "it smaller"
         )
     labels = model.labels_of(options.classes, max(numbers) + 1)
-    generators = [torch_generator(options.seed, _STREAM, number) for number in numbers]
+    generators = [torch_generator(options.seed, Stream.SAMPLE_NOISE, number) for number in numbers]
     # apart, so that the noise is the same at any temperature
-    draws = [torch_generator(options.seed, _DRAWS, number) for number in numbers]
+    draws = [torch_generator(options.seed, Stream.SAMPLE_DRAWS, number) for number in numbers]
     labels = None if labels is None else labels[list(numbers)]
     denoiser = model.denoiser(labels, options.guidance, options.temperature, draws)
     process = model.process.build()

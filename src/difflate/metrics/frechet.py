@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 from difflate.errors import ConfigError
 from difflate.extras import require
-from difflate.seeds import torch_generator
+from difflate.seeds import Stream, torch_generator
 
 FEATURES = "2048"
 """The layer of the Inception network, by the name of torch-fidelity: after the last pooling."""
 KID_SUBSETS = 100
-_KID_STREAM = 9
 KID_SUBSET = 1000
 """Images of a subset; fewer if a set has fewer."""
 
@@ -123,7 +122,7 @@ def kid(samples: Tensor, reference: Tensor, seed: int = 0) -> Kid:
     metric.update(samples.double(), real=False)
     # the subsets are drawn from torch's global generator
     with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(torch_generator(seed, _KID_STREAM).get_state())
+        torch.set_rng_state(torch_generator(seed, Stream.KERNEL_DISTANCE).get_state())
         mean, std = metric.compute()
     return Kid(float(mean), float(std), subsets, size)
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from difflate.errors import ConfigError
-from difflate.seeds import check_seed, torch_generator
+from difflate.seeds import Stream, check_seed, torch_generator
 
 PATCH_PX = 7
 """Side of a descriptor; the smallest image that has one."""
@@ -32,8 +32,6 @@ _PROJECTED_BYTES = 2**26
 """Projections of one set that are held at once: some directions at a time."""
 _DESCRIPTOR_BYTES = 2**30
 """Descriptors of one set and level that are held: more than these (14 000 images) are made anew for each pass."""
-_SPOTS, _DIRECTIONS = 10, 11
-"""Streams of random numbers."""
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, seed: int = 0) -> dict[str, float]:
@@ -79,10 +77,10 @@ def _check(a: Tensor, b: Tensor, seed: int) -> None:
 def _level_distance(a: Tensor, b: Tensor, level: int, sizes: list[tuple[int, int]], seed: int) -> float:
     """The mean over the directions of the distance between the two sets' projections."""
     key, most = min(sizes[level]), max(len(a), len(b))
-    places = torch_generator(seed, _SPOTS, key)
+    places = torch_generator(seed, Stream.SLICED_SPOTS, key)
     spots = [torch.randint(side - PATCH_PX + 1, (most, PATCHES), generator=places) for side in sizes[level]]
     spots = torch.stack(spots).to(a.device)  # (2, N, PATCHES): row and column of each patch's corner
-    generator = torch_generator(seed, _DIRECTIONS, key)
+    generator = torch_generator(seed, Stream.SLICED_DIRECTIONS, key)
     directions = torch.randn(DIRECTIONS, 3 * PATCH_PX**2, generator=generator, dtype=torch.float32)
     directions = F.normalize(directions, dim=1).to(a.device)
     first, second = (_Descriptors(images, level, level == len(sizes) - 1, spots) for images in (a, b))

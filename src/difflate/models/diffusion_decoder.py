@@ -26,7 +26,6 @@ from difflate.models.transform_coder import TransformModel
 from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB, mix
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.layers import channels_last, conv, settle
-from difflate.nn.presets import PRESETS as NETWORKS
 from difflate.nn.transforms import LMBDA_MIDDLE, Block, TransformConfig
 from difflate.nn.unet import UNet, UNetConfig
 from difflate.store.folders import FolderModel
@@ -302,56 +301,3 @@ class DiffusionDecoder(FolderModel):
 def _chroma_scales(chroma: float) -> Tensor:
     """(3,) what Y, Cr and Cb are divided by."""
     return torch.tensor([1.0, chroma, chroma], dtype=torch.float32)
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A `DiffusionDecoder` by its settings."""
-
-    transform: TransformConfig
-    hyperprior: HyperpriorConfig
-    decoder: DecoderConfig
-    network: UNetConfig
-    process: ProcessConfig
-
-
-_PAPER: dict[str, Any] = dict(
-    residual=False, see_synthesis=False, context_widths=(64, 64, 128, 192, 0, 0), max_refinement=0.0
-)
-PRESETS = {
-    "x-param": Preset(
-        TransformConfig("residual", 256, (64, 128, 192)),
-        HyperpriorConfig(256, 256, 256),
-        DecoderConfig(**_PAPER, steps=65),
-        NETWORKS["cdc"],
-        ProcessConfig(
-            "cosine", target="x0", condition="n/N", weighting="min-snr", weighting_options={"gamma": 5.0}, N=8193
-        ),
-    ),
-    "eps-param": Preset(
-        TransformConfig("residual", 256, (64, 128, 192)),
-        HyperpriorConfig(256, 256, 256),
-        DecoderConfig(**_PAPER, steps=200),
-        NETWORKS["cdc"],
-        # β of a thousand steps, spread over twenty thousand
-        ProcessConfig(
-            "linear",
-            {"steps": 20000, "beta_min": 5e-6, "beta_max": 1e-3},
-            target="eps",
-            condition="n/N",
-            N=20000,
-        ),
-    ),
-    # x0: where the synthesis is right already the network only has to say 0. With v it would have to pass the noise
-    # on, 48 numbers for each patch through 80 channels: grain in smooth parts was seen. The weight is bounded by 1, so
-    # that the few times that few steps visit count about alike. Two steps from nearly all noise, chosen by looking at
-    # photographs (docs/cdc.md)
-    "small": Preset(
-        TransformConfig(),
-        HyperpriorConfig(),
-        DecoderConfig(residual_chroma=0.4, steps=2, gamma=0.97),
-        UNetConfig(widths=(80, 128, 192), blocks=(1, 1, 2), patch=4),
-        ProcessConfig("cosine", target="x0", condition="t", weighting="min-snr", weighting_options={"gamma": 1.0}),
-    ),
-}
-"""The two models of Yang & Mandt 2023, and one that a laptop trains and runs."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from difflate.data.crops import Batch
@@ -13,13 +13,15 @@ from difflate.diffusion import IndexSpace, expected_codewords, gumbel_softmax, s
 from difflate.errors import ConfigError
 from difflate.generate.sampling import preview
 from difflate.models.categorical_diffusion import CategoricalDiffusion
+from difflate.train.diffusion_loss import noised
 from difflate.train.draws import Draws
-from difflate.train.objective import noised
+from difflate.train.settings import LoopSettings
+from difflate.train.task import Task
 
 
 @dataclass(frozen=True)
 class CategoricalSettings:
-    """Of the categorical model and its loss."""
+    """What the categorical model is told, and the terms of its loss."""
 
     self_condition: bool = True
     """The network is given its last z̃0."""
@@ -44,7 +46,7 @@ class CategoricalSettings:
             raise ConfigError(f"tau (={self.tau}) must be from 0.01 to 100")
 
 
-class CategoricalObjective(nn.Module):
+class CategoricalTask(Task):
     """The loss of a `CategoricalDiffusion`, of latents alone: x0 is the decoded image of the true indices.
 
     Planes are decoded one after the other. With `gradient_checkpointing` once more for the gradient: then, beside the
@@ -54,17 +56,18 @@ class CategoricalObjective(nn.Module):
     gradient_checkpointing = False
     """Set by the loop."""
 
-    def __init__(self, model: CategoricalDiffusion, settings: CategoricalSettings, batch: int, seed: int):
-        super().__init__()
-        self.model, self.settings, self.batch, self.seed = model, settings, batch, seed
+    model: CategoricalDiffusion
+
+    def __init__(self, model: CategoricalDiffusion, loop: LoopSettings, settings: CategoricalSettings):
+        super().__init__(model, loop)
+        self.settings = settings
         self.process = model.process.build()
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": (), "image": (), "eps": (), "cross_entropy": ()} of a batch of latents, the terms unweighted."""
         model, process, s = self.model, self.process, self.settings
-        space, device = model.latent.index_space, next(self.parameters()).device
+        space, device = model.latent.index_space, self.device
         indices = batch.pixels.to(device, non_blocking=True).long()
-        draws = Draws(self.seed, batch.numbers, self.batch)
         z0 = space.scale(indices)
         noisy = noised(process, z0, draws)
         extra = ()

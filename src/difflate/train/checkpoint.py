@@ -1,7 +1,9 @@
 """Checkpoints: one safetensors file each, complete or not there."""
 
 import json
+import logging
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from difflate.errors import DifflateError, ModelError
 from difflate.files import atomic_path
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
@@ -29,12 +33,33 @@ class Progress:
     """Images that could not be read."""
     validations: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     """(step, values on held-back images, with averaged weights)."""
+    finished_minutes: float = 0.0
+    """The largest `max_minutes` that it was finished for."""
 
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint in ``folder``."""
-    found = _all(folder)
-    return found[-1] if found else None
+    paths = _all(folder)
+    return paths[-1] if paths else None
+
+
+def latest_readable(folder: Path) -> tuple[Path, Progress, dict[str, Any]] | None:
+    """(path, progress, settings) of the newest checkpoint in ``folder`` that is whole; None: there are none at all.
+
+    One that is cut short is passed over with a warning. Raises ModelError if all are.
+    """
+    error = None
+    for path in reversed(_all(folder)):
+        try:
+            progress, settings = read_head(path)
+        except ModelError as damage:
+            error = error or damage
+            log.warning("%s; the checkpoint before it is looked for", str(damage).rpartition(";")[0])
+            continue
+        return path, progress, settings
+    if error is not None:
+        raise error
+    return None
 
 
 def save(
@@ -42,13 +67,14 @@ def save(
     keep: int,
     progress: Progress,
     settings: dict[str, Any],
-    optimizer: torch.optim.Optimizer,
-    **modules: nn.Module,
+    optimizers: dict[str, torch.optim.Optimizer],
+    **states: dict[str, Tensor],
 ) -> Path:
-    """Writes a checkpoint of ``modules`` and ``optimizer``, then removes all but the ``keep`` newest."""
-    tensors = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    """Writes a checkpoint of named ``states`` and ``optimizers``, then removes all but the ``keep`` newest."""
+    tensors = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
+    for name, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     path = folder / f"step-{progress.step:08d}.safetensors"
     metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
@@ -79,15 +105,21 @@ def read_head(path: Path) -> tuple[Progress, dict[str, Any]]:
         raise _damaged(path, error) from error
 
 
-def restore(path: Path, optimizer: torch.optim.Optimizer, **modules: nn.Module) -> None:
-    """Puts the tensors of a checkpoint back. Raises ModelError if it is damaged or of other modules."""
+def restore(
+    path: Path, optimizers: dict[str, torch.optim.Optimizer], **loaders: Callable[[dict[str, Tensor]], object]
+) -> None:
+    """Gives each of ``loaders`` the state of its name in a checkpoint, and ``optimizers`` theirs.
+
+    Raises ModelError if it is damaged or of other modules.
+    """
     try:
         with safe_open(str(path), "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        for name, module in modules.items():
-            module.load_state_dict(_below(tensors, f"{name}."))
-        _restore_optimizer(optimizer, _below(tensors, "optimizer."))
-    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
+        for name, load in loaders.items():
+            load(_below(tensors, f"{name}."))
+        for name, optimizer in optimizers.items():
+            _restore_optimizer(optimizer, _below(tensors, f"{name}."))
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError, IndexError) as error:
         raise _damaged(path, error) from error
 
 
@@ -113,4 +145,6 @@ def _all(folder: Path) -> list[Path]:
 
 def _damaged(path: Path, error: Exception) -> ModelError:
     reason = " ".join(str(error).split())[:200]
-    return ModelError(f"{path}: is damaged or of another network ({reason}); remove it to go on from the one before")
+    return ModelError(
+        f"{path}: is damaged or of another network ({reason}); remove it to go on from the one before, if there is one"
+    )

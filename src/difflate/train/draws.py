@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from difflate.seeds import numpy_generator, torch_generator
-
-# streams, others than those of crops and samples
-_ITEM, _STEP, _TOSS, _DROP, _LEVEL, _PLANE, _FIRST = 1, 2, 3, 5, 8, 15, 16
+from difflate.seeds import Stream, numpy_generator, torch_generator
 
 
 @dataclass(frozen=True)
@@ -24,40 +21,42 @@ class Draws:
 
     def generators(self) -> list[torch.Generator]:
         """One for each image, on the CPU."""
-        return [torch_generator(self.seed, _ITEM, int(n)) for n in self.numbers]
+        return [torch_generator(self.seed, Stream.TRAINING_NOISE, int(n)) for n in self.numbers]
 
     def of_plane(self, plane: int, device: torch.device) -> list[torch.Generator]:
         """One for each image and plane of a latent, on ``device``: there are too many numbers to bring them there."""
-        return [torch_generator(self.seed, _PLANE, int(n) << 8 | plane, device) for n in self.numbers]
+        return [torch_generator(self.seed, Stream.GUMBEL, int(n) << 8 | plane, device) for n in self.numbers]
 
     def of_first_answer(self, device: torch.device) -> list[torch.Generator]:
         """One for each image, on ``device``: for what is drawn of the answer that a network is then conditioned on."""
-        return [torch_generator(self.seed, _FIRST, int(n), device) for n in self.numbers]
+        return [torch_generator(self.seed, Stream.FIRST_ANSWER, int(n), device) for n in self.numbers]
 
     def uniform(self) -> Tensor:
         """(B,) float32 in [0, 1), those of a step equally spaced from a random start: every noise level has its share
         in every step (Kingma et al. 2021, I.1)."""
         starts = {
-            step: numpy_generator(self.seed, _STEP, step).random()
+            step: numpy_generator(self.seed, Stream.TRAINING_TIMES, step).random()
             for step in {int(n) // self.batch for n in self.numbers}
         }
         values = [(starts[int(n) // self.batch] + int(n) % self.batch / self.batch) % 1.0 for n in self.numbers]
         return torch.tensor(values, dtype=torch.float64).float().clamp(max=1 - 2**-24)
 
-    def levels(self) -> Tensor:
+    def spread(self) -> Tensor:
         """(B,) float32 in [0, 1), spread over a step as `uniform`, but in an order that has nothing to do with it."""
         places = {}
         for step in {int(n) // self.batch for n in self.numbers}:
-            rng = numpy_generator(self.seed, _LEVEL, step)
+            rng = numpy_generator(self.seed, Stream.QUALITY, step)
             places[step] = (rng.random() + rng.permutation(self.batch) / self.batch) % 1.0
         values = [places[int(n) // self.batch][int(n) % self.batch] for n in self.numbers]
         return torch.tensor(values, dtype=torch.float64).float().clamp(max=1 - 2**-24)
 
     def dropped(self, probability: float) -> Tensor:
         """(B,) bool, true with ``probability``: whose condition is hidden, for classifier-free guidance."""
-        values = [numpy_generator(self.seed, _DROP, int(n)).random() < probability for n in self.numbers]
+        values = [
+            numpy_generator(self.seed, Stream.DROPPED_CONDITION, int(n)).random() < probability for n in self.numbers
+        ]
         return torch.tensor(values)
 
     def toss(self) -> torch.Generator:
         """For what is decided once for all images of a step."""
-        return torch_generator(self.seed, _TOSS, int(self.numbers[0]) // self.batch)
+        return torch_generator(self.seed, Stream.SELF_CONDITION, int(self.numbers[0]) // self.batch)

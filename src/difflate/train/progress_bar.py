@@ -17,8 +17,9 @@ class Reporter:
 
     _LINE_EVERY_S = 10.0
 
-    def __init__(self, bar: Any, task: Any):
+    def __init__(self, bar: Any, task: Any, stage: str):
         self._bar, self._task, self._spoke = bar, task, 0.0
+        self._named = f"{stage}: " if stage else ""
 
     def show(self, step: int, of: int, loss: float, images_per_s: float, left_s: float) -> None:
         """``of``: steps in all; ``left_s``: seconds that are left."""
@@ -26,28 +27,31 @@ class Reporter:
             self._bar.update(self._task, completed=step, loss=loss, rate=images_per_s, left=_clock(left_s))
         elif time.monotonic() - self._spoke >= self._LINE_EVERY_S or step == of:
             self._spoke = time.monotonic()
-            log.info("step %d of %d: loss %.4f, %.0f images/s, %s left", step, of, loss, images_per_s, _clock(left_s))
+            log.info(
+                "%sstep %d of %d: loss %.4f, %.0f images/s, %s left",
+                self._named, step, of, loss, images_per_s, _clock(left_s),
+            )  # fmt: skip
 
 
 @contextlib.contextmanager
-def reporter(total: int, done: int, bar: bool) -> Iterator[Reporter]:
-    """A `Reporter`, with a bar on standard error if ``bar``."""
+def reporter(total: int, done: int, bar: bool, stage: str = "") -> Iterator[Reporter]:
+    """A `Reporter`, with a bar on standard error if ``bar``; ``stage``: what is trained, if it is one of several."""
     if not bar:
-        yield Reporter(None, None)
+        yield Reporter(None, None, stage)
         return
     require("rich", "train")
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("training"),
+        TextColumn(f"training {stage}".strip()),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:.0f} images/s  {task.fields[left]} left"),
     )
     with Progress(*columns, console=Console(file=sys.stderr)) as shown:
         task = shown.add_task("training", total=total, completed=done, loss=float("nan"), rate=0.0, left="?")
-        yield Reporter(shown, task)
+        yield Reporter(shown, task, stage)
 
 
 def _clock(seconds: float) -> str:

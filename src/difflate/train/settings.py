@@ -1,11 +1,11 @@
-"""The settings of the training loop, the same for every recipe."""
+"""The settings that recipes share: of the loop, of images and of their crops."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from difflate.errors import ConfigError
 from difflate.seeds import check_seed
-from difflate.train.ema import exponent
+from difflate.train.average import exponent
 from difflate.train.learning_rate import Decay
 
 FREE_ON_RESUME = {
@@ -83,3 +83,39 @@ class LoopSettings:
             raise ConfigError(f"max_minutes (={self.max_minutes}) must be above 0, or null for no limit")
         if self.ema:
             exponent(self.ema)
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """Images to train on."""
+
+    out: str
+    """Folder that the model is written to."""
+    images: list[str] = field(default_factory=list)
+    """Folders of images or tar shards, tar shards, or images."""
+    holdback: int = 16
+    """Images, evenly spaced among all, that are kept for validation."""
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ConfigError("images is empty; name folders of images with images=FOLDER")
+
+
+@dataclass(frozen=True)
+class CropSettings(ImageSettings):
+    """Images to train on, in square crops."""
+
+    crop_multiple: ClassVar[int] = 1
+    crop_px: int = 128
+    """Side of the crops."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_crop(self.crop_px, self.crop_multiple)
+
+
+def check_crop(crop_px: int, multiple: int) -> None:
+    """Raises ConfigError for a side of crops that is not a multiple of ``multiple``."""
+    if crop_px < 1 or crop_px % multiple:
+        rule = f"a multiple of {multiple}, above 0" if multiple > 1 else "at least 1"
+        raise ConfigError(f"crop_px (={crop_px}) must be {rule}")

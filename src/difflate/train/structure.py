@@ -1,4 +1,9 @@
-"""SSIM and MS-SSIM of brightness as differentiable losses (Wang et al. 2004; Wang, Simoncelli, Bovik 2003)."""
+"""How near images are: PSNR for reports, SSIM and MS-SSIM of brightness as differentiable losses.
+
+(Wang et al. 2004; Wang, Simoncelli, Bovik 2003.)
+"""
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -7,6 +12,12 @@ from torch import Tensor
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _TAPS, _SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # of pixels in [-1, 1]
+
+
+def psnr_db(restored: Tensor, images: Tensor) -> Tensor:
+    """() mean PSNR of ``restored`` and ``images``: (B, 3, H, W) in [-1, 1]."""
+    mse = ((restored.detach().float() - images) * 127.5).square().flatten(1).mean(1)
+    return (20 * math.log10(255.0) - 10 * mse.clamp_min(1e-9).log10()).mean()
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:

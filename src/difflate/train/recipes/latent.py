@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from difflate.codecs.loading import load
 from difflate.data.crops import Batch
@@ -21,13 +20,12 @@ from difflate.models.latent_space import LatentSpace, latent_space
 from difflate.nn import UNetConfig
 from difflate.nn.unet import multiply_adds, parameters
 from difflate.store.hub import bundled_models
-from difflate.train.cards import card_of
-from difflate.train.categorical import CategoricalObjective, CategoricalSettings
-from difflate.train.config import resolved
+from difflate.train.categorical import CategoricalSettings, CategoricalTask
+from difflate.train.diffusion_loss import diffusion_loss
 from difflate.train.draws import Draws
-from difflate.train.loop import train
-from difflate.train.objective import diffusion_loss, mean_loss
+from difflate.train.recipe import Data, loop_recipe
 from difflate.train.settings import LoopSettings
+from difflate.train.task import Task
 
 
 @dataclass(frozen=True)
@@ -66,20 +64,21 @@ class LatentTraining:
             raise ConfigError("softness is set for a categorical model; leave it out, or set model=continuous")
 
 
-class LatentObjective(nn.Module):
+class LatentTask(Task):
     """The diffusion loss of a `LatentDiffusion`."""
 
-    def __init__(self, model: LatentDiffusion, batch: int, seed: int):
-        super().__init__()
-        self.model, self.batch, self.seed = model, batch, seed
+    model: LatentDiffusion
+
+    def __init__(self, model: LatentDiffusion, loop: LoopSettings):
+        super().__init__(model, loop)
         self.process = model.process.build()
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": ()} of a batch of latents."""
         model = self.model
-        z0 = model.latent.index_space.scale(batch.pixels.to(next(self.parameters()).device, non_blocking=True).long())
-        draws = Draws(self.seed, batch.numbers, self.batch)
-        return mean_loss(diffusion_loss(self.process, model, z0, draws, self_conditioned=model.self_conditioned))
+        z0 = model.latent.index_space.scale(batch.pixels.to(self.device, non_blocking=True).long())
+        losses = diffusion_loss(self.process, model, z0, draws, self_conditioned=model.self_conditioned)
+        return {"loss": losses.mean()}
 
     def pictures(self) -> Tensor:
         """(16, 3, H, W) uint8."""
@@ -89,8 +88,9 @@ class LatentObjective(nn.Module):
 def cost(settings: LatentTraining) -> str:
     """What the network of ``settings`` takes, in one line; nothing of it is allocated."""
     data = Latents.open(settings.latents)
+    spec = _spec(data)
     with torch.device("meta"):
-        model = _model(settings, _spec(data), data.header.image_px)
+        model = _model(settings, spec, data.header.image_px)
     _, height, width = model.shape((model.image_px, model.image_px))
     work = multiply_adds(model.network, height, width)
     return (
@@ -105,7 +105,7 @@ def _spec(data: Latents) -> LatentSpec:
 
 
 def _space(settings: LatentTraining, data: Latents) -> LatentSpace:
-    """The latent space that the shards were written with. Raises ConfigError, ModelError for another."""
+    """That of the codec which the shards were written with. Raises ConfigError, ModelError for another."""
     name = data.header.codec
     if settings.codec is None and name not in bundled_models("codec"):
         raise ConfigError(f"the latents are of {name}, which is not bundled; name its folder with codec=FOLDER")
@@ -124,28 +124,26 @@ def _model(settings: LatentTraining, spec: LatentSpec, image_px: int) -> LatentD
     return CategoricalDiffusion(spec, network, settings.process, image_px, own.self_condition, own.temperature)
 
 
-def run(settings: LatentTraining, command: str, progress: bool) -> Path:
-    """Trains, writes the model folder and returns it. ``command`` goes into the model card."""
-    loop = settings.training
-    data = Latents.open(settings.latents, flips=settings.flips, seed=loop.seed)
+@dataclass(frozen=True)
+class LatentData(Data):
+    """Latents and the space that they are of."""
+
+    space: LatentSpace
+    image_px: int
+
+
+def _data(settings: LatentTraining) -> LatentData:
+    data = Latents.open(settings.latents, flips=settings.flips, seed=settings.training.seed)
     space = _space(settings, data)
-    trained_on, held_back = data.hold_back(settings.holdback)
-    torch.manual_seed(loop.seed)
-    model = _model(settings, LatentSpec.of(space), data.header.image_px)
-    model.use_codec(space)
-    objective: nn.Module
+    return LatentData(*data.hold_back(settings.holdback), settings.latents, space, data.header.image_px)
+
+
+def _task(settings: LatentTraining, data: LatentData) -> Task:
+    model = _model(settings, LatentSpec.of(data.space), data.image_px)
+    model.use_codec(data.space)
     if isinstance(model, CategoricalDiffusion):
-        objective = CategoricalObjective(model, settings.categorical, loop.batch, loop.seed)
-    else:
-        objective = LatentObjective(model, loop.batch, loop.seed)
-    train(
-        objective,
-        trained_on,
-        held_back,
-        loop,
-        Path(settings.out),
-        config=resolved(settings, "latent"),
-        card=card_of(model, settings.latents, len(trained_on), len(held_back or ()), command),
-        bar=progress,
-    )
-    return Path(settings.out)
+        return CategoricalTask(model, settings.training, settings.categorical)
+    return LatentTask(model, settings.training)
+
+
+RECIPE = loop_recipe("latent", LatentTraining, data=_data, task=_task, cost=cost)

@@ -22,7 +22,9 @@ from difflate.quantize import Quantizer
 from difflate.store.config import CONFIG
 from difflate.train.config import resolved, write_settings
 from difflate.train.context import SITES_PER_STEP, train_context
+from difflate.train.lock import locked
 from difflate.train.quantizers import METHODS, train_quantizer
+from difflate.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
 CHANNELS = ("Y", "Cr", "Cb")
@@ -86,9 +88,14 @@ class VqTraining:
         return base if self.patch_px == 8 else f"{base}-p{self.patch_px}"
 
 
-def run(settings: VqTraining, command: str, progress: bool) -> Path:
-    """Trains, writes the model folder and returns it. ``command`` goes into the model card."""
+def _train(settings: VqTraining, command: str, progress: bool) -> Path:
     out = Path(settings.out)
+    with locked(out):
+        _train_alone(settings, out, command, progress)
+    return out
+
+
+def _train_alone(settings: VqTraining, out: Path, command: str, progress: bool) -> None:
     if (out / CONFIG).exists() and not settings.force:
         raise OutputExists(f"{out}: holds a model already; choose another folder or set force=true")
     paths = list_images(Path(p) for p in settings.images)
@@ -118,7 +125,6 @@ def run(settings: VqTraining, command: str, progress: bool) -> Path:
     )
     model.save(out, settings.method, _card(settings, command, len(paths), len(context_paths)))
     write_settings(resolved(settings, "vq"), out)
-    return out
 
 
 def train_quantizers(settings: VqTraining, paths: Sequence[Path], progress: bool) -> list[Quantizer]:
@@ -259,3 +265,6 @@ Codewords are in the order of {"their principal axis" if settings.ordered else "
 
 Use: `difflate compress photo.png --codec {settings.name}` (bundled) or `--codec FOLDER`.
 """
+
+
+RECIPE = Recipe("vq", VqTraining, _train)

@@ -1,27 +1,12 @@
-"""What is minimised: the loss of a diffusion model, which all recipes share."""
+"""The loss of a diffusion model, which recipes share."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from difflate.data.crops import Batch
 from difflate.diffusion import Model, Process, normal, self_condition
 from difflate.train.draws import Draws
-
-
-class Objective(Protocol):
-    """A torch module with the trained model inside; called with a batch it gives {"loss": …} and further scalars."""
-
-    model: Any
-    """What is saved: a torch module with ``save_pretrained``."""
-
-    def __call__(self, batch: Batch) -> dict[str, Tensor]: ...
-
-    def pictures(self) -> Tensor | None:
-        """(B, 3, H, W) uint8 to look at, from the same seeds each time; None: there are none."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,8 +73,3 @@ def denoised(
     errors = y - process.target_of(x0, noisy.eps, logsnr)
     errors = (errors.abs() if absolute else errors.square()).flatten(1).mean(1)
     return Denoised(process.weight(logsnr) * errors, process.split(x, y, logsnr)[0])
-
-
-def mean_loss(losses: Tensor) -> dict[str, Tensor]:
-    """The scalars of an objective that has one loss for each image."""
-    return {"loss": torch.mean(losses)}
