@@ -20,7 +20,8 @@ from difflate.entropy import SymbolReader, SymbolWriter
 from difflate.entropy.hyperprior import HyperpriorCoder
 from difflate.entropy.tables import Tables
 from difflate.errors import ConfigError
-from difflate.format.container import SECTION_LATENT, read_dfl
+from difflate.format import sections
+from difflate.format.container import read_dfl
 from difflate.media.picture import Picture
 from difflate.models.transform_coder import TransformModel
 from difflate.nn.dct import basis
@@ -248,7 +249,7 @@ def _exactness(subject: Subject, coder: HyperpriorCoder, rounds: int) -> Results
     file = read_dfl(subject.data)
     level = codec.level_of(file)
     latent = codec.read_latent(file)
-    section = file.section(SECTION_LATENT)
+    section = file.section(sections.LATENT)
     assert section is not None
     recorder = Recorder(section[2:])
     height, width = latent.q.shape[1:]

@@ -18,7 +18,7 @@ from difflate.errors import (
     TruncatedError,
     VersionError,
 )
-from difflate.format.container import CODEC_VQ, MAGIC, DflFile, read_dfl, write_dfl
+from difflate.format.container import MAGIC, DflFile, read_dfl, write_dfl
 from difflate.limits import Limits
 
 UNLIMITED = Limits(pixels=None, side_px=None, sections=None, metadata_bytes=None)
@@ -26,7 +26,7 @@ UNLIMITED = Limits(pixels=None, side_px=None, sections=None, metadata_bytes=None
 
 def make(**changes) -> DflFile:
     values = dict(
-        codec=CODEC_VQ,
+        codec=1,
         model_id=b"abcd",
         width=768,
         height=512,

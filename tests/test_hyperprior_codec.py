@@ -24,7 +24,7 @@ from difflate.errors import (
     ModelError,
     VerificationFailed,
 )
-from difflate.format import container
+from difflate.format import container, sections
 from difflate.format.container import read_dfl, write_dfl
 from difflate.limits import Limits
 from difflate.media.picture import Picture
@@ -193,14 +193,14 @@ def test_a_payload_of_garbage_behind_right_checksums_is_told():
         for _ in range(40):
             payload = rng.bytes(int(rng.integers(0, 100)))
             with pytest.raises(FormatError):
-                codec.decode(write_dfl(dataclasses.replace(file, sections=((container.SECTION_LATENT, payload),))))
+                codec.decode(write_dfl(dataclasses.replace(file, sections=((sections.LATENT, payload),))))
 
 
 def test_symbols_that_decode_otherwise_are_told_from_damage():
     file = read_dfl(CODEC.encode(Picture(noise(3, 16, 16))))
     with pytest.raises(DesyncError, match="another than was written"):
         CODEC.decode(write_dfl(dataclasses.replace(file, symbols_crc=file.symbols_crc ^ 1)))
-    missing = dataclasses.replace(file, sections=((container.SECTION_EXIF, b""),))
+    missing = dataclasses.replace(file, sections=((sections.EXIF, b""),))
     with pytest.raises(FormatError, match="no section"):
         CODEC.decode(write_dfl(missing))
 
@@ -229,10 +229,10 @@ def test_files_of_other_models_and_codecs_are_refused():
     # the same model's number, and the other codec's
     file = read_dfl(theirs)
     with pytest.raises(FormatError, match="no section"):
-        CODEC.decode(write_dfl(dataclasses.replace(file, codec=container.CODEC_HYPERPRIOR, model_id=CODEC.model_id)))
+        CODEC.decode(write_dfl(dataclasses.replace(file, codec=2, model_id=CODEC.model_id)))
     file = read_dfl(ours)
     with pytest.raises(FormatError, match="no section"):
-        vq.decode(write_dfl(dataclasses.replace(file, codec=container.CODEC_VQ, model_id=vq.model_id)))
+        vq.decode(write_dfl(dataclasses.replace(file, codec=1, model_id=vq.model_id)))
     with pytest.raises(ModelError, match="not bundled"):
         difflate.decode(ours)
     with pytest.raises(FormatError):

@@ -14,7 +14,7 @@ import difflate
 from coder_helpers import one_rate_model, photo, tiny_codec, tiny_model
 from difflate.cli.main import main
 from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.codecs.loading import load_model
+from difflate.codecs.loading import load
 from difflate.errors import ConfigError, ModelError
 from difflate.media.picture import Picture
 from difflate.models.transform_coder import EXACT, TransformModel
@@ -39,7 +39,7 @@ def copied(folder: Path, tmp_path: Path) -> Path:
 
 
 def id_of(folder: Path) -> bytes:
-    codec = load_model(folder)
+    codec = load(folder)
     assert isinstance(codec, HyperpriorCodec)
     return codec.fingerprint
 
@@ -53,7 +53,7 @@ def set_exact(folder: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def test_a_folder_is_the_model_that_was_saved(folder: Path) -> None:
-    codec, original = load_model(folder), tiny_codec()
+    codec, original = load(folder), tiny_codec()
     assert codec.name == "tiny"
     assert codec.fingerprint == original.fingerprint
     assert json.loads((folder / "config.json").read_text())["fingerprint"] == codec.fingerprint.hex()
@@ -87,7 +87,7 @@ def test_half_precision_keeps_the_integers_through_saving_again(folder: Path, tm
         assert (tmp_path / name / EXACT).read_bytes() == (folder / EXACT).read_bytes()
         assert id_of(tmp_path / name) == id_of(folder)
     data = tiny_codec().encode(PICTURE)
-    ours, theirs = load_model(tmp_path / "half").decode(data).pixels, tiny_codec().decode(data).pixels
+    ours, theirs = load(tmp_path / "half").decode(data).pixels, tiny_codec().decode(data).pixels
     assert np.abs(ours.astype(int) - theirs).max() <= 2
 
 
@@ -100,11 +100,11 @@ def test_an_entropy_model_that_is_trained_further_is_another_model(folder: Path,
         changed.save_pretrained(tmp_path / name)
         assert id_of(tmp_path / name) != before
         with pytest.raises(ModelError, match="written with model"):
-            load_model(tmp_path / name).decode(load_model(folder).encode(PICTURE))
+            load(tmp_path / name).decode(load(folder).encode(PICTURE))
 
 
 def test_other_transforms_read_the_same_files(folder: Path, tmp_path: Path) -> None:
-    data = load_model(folder).encode(PICTURE)
+    data = load(folder).encode(PICTURE)
     model = TransformModel.from_pretrained(folder)
     with torch.no_grad():
         for module in (model.synthesis, model.analysis):
@@ -113,7 +113,7 @@ def test_other_transforms_read_the_same_files(folder: Path, tmp_path: Path) -> N
         model.inverse_gain.add_(0.01)
     model.save_pretrained(tmp_path / "better")
     assert id_of(tmp_path / "better") == id_of(folder)
-    ours, theirs = (load_model(path).decode(data).pixels for path in (tmp_path / "better", folder))
+    ours, theirs = (load(path).decode(data).pixels for path in (tmp_path / "better", folder))
     assert not np.array_equal(ours, theirs)
 
 
@@ -135,7 +135,7 @@ def test_files_that_are_missing_or_altered_are_told(name: str, change: str, copi
     else:
         path.write_bytes(changes[change])
     with pytest.raises(ModelError, match="get the") as caught:
-        load_model(copied)
+        load(copied)
     assert "\n" not in str(caught.value)
     assert not (copied / "owned").exists()
 
@@ -169,7 +169,7 @@ def test_a_configuration_that_was_altered_is_told(change: dict, copied: Path) ->
     }
     path.write_text(json.dumps(config | merged))
     with pytest.raises(ModelError) as caught:
-        load_model(copied)
+        load(copied)
     assert "\n" not in str(caught.value)
 
 
@@ -180,7 +180,7 @@ def test_a_configuration_without_a_key_is_told(key: str, copied: Path) -> None:
     del config[key]
     path.write_text(json.dumps(config))
     with pytest.raises(ModelError):
-        load_model(copied)
+        load(copied)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_forged_integers_are_refused_before_they_are_used(name, change, message,
     tensors = load_file(str(copied / EXACT))
     set_exact(copied, tensors | {name: np.ascontiguousarray(change(tensors[name]))})
     with pytest.raises(ModelError, match=message) as caught:
-        load_model(copied)
+        load(copied)
     assert "\n" not in str(caught.value)
     (copied / "x.dfl").write_bytes(tiny_codec().encode(PICTURE))
     assert main(["verify", str(copied / "x.dfl"), "--codec", str(copied)]) == 4
@@ -214,7 +214,7 @@ def test_integers_of_a_model_of_other_width_are_refused(copied: Path) -> None:
     tensors = load_file(str(copied / "other" / EXACT))
     set_exact(copied, {name: value[: (value.size // 2)] if "low" in name else value for name, value in tensors.items()})
     with pytest.raises(ModelError):
-        load_model(copied)
+        load(copied)
     counts = tensors["y_tables.sizes"][:5]
     set_exact(
         copied,
@@ -225,7 +225,7 @@ def test_integers_of_a_model_of_other_width_are_refused(copied: Path) -> None:
         },
     )
     with pytest.raises(ModelError, match="the entropy model has 5 channels, the transforms 24"):
-        load_model(copied)
+        load(copied)
 
 
 def test_weights_that_integers_cannot_hold_are_not_saved(tmp_path: Path) -> None:

@@ -241,10 +241,11 @@ def test_a_wrong_key_is_named(override: str, message: str, config: Path, tmp_pat
 
 def test_a_training_goes_on_from_the_bundled_weights(tmp_path: Path) -> None:
     """Of the name alone, and with the settings that the bundled model has by default."""
-    from difflate.store.hub import WEIGHTS_FOLDER, model_folder
+    from difflate.registry import WEIGHTS
+    from difflate.store.hub import model_folder
 
-    assert model_folder("hyperprior-small") == WEIGHTS_FOLDER / "hyperprior-small"
-    bundled = TransformModel.from_pretrained(WEIGHTS_FOLDER / "hyperprior-small")
+    assert model_folder("hyperprior-small") == WEIGHTS / "hyperprior-small"
+    bundled = TransformModel.from_pretrained(WEIGHTS / "hyperprior-small")
     defaults = HyperpriorTraining(out=str(tmp_path), images=["x"])
     ours = TransformModel(defaults.transform, defaults.hyperprior, defaults.lmbda_min, defaults.lmbda_max)
     ours.load_state_dict(bundled.state_dict())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflate.cli.batch import input_path
+from difflate.cli.arguments import input_path
 from difflate.cli.device import add_device_option, device_of
 
 if TYPE_CHECKING:

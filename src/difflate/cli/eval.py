@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from difflate.cli.batch import add_download_option
+from difflate.cli.arguments import add_download_option
 
 if TYPE_CHECKING:
     from difflate.evaluate import CodecSetting
@@ -65,15 +65,15 @@ def run(args: argparse.Namespace) -> int:
     """The worst exit code of all images; the report and the table hold the images that could be measured."""
     from tqdm import tqdm
 
+    from difflate.codecs import loading
     from difflate.evaluate.report import as_json, bd_table, check_output, mean_rows, table, write_report
     from difflate.evaluate.run import Record, evaluate, find_images, parse_codecs, worst_exit_code
-    from difflate.store import hub
 
     if args.out:
         check_output(args.out, args.force)
     images = find_images(args.images, args.max_images)
     allowed = {"allow_download": True} if args.allow_download else {}
-    load = functools.cache(functools.partial(hub.load, **allowed))
+    load = functools.cache(functools.partial(loading.load, **allowed))
     settings = parse_codecs(args.codecs, load)
     anchor = _anchor(args, settings)
     lpips = None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import PngImagePlugin
 
-from difflate.codecs.base import check_quality
+from difflate.codecs.base import quality_for
 from difflate.errors import ConfigError, ImageError, LimitExceeded
 from difflate.extras import require
 from difflate.limits import DEFAULT_LIMITS, Limits
@@ -22,6 +22,7 @@ from difflate.media.files import PREFIX_BYTES, open_pil, sniff_format
 from difflate.media.metadata import EXIF_PREFIX
 from difflate.media.modes import depth_to_8_bits
 from difflate.media.picture import Picture, from_array, from_pil, to_array, to_pil, to_srgb
+from difflate.options import Options
 
 WHITE = 255
 _NAMES = {"JPEG": "jpeg", "WebP": "webp", "AVIF": "avif", "PNG": "png", "JPEG XL": "jxl"}
@@ -63,29 +64,35 @@ class PillowCodec:
     """A few words for lists."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What Pillow's `save` gets beside the quality."""
+    encoding: type[Options] = Options
+    decoding: type[Options] = Options
 
-    def encode(self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS) -> bytes:
-        """The bytes of a complete file. Raises ConfigError (quality), LimitExceeded (size, metadata)."""
-        options: dict[str, Any] = dict(self.settings)
-        if (checked := check_quality(self, quality)) is not None:
+    def encode(
+        self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
+    ) -> bytes:
+        """The bytes of a complete file. Raises ConfigError (quality, options), LimitExceeded (size, metadata)."""
+        self.encoding.of(options, self.name)
+        settings: dict[str, Any] = dict(self.settings)
+        if (checked := quality_for(self, quality)) is not None:
             if checked != int(checked):
                 raise ConfigError(f"quality (={checked:g}) must be a whole number for {self.name}")
-            options["quality"] = int(checked)
+            settings["quality"] = int(checked)
         _check_size(self.name, self.max_side_px, picture, limits)
         if self.format == "JPEG":
             picture = _on_white(picture)
-        options |= self._metadata_options(picture)
+        settings |= self._metadata_options(picture)
         image = to_pil(replace(picture, exif=None, icc=None, xmp=None))
         file = io.BytesIO()
         try:
-            image.save(file, self.format, **options)
+            image.save(file, self.format, **settings)
         except ValueError as error:
             # all else was checked above: JPEG has room for 64 KiB of each kind of metadata
             raise LimitExceeded(f"{self.name} cannot hold this image ({error}); encode it without metadata") from error
         return file.getvalue()
 
-    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
-        """The picture in ``data`` with its metadata. Raises ImageError, LimitExceeded (before decoding)."""
+    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
+        """The picture in ``data`` with its metadata. Raises ConfigError, ImageError, LimitExceeded (at once)."""
+        self.decoding.of(options, self.name)
         return from_pil(open_pil(data, (self.format,)), metadata=True, limits=limits)
 
     def _metadata_options(self, picture: Picture) -> dict[str, Any]:
@@ -113,11 +120,16 @@ class JpegXlCodec:
     name: str = "jxl"
     suffix: str = ".jxl"
     quality_range: tuple[float, float, float] | None = (0.0, 15.0, 1.0)
+    encoding: type[Options] = Options
+    decoding: type[Options] = Options
     about: str = "JPEG XL; -q is a distance: 0 is lossless, 1 hardly visible; needs difflate[eval]"
 
-    def encode(self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS) -> bytes:
-        """The bytes of a complete file. Raises ConfigError (quality, package missing), LimitExceeded (size)."""
-        distance = check_quality(self, quality)
+    def encode(
+        self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
+    ) -> bytes:
+        """The bytes of a complete file. Raises ConfigError (quality, options, package), LimitExceeded (size)."""
+        self.encoding.of(options, self.name)
+        distance = quality_for(self, quality)
         _check_size(self.name, None, picture, limits)
         samples = to_array(to_srgb(picture))
         # libjxl rounds through its own colour space at distance 0 unless told, as cjxl tells it, to be lossless
@@ -125,8 +137,9 @@ class JpegXlCodec:
         distance = None if lossless else distance
         return bytes(require("imagecodecs", "eval").jpegxl_encode(samples, distance=distance, lossless=lossless))
 
-    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
         """The picture in ``data``. Raises ConfigError (package missing), ImageError, LimitExceeded before decoding."""
+        self.decoding.of(options, self.name)
         imagecodecs = require("imagecodecs", "eval")
         limits.check_size(*jxl_size(data), what="JPEG XL image")
         try:

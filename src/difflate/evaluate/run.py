@@ -190,9 +190,9 @@ def worst_exit_code(records: Iterable[Record]) -> int:
 
 
 def _load(name: str) -> Codec:
-    from difflate.store import hub
+    from difflate.codecs import loading
 
-    return hub.load(name)
+    return loading.load(name)
 
 
 def _settings(codecs: str | Sequence[str] | Sequence[CodecSetting], load: Callable[[str], Codec]) -> list[CodecSetting]:

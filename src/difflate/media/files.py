@@ -68,7 +68,7 @@ def open_pil(source: ImageSource, formats: Collection[str] = FORMATS.keys()) -> 
     Raises ConfigError for a path that cannot be opened or another type of ``source``, ImageError for what is not an
     image in one of ``formats`` or has a damaged header.
     """
-    name, file = _open(source)
+    name, file = open_source(source)
     with file:
         prefix = file.read(PREFIX_BYTES)
         kind = _check_format(name, prefix, formats)
@@ -92,7 +92,7 @@ def load(image: Image.Image, name: str = "image") -> None:
         raise _mapped(name, error) from error
 
 
-def _open(source: ImageSource) -> tuple[str, IO[bytes]]:
+def open_source(source: ImageSource) -> tuple[str, IO[bytes]]:
     """A name for messages, and a file that the caller may close."""
     if isinstance(source, bytes | bytearray | memoryview):
         return "image data", io.BytesIO(source)

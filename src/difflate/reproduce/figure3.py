@@ -84,7 +84,7 @@ def figure3(image_folder: str | Path, codec_name: str = CODEC) -> tuple[bytes, d
     The numbers: ``{"codec": ..., "rows": [{"image": ..., "psnr": [dB of the three decoded panels]}]}``.
     Raises ConfigError if an image or matplotlib is missing, or the codec has no ordered codebooks.
     """
-    from difflate.store.hub import load
+    from difflate.codecs.loading import load
 
     codec: Any = load(codec_name)
     if not all(hasattr(codec, name) for name in ("to_latent", "from_latent", "codebook_sizes")):

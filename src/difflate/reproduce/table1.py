@@ -74,9 +74,9 @@ def table1(
     hold the three images, ModelError if a codec's model is missing.
     """
     if load is None:
-        from difflate.store import hub
+        from difflate.codecs import loading
 
-        load = hub.load
+        load = loading.load
     pictures = [Picture(open_image(find_image(image_folder, name)).pixels) for name in IMAGES]
     rows = []
     for encoding in codec_names:

@@ -105,6 +105,11 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
             raise ModelError(f"{name}: cannot be loaded ({reason}); get the folder again") from error
 
     @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The model in a folder. Raises ModelError if a file is missing, damaged, or not of this kind."""
+        return cls.from_pretrained(folder)
+
+    @classmethod
     def _from_pretrained(
         cls, *, model_id: str, revision: str | None, cache_dir: str | Path | None, force_download: bool,
         local_files_only: bool, token: str | bool | None, **arguments: Any,

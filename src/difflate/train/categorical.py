@@ -62,7 +62,7 @@ class CategoricalObjective(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """{"loss": (), "image": (), "eps": (), "cross_entropy": ()} of a batch of latents, the terms unweighted."""
         model, process, s = self.model, self.process, self.settings
-        space, device = model.latent.space, next(self.parameters()).device
+        space, device = model.latent.index_space, next(self.parameters()).device
         indices = batch.pixels.to(device, non_blocking=True).long()
         draws = Draws(self.seed, batch.numbers, self.batch)
         z0 = space.scale(indices)
@@ -73,7 +73,7 @@ class CategoricalObjective(nn.Module):
             extra = (self_condition(process, of_image, noisy.x, noisy.t, generator=draws.toss()),)
         condition = process.noise_condition(noisy.t).to(noisy.x.dtype)
         logits = space.split(model(process.network_input(noisy.x, noisy.logsnr), condition, *extra))
-        codec = model.codec.to(device)
+        codec = model.space.to(device)
         words, places, entropies = [], [], []
         for plane, (of_plane, book) in enumerate(zip(logits, codec.codebooks, strict=True)):
             decode = functools.partial(self._decoded, draws=draws, plane=plane)

@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from difflate.codecs.vq import VqCodec
+from difflate.codecs import loading
 from difflate.data.crops import Batch, Crops
 from difflate.data.items import hold_back, list_items
 from difflate.diffusion import expand, normal
 from difflate.diffusion.categorical import IndexSpace
 from difflate.errors import ConfigError
+from difflate.models.latent_space import LatentSpace, latent_space
 from difflate.models.refiner import NETWORK, Refiner
 from difflate.nn.colour import signed_to_uint8
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
-from difflate.store import hub
 from difflate.store.config import CONFIG, read_config
 from difflate.train.cards import card_of
 from difflate.train.config import resolved
@@ -70,13 +70,13 @@ class RefinerTraining:
 class Refinement(nn.Module):
     """L1 + `RefinerTraining.ssim`·(1 - SSIM) between what a `Refiner` makes of D(E(x) + noise) and x."""
 
-    def __init__(self, model: Refiner, codec: VqCodec, settings: RefinerTraining, shown: Tensor | None = None):
+    def __init__(self, model: Refiner, codec: LatentSpace, settings: RefinerTraining, shown: Tensor | None = None):
         """``shown``: (B, 3, H, W) uint8, what `pictures` are of."""
         super().__init__()
         self.model, self.settings, self.shown = model, settings, shown
         # no submodule: it is neither trained nor saved; a copy, as it moves to the device of the training
         self._codec = (copy.deepcopy(codec),)
-        self._space = IndexSpace(tuple(codec.codebook_sizes))
+        self._space = IndexSpace(tuple(codec.sizes))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """{"loss": ()} of a batch; on held-back images also PSNR and SSIM without noise, before and after."""
@@ -139,12 +139,10 @@ def cost(settings: RefinerTraining) -> str:
     return f"{count / 1e6:.2f} million parameters, {work / 1e9:.1f} billion multiply-adds for {width}x{height}"
 
 
-def _codec(settings: RefinerTraining) -> VqCodec:
-    codec = hub.load(settings.codec)
-    if not isinstance(codec, VqCodec):
-        raise ConfigError(f"codec (={settings.codec}) must be a vq codec, such as opq-32-8-8, or a folder of recipe vq")
-    if settings.crop_px % codec.patch_px:
-        raise ConfigError(f"crop_px (={settings.crop_px}) must be a multiple of the codec's patch (={codec.patch_px})")
+def _codec(settings: RefinerTraining) -> LatentSpace:
+    codec = latent_space(loading.load(settings.codec))
+    if settings.crop_px % codec.stride_px:
+        raise ConfigError(f"crop_px (={settings.crop_px}) must be a multiple of the codec's patch (={codec.stride_px})")
     return codec
 
 

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from difflate.codecs.loading import save_model
-from difflate.codecs.vq import VqCodec
 from difflate.data.images import list_images
 from difflate.errors import ConfigError, ImageError, OutputExists
 from difflate.media.picture import open_image, to_tensor
+from difflate.models.codebooks import CodebookModel
 from difflate.nn.colour import rgb_to_ycrcb
 from difflate.nn.patches import to_patches
 from difflate.quantize import Quantizer
@@ -113,10 +112,10 @@ def run(settings: VqTraining, command: str, progress: bool) -> Path:
             max_minutes=settings.context_minutes,
             sites_per_step=SITES_PER_STEP,
         )
-    codec = VqCodec(
+    model = CodebookModel(
         settings.name, settings.patch_px, quantizers, neutral_indices(quantizers, settings.patch_px), context
     )
-    save_model(codec, out, settings.method, _card(settings, command, len(paths), len(context_paths)))
+    model.save(out, settings.method, _card(settings, command, len(paths), len(context_paths)))
     write_settings(resolved(settings, "vq"), out)
     return out
 
