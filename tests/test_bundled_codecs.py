@@ -55,8 +55,8 @@ def test_files_are_as_large_as_the_model_says(hyperprior: HyperpriorCodec, quali
 def test_better_than_jpeg_at_the_same_size(hyperprior: HyperpriorCodec, bpp: float) -> None:
     allowed = int(bpp * PIXELS / 8)
     jpeg = difflate.load("jpeg")
-    theirs = encode_within(jpeg, allowed, lambda quality: jpeg.encode(PICTURE, quality=quality))
-    ours = encode_within(hyperprior, len(theirs), lambda quality: hyperprior.encode(PICTURE, quality=quality))
+    theirs = encode_within(jpeg, allowed, lambda quality: jpeg.encode(PICTURE, quality=quality)).data
+    ours = encode_within(hyperprior, len(theirs), lambda q: hyperprior.encode(PICTURE, quality=q)).data
     assert len(ours) <= len(theirs)
     restored, rival = hyperprior.decode(ours), jpeg.decode(theirs)
     assert metrics.psnr(PICTURE, restored) > metrics.psnr(PICTURE, rival) + 1

@@ -155,7 +155,7 @@ def test_bands_of_rows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_factorized_coder_codes_rounded_values() -> None:
-    coder = one_rate_codec().coder
+    coder = one_rate_codec().coder.exact
     y = latent_of(6, 5, scale=40.0)[0]
     writer = SymbolWriter()
     latent = coder.encode(y, np.empty((0, 0, 0)), 0, writer)

@@ -9,10 +9,11 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from coder_helpers import photo, psnr, tiny_codec
-from difflate.codecs.hyperprior import _MARGIN, _RAMP
+from difflate.codecs.transform import _MARGIN, _RAMP, quality_step
 from difflate.errors import ConfigError
 from difflate.media.picture import Picture
 from difflate.nn.tiles import blend, restore_in_tiles, sites_of, spans, windows
+from difflate.options import TransformEncoding
 
 STRIDE_PX = 16
 SMALL_PX = 41 * STRIDE_PX
@@ -97,11 +98,15 @@ def test_tiles_are_the_whole_image(kind) -> None:
             elif kind != "dct" and "synthesis" in name and "weight" in name:
                 parameter.mul_(2)  # so that images are not flat
     assert len(spans(48, sites_of(SMALL_PX, STRIDE_PX), _MARGIN, _RAMP, 1)) == 2
-    for quality in (9_000, 60_000):
-        whole, tiled = (codec.analyse(pixels, quality, tile).numpy() for tile in (1024, SMALL_PX))
+    for quality in (14.0, 91.0):
+        whole, tiled = (
+            codec.space.analyse(pixels, quality, TransformEncoding(tile_px=tile)).numpy() for tile in (1024, SMALL_PX)
+        )
         assert np.abs(whole - tiled).max() < 1e-3 * max(1.0, np.abs(whole).max())
         y_hat = whole.round()
-        image, in_tiles = (codec.synthesise(y_hat, quality, 96, 768, tile).int() for tile in (1024, SMALL_PX))
+        image, in_tiles = (
+            codec.space.restore(y_hat, 96, 768, quality_step(quality), tile).int() for tile in (1024, SMALL_PX)
+        )
         assert np.ptp(image.numpy()) > 20
         difference = (image - in_tiles).abs()
         assert difference.max() <= 1  # two roundings of the same number

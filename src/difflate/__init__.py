@@ -11,6 +11,8 @@ Nothing heavy is imported until it is used.
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from difflate.errors import naming
@@ -52,6 +54,8 @@ def encode(
 
     limits = limits or DEFAULT_LIMITS
     picture = as_picture(image, metadata=metadata, limits=limits)
+    for note in picture.notes:
+        logging.getLogger(__name__).warning("%s: %s", image if isinstance(image, str | os.PathLike) else "image", note)
     coded = encode_picture(
         _codec(codec), picture, quality=quality, bpp=bpp, max_bytes=max_bytes, limits=limits, options=options
     )

@@ -37,7 +37,7 @@ class Kind:
     """Folder of the models of this kind that are found by their names."""
     number: int | None = None
     """The codec's number in files, 1 to 14: registered in docs/format.md and never given to another."""
-    encoding: type[options.Options] = options.Options
+    encoding: type[options.Encoding] = options.Encoding
     decoding: type[options.Options] = options.Options
     quality: tuple[float, float, float] | None = None
     """(smallest, largest, default) quality of a codec; None: it has one only."""

@@ -5,7 +5,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -68,8 +68,19 @@ def output_for(path: Path, root: Path, output: str | None, suffix: str) -> Path:
     return target if output is None else Path(output, target.relative_to(root))
 
 
-def run_jobs(jobs: list[Job], args: argparse.Namespace, work: Callable[[Job, bytes], tuple[bytes, str]]) -> int:
-    """Runs ``work(job, input bytes) -> (output bytes, what to say of it)`` on each job; returns the worst exit code."""
+@dataclass(frozen=True)
+class Result:
+    """What was made of an input."""
+
+    data: bytes
+    line: str
+    """What is said of it on standard output."""
+    notes: Sequence[str] = ()
+    """What of the input was left out, for standard error."""
+
+
+def run_jobs(jobs: list[Job], args: argparse.Namespace, work: Callable[[Job, bytes], Result]) -> int:
+    """Runs ``work(job, input bytes)`` on each job and writes what it gives; returns the worst exit code."""
     from tqdm import tqdm
 
     worst = 0
@@ -79,15 +90,18 @@ def run_jobs(jobs: list[Job], args: argparse.Namespace, work: Callable[[Job, byt
         try:
             _check(job, args.force, made)
             with naming_source(job.source):
-                result, line = work(job, read_input(job.source))
-            if job.target == STANDARD:
-                write_output(result)
-                continue
-            atomic_write(job.target, result, args.force)
-            made[real(job.target)] = job.source
+                result = work(job, read_input(job.source))
             source = "stdin" if job.source == STANDARD else job.source
+            with bar.external_write_mode(file=sys.stderr):
+                for note in result.notes:
+                    print(f"difflate: {source}: {note}", file=sys.stderr)
+            if job.target == STANDARD:
+                write_output(result.data)
+                continue
+            atomic_write(job.target, result.data, args.force)
+            made[real(job.target)] = job.source
             with bar.external_write_mode(file=sys.stdout):
-                print(f"{source} -> {job.target}: {line}")
+                print(f"{source} -> {job.target}: {result.line}")
         except BrokenPipeError:
             raise
         except Exception as error:

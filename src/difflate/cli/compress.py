@@ -54,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compresses each input; returns the worst exit code."""
-    from difflate.cli.batch import Job, plan, run_jobs
+    from difflate.cli.batch import Job, Result, plan, run_jobs
     from difflate.codecs.base import quality_for
     from difflate.codecs.loading import load
     from difflate.codecs.rate_search import check_request, encode_picture
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if len(jobs) == 1:
         _check_suffix(jobs[0].target, codec.suffix, codec.name)
 
-    def work(job: Job, data: bytes) -> tuple[bytes, str]:
+    def work(job: Job, data: bytes) -> Result:
         picture = open_image(data, metadata=args.metadata)
         with spelled_as_flags():
             coded = encode_picture(
@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
         bpp = 8 * len(coded.data) / (picture.width * picture.height)
         size = f"{picture.width}x{picture.height}"
         reached = f", the most that {codec.name} gives" if coded.short else ""
-        return coded.data, f"{size} px, {len(data)} -> {len(coded.data)} bytes, {bpp:.3f} bpp{reached}"
+        line = f"{size} px, {len(data)} -> {len(coded.data)} bytes, {bpp:.3f} bpp{reached}"
+        return Result(coded.data, line, picture.notes)
 
     return run_jobs(jobs, args, work)
 

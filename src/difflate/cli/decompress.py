@@ -60,7 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Restores each input; returns the worst exit code."""
-    from difflate.cli.batch import plan, run_jobs
+    from difflate.cli.batch import Result, plan, run_jobs
     from difflate.codecs.loading import codec_for, load_for_files
     from difflate.errors import ConfigError
     from difflate.format import container
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
         options["refiner"] = open_refiner(args.refiner, allow_download=args.allow_download)
 
-    def work(job: Job, data: bytes) -> tuple[bytes, str]:
+    def work(job: Job, data: bytes) -> Result:
         kind = _kind(suffix if args.format or job.target == STANDARD else job.target.suffix.lower())
         if kind is None:
             raise ConfigError(
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         chosen = codec if codec and data.startswith(container.MAGIC) else codec_for(data)
         with spelled_as_flags():
             picture = chosen.decode(data, **options)
-        return image_file(picture, kind), f"{picture.width}x{picture.height} px"
+        return Result(image_file(picture, kind), f"{picture.width}x{picture.height} px", picture.notes)
 
     return run_jobs(plan(args.inputs, args.output, suffix, _compressed_files), args, work)
 

@@ -18,13 +18,13 @@ from difflate.codecs.base import quality_for
 from difflate.errors import ConfigError, ImageError, LimitExceeded
 from difflate.extras import require
 from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.alpha import fill_hidden, over_white
 from difflate.media.files import PREFIX_BYTES, open_pil, sniff_format
 from difflate.media.metadata import EXIF_PREFIX
 from difflate.media.modes import depth_to_8_bits
 from difflate.media.picture import Picture, from_array, from_pil, to_array, to_pil, to_srgb
-from difflate.options import Options
+from difflate.options import Encoding, Options
 
-WHITE = 255
 _NAMES = {"JPEG": "jpeg", "WebP": "webp", "AVIF": "avif", "PNG": "png", "JPEG XL": "jxl"}
 
 
@@ -64,14 +64,19 @@ class PillowCodec:
     """A few words for lists."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What Pillow's `save` gets beside the quality."""
-    encoding: type[Options] = Options
+    encoding: type[Encoding] = Encoding
     decoding: type[Options] = Options
+
+    @property
+    def lossless(self) -> bool:
+        """Whether pixels come back as they were."""
+        return self.quality_range is None
 
     def encode(
         self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
     ) -> bytes:
         """The bytes of a complete file. Raises ConfigError (quality, options), LimitExceeded (size, metadata)."""
-        self.encoding.of(options, self.name)
+        chosen = self.encoding.of(options, self.name)
         settings: dict[str, Any] = dict(self.settings)
         if (checked := quality_for(self, quality)) is not None:
             if checked != int(checked):
@@ -79,7 +84,9 @@ class PillowCodec:
             settings["quality"] = int(checked)
         _check_size(self.name, self.max_side_px, picture, limits)
         if self.format == "JPEG":
-            picture = _on_white(picture)
+            picture = over_white(picture)
+        elif not (chosen.exact_alpha or self.lossless):
+            picture = fill_hidden(picture)
         settings |= self._metadata_options(picture)
         image = to_pil(replace(picture, exif=None, icc=None, xmp=None))
         file = io.BytesIO()
@@ -120,7 +127,7 @@ class JpegXlCodec:
     name: str = "jxl"
     suffix: str = ".jxl"
     quality_range: tuple[float, float, float] | None = (0.0, 15.0, 1.0)
-    encoding: type[Options] = Options
+    encoding: type[Encoding] = Encoding
     decoding: type[Options] = Options
     about: str = "JPEG XL; -q is a distance: 0 is lossless, 1 hardly visible; needs difflate[eval]"
 
@@ -128,9 +135,11 @@ class JpegXlCodec:
         self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
     ) -> bytes:
         """The bytes of a complete file. Raises ConfigError (quality, options, package), LimitExceeded (size)."""
-        self.encoding.of(options, self.name)
+        chosen = self.encoding.of(options, self.name)
         distance = quality_for(self, quality)
         _check_size(self.name, None, picture, limits)
+        if distance and not chosen.exact_alpha:
+            picture = fill_hidden(picture)
         samples = to_array(to_srgb(picture))
         # libjxl rounds through its own colour space at distance 0 unless told, as cjxl tells it, to be lossless
         lossless = distance == 0
@@ -204,12 +213,3 @@ def _check_size(name: str, max_side_px: int | None, picture: Picture, limits: Li
     if max_side_px is not None and max(picture.width, picture.height) > max_side_px:
         size = f"{picture.width}x{picture.height}"
         raise LimitExceeded(f"image is {size} px, a side above the {max_side_px} px of {name}; use another codec")
-
-
-def _on_white(picture: Picture) -> Picture:
-    """``picture`` laid over white, without alpha: what a viewer with a white page shows."""
-    if picture.alpha is None:
-        return picture
-    alpha = picture.alpha.astype(np.uint16)
-    mixed = picture.pixels * alpha + WHITE * (255 - alpha)
-    return replace(picture, pixels=((mixed + 127) // 255).astype(np.uint8), alpha=None)

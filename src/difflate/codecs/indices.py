@@ -12,7 +12,7 @@ from torch import Tensor
 
 from difflate.codecs.learned import LearnedCodec, as_grey
 from difflate.entropy import ContextModel, SymbolReader, SymbolWriter
-from difflate.entropy.fixed_rate import pack, unpack
+from difflate.entropy.fixed_rate import pack, packed_bytes, unpack
 from difflate.errors import FormatError
 from difflate.format import sections
 from difflate.format.container import DflFile
@@ -95,7 +95,7 @@ class IndexCoder:
     def _read_fixed(self, data: bytes, rows: int, columns: int, given: Mapping[int, int]) -> np.ndarray:
         plane_bits = self.context.plane_bits
         grid = np.empty((len(plane_bits), rows, columns), np.uint16)
-        sizes = [0 if p in given else -(-rows * columns * bits // 8) for p, bits in enumerate(plane_bits)]
+        sizes = [0 if p in given else packed_bytes(rows * columns, bits) for p, bits in enumerate(plane_bits)]
         if sum(sizes) != len(data):
             raise FormatError(f"the indices take {len(data)} bytes where the header asks for {sum(sizes)}")
         start = 0

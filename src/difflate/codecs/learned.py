@@ -22,6 +22,7 @@ from difflate.format import sections
 from difflate.format.alpha import decode_alpha, encode_alpha
 from difflate.format.container import DflFile, read_dfl, symbols_crc, write_dfl
 from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.alpha import fill_hidden
 from difflate.media.picture import Picture
 from difflate.nn.colour import to_uint8
 from difflate.options import Options
@@ -105,6 +106,8 @@ class LearnedCodec:
         quality = quality_for(self, quality)
         limits.check_size(picture.width, picture.height)
         limits.check_steps(picture.width, picture.height, chosen.steps or 0)
+        if not chosen.exact_alpha:
+            picture = fill_hidden(picture)
         grey = picture.pixels.shape[0] == 1
         pixels = torch.from_numpy(np.require(picture.pixels, requirements="W"))
         # in one expression: what the space gives is let go of before the symbols are read back

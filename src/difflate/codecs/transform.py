@@ -36,6 +36,7 @@ class TransformCodec(LearnedCodec):
 
     space: TransformSpace
     coder: HyperpriorLatents
+    quality_range: tuple[float, float, float] | None
 
     def __init__(
         self, name: str, kind: Kind, model: nn.Module, space: TransformSpace, restorer: Restorer, defaults: Options,

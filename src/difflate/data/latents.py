@@ -245,7 +245,7 @@ class Latents(Samples):
         place = bisect.bisect_right(self._starts, row) - 1
         indices = self._shards[place].row(row - self._starts[place], mirrored)
         # torch computes little with uint16
-        return torch.from_numpy(indices if indices.dtype == np.uint8 else indices.astype(np.int32)), number, -1, []
+        return Sample(torch.from_numpy(indices if indices.dtype == np.uint8 else indices.astype(np.int32)), number)
 
 
 def _shards_by_folder(sources: Sequence[str | Path]) -> Iterator[list[_Shard]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from difflate import metrics
 from difflate.codecs.base import Codec
-from difflate.data.images import SUFFIXES
+from difflate.data.images import list_images
 from difflate.errors import ConfigError, DifflateError
 from difflate.evaluate.options import load_with_options
 from difflate.extras import require
@@ -24,8 +24,6 @@ if TYPE_CHECKING:  # torch is not imported for codecs that do without
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset(SUFFIXES)
-"""What `find_images` takes out of a folder; a file that is named itself may have any suffix."""
 MAX_SETTINGS_PER_RANGE = 101
 _RANGE_TOLERANCE = 1e-9
 
@@ -166,22 +164,14 @@ def parse_codecs(text: str, load: Callable[[str], Codec] | None = None) -> list[
 def find_images(paths: Iterable[str | Path], max_images: int | None = None) -> list[Path]:
     """The image files among ``paths``, at most ``max_images``: files as given, of folders their images sorted by name.
 
-    Raises ConfigError if a path does not exist, if there is no image, or if max_images is below 1.
+    Raises ConfigError if a path does not exist, a folder has no image, or max_images is below 1.
     """
     if max_images is not None and max_images < 1:
         raise ConfigError(f"max_images (={max_images}) must be at least 1")
-    found: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-            found.update(dict.fromkeys(sorted(inside)))
-        elif path.exists():
-            found[path] = None
-        else:
-            raise ConfigError(f"{path} does not exist")
-    if not found:
-        raise ConfigError(f"there is no image in {', '.join(map(str, paths)) or 'an empty list of paths'}")
-    return list(found)[:max_images]
+    paths = list(paths)
+    if not paths:
+        raise ConfigError("there is no image in an empty list of paths")
+    return list(dict.fromkeys(list_images(map(Path, paths), recursive=False)))[:max_images]
 
 
 def worst_exit_code(records: Iterable[Record]) -> int:

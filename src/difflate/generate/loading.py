@@ -58,12 +58,13 @@ def _load_model(name: str | Path, allow_download: bool) -> Generator:
     """The model alone. Raises ConfigError, ModelError."""
     folder = model_folder(name, allow_download=allow_download)
     if folder is None:
+        bundled = " or ".join(bundled_models("generator"))
         raise ConfigError(
-            f"generator {str(name)!r} is unknown; name {' or '.join(bundled_models('generator'))}, which is bundled, or "
-            "a folder that `difflate train` wrote"
+            f"generator {str(name)!r} is unknown; name {bundled}, which is bundled, or a folder of `difflate train`"
         )
-    kind = registry.kind_of(config := read_config(folder))
+    config = read_config(folder)
+    kind = registry.kind_of(config)
     if kind is None or kind.role != "generator":
-        name = config.get("kind", config.get("codec"))
-        raise ModelError(f"{folder}: kind (={name}) is no generator's; name the folder of a generator")
+        own = config.get("kind", config.get("codec"))
+        raise ModelError(f"{folder}: kind (={own}) is no generator's; name the folder of a generator")
     return kind.load_class().load(folder)

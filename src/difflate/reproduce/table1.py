@@ -13,8 +13,8 @@ import numpy as np
 
 from difflate import metrics
 from difflate.codecs.base import Codec
+from difflate.data.images import SUFFIXES
 from difflate.errors import ConfigError
-from difflate.evaluate.run import IMAGE_SUFFIXES
 from difflate.extras import require
 from difflate.media.picture import Picture, as_picture, open_image
 
@@ -126,7 +126,7 @@ def find_image(folder: str | Path, name: str) -> Path:
     """The image file called ``name`` with any image suffix in ``folder``. Raises ConfigError if there is none."""
     if Path(folder).is_dir():
         for path in sorted(Path(folder).iterdir()):
-            if path.stem.lower() == name and path.suffix.lower() in IMAGE_SUFFIXES:
+            if path.stem.lower() == name and path.suffix.lower() in SUFFIXES:
                 return path
     raise ConfigError(f"{folder} has no image called {name}; it needs {', '.join(f'{image}.png' for image in IMAGES)}")
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from difflate.data.images import list_images
 from difflate.errors import ConfigError, ImageError, OutputExists
+from difflate.media.alpha import over_white
 from difflate.media.picture import open_image, to_tensor
 from difflate.models.codebooks import CodebookModel
 from difflate.nn.colour import rgb_to_ycrcb
@@ -150,8 +151,8 @@ def train_quantizers(settings: VqTraining, paths: Sequence[Path], progress: bool
 
 
 def _channels(path: Path) -> torch.Tensor:
-    """(3, H, W) float32 Y, Cr, Cb of an image file."""
-    pixels = to_tensor(open_image(path))
+    """(3, H, W) float32 Y, Cr, Cb of an image file, a transparent one laid over white."""
+    pixels = to_tensor(over_white(open_image(path)))
     return rgb_to_ycrcb(pixels.expand(3, -1, -1)[None])[0]
 
 
