@@ -10,11 +10,11 @@ import torch
 
 import difflate
 from coder_helpers import HYPERPRIOR, photo
+from difflate import registry
 from difflate.media.picture import Picture
 from difflate.models.transform_coder import TransformModel
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.transforms import TransformConfig
-from difflate.registry import WEIGHTS
 
 SCRIPT = """
 import json, sys
@@ -65,7 +65,7 @@ def test_codecs_are_the_same_when_the_default_changes_after_they_were_loaded(oth
 
 
 def test_codecs_are_the_same_when_they_are_loaded_under_another_default(other_default, expected):
-    anew = {name: difflate.load(WEIGHTS / name) for name in NAMES}
+    anew = {name: difflate.load(registry.WEIGHTS / name) for name in NAMES}
     assert digests(anew) == expected
 
 

@@ -1,6 +1,5 @@
 """Quantizers: parity with FAISS and with brute force, and the ordering of the codebooks."""
 
-import faiss
 import numpy as np
 import pytest
 import torch
@@ -8,6 +7,9 @@ import torch
 from difflate.errors import ConfigError
 from difflate.quantize import FiniteScalarQuantizer, ProductQuantizer, ResidualQuantizer, order_along_principal_axis
 from difflate.train.quantizers import codebook_bits, train_quantizer
+from lazy import Lazy
+
+faiss = Lazy("faiss")
 
 RNG = np.random.default_rng(0)
 VECTORS = (RNG.normal(size=(3000, 16)) @ RNG.normal(size=(16, 16))).astype(np.float32)

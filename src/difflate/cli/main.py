@@ -54,6 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    if argv is None:  # the process is this command's own
+        # read when torch is imported: threads that wait in loops for each other take all cores, and where other
+        # programs take some of them, several times as long (docs/benchmarks.md)
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _prepare_streams()
     args = argparse.Namespace(verbose=False)
     try:

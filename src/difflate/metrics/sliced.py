@@ -22,16 +22,16 @@ DIRECTIONS = 512
 LOWEST_PX = 16
 """No level has a shorter side, unless the images have."""
 SCALE = 1e3
-"""Of the values, as in the paper's tables."""
+"""Factor of the values, as in the paper's tables."""
 
 _KERNEL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 """Burt and Adelson 1983, with a = 3/8."""
 _BATCH_PX = 2**21
 """Pixels that are filtered at once."""
 _PROJECTED_BYTES = 2**26
-"""Of one set, held at once: some directions at a time."""
+"""Projections of one set that are held at once: some directions at a time."""
 _DESCRIPTOR_BYTES = 2**30
-"""Of one set and level: more descriptors than these (of 14 000 images) are made anew for each pass."""
+"""Descriptors of one set and level that are held: more than these (14 000 images) are made anew for each pass."""
 _SPOTS, _DIRECTIONS = 10, 11
 """Streams of random numbers."""
 
