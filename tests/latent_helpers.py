@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from difflate.data.latents import LatentHeader, Latents
-from difflate.nn.colour import pad_to_multiple, rgb_to_ycrcb, signed_to_uint8, ycrcb_to_signed_rgb
+from difflate.nn.colour import rgb_to_ycrcb, signed_to_uint8, ycrcb_to_signed_rgb
+from difflate.nn.padding import pad_to_multiple
 from training_helpers import picture
 
 CODEC, OTHER = "opq-32-8-8", "vq-8-8-8"

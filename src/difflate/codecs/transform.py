@@ -90,7 +90,7 @@ class TransformCodec(LearnedCodec):
 
 
 class TransformSpace:
-    """Numbers in quantizer steps, M channels at 1/16 of the size, by analysis and synthesis in tiles."""
+    """Numbers in quantizer steps, M channels at 1/`stride_px` of the size, by analysis and synthesis in tiles."""
 
     def __init__(self, model: TransformModel):
         self.model, self.stride_px = model, model.stride_px

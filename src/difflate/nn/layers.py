@@ -23,7 +23,8 @@ def channels_last(x: Tensor) -> Tensor:
 
 def settle(network: nn.Module) -> None:
     """Makes all of ``network`` float32, whatever torch's default is, and its convolutions channels-last."""
-    network.to(torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(torch.float32)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @torch.no_grad()
