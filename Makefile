@@ -2,6 +2,8 @@
 PY := .venv/bin/python
 UV := $(or $(shell command -v uv 2>/dev/null),python3 -m uv)
 DATA ?= ../shared/data
+# Processes of tests: as many as cores. A file's tests stay together, for they share what they compute once.
+JOBS ?= auto
 
 .PHONY: setup demo test test-all lint bench table1 figure3 clean
 setup: .venv/.done
@@ -17,15 +19,16 @@ demo: setup
 	$(PY) examples/demo.py
 
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(JOBS) --dist loadfile
 
 test-all: setup
-	$(PY) -m pytest -m ''
+	$(PY) -m pytest -n $(JOBS) --dist loadfile -m ''
 
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright --pythonpath $(PY)
+	.venv/bin/lint-imports
 
 bench: setup
 	$(UV) pip install --quiet --python $(PY) -e '.[bench]'

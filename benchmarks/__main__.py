@@ -102,6 +102,12 @@ def _codecs(arguments: argparse.Namespace):
     return codecs.run(pixels, arguments.rounds, arguments.threads, arguments.compressai)
 
 
+def _commands(arguments: argparse.Namespace):
+    from benchmarks import commands
+
+    return commands.run(arguments.image, arguments.rounds)
+
+
 PARTS = {
     "transform": _transform,
     "context": _context,
@@ -109,6 +115,7 @@ PARTS = {
     "networks": _networks,
     "codecs": _codecs,
     "latent": _latent,
+    "commands": _commands,
 }
 
 

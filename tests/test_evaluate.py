@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from difflate.codecs import loading
+from difflate.data.items import hold_back, list_items
 from difflate.errors import ConfigError, FormatError, ImageError, OutputExists
 from difflate.evaluate import CodecSetting, Record, evaluate, find_images, parse_codecs, worst_exit_code
 from difflate.evaluate.means import mean_rows
@@ -104,6 +105,10 @@ def test_images_are_found_by_name_order(images: Path, tmp_path: Path) -> None:
             find_images(wrong)
     with pytest.raises(ConfigError, match="max_images"):
         find_images([images], max_images=0)
+    kept = hold_back(list_items([images]), 1)[1]
+    assert [str(path) for path in find_images([images], holdback=1)] == [str(item) for item in kept]
+    with pytest.raises(ConfigError, match="holdback"):
+        find_images([images], holdback=9)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no image"):
         find_images([tmp_path / "empty"])

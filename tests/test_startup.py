@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch import nn
 
 from cli_helpers import picture
 from coder_helpers import tiny_coder
+from difflate.cli.main import main
 from difflate.errors import LimitExceeded
 from difflate.models.transform_coder import TransformModel
 from difflate.store.unfilled import Unfilled
@@ -43,6 +45,18 @@ def test_commands_of_bundled_codecs_import_nothing_slow_beside_torch(
     imported = json.loads(done.stdout.splitlines()[-1])["imported"]
     assert "difflate.codecs.cdc" in imported
     assert not SLOW.intersection(imported)
+
+
+def test_commands_wait_without_spinning_and_libraries_wait_as_they_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["difflate", "codecs"])
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert main() == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert main(["codecs"]) == 0
+    assert "OMP_WAIT_POLICY" not in os.environ
+    assert main() == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
 
 
 def test_parts_that_know_no_tensors_import_no_torch() -> None:

@@ -69,6 +69,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_download_option(parser)
     parser.add_argument("--out", type=Path, metavar="REPORT", help="folder for the report (default: none is written)")
     parser.add_argument("--max-images", type=int, metavar="N", help="stop after the first N images")
+    parser.add_argument(
+        "--holdback",
+        type=int,
+        metavar="N",
+        help="only the N images that a training with holdback=N on IMAGES kept back",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument(
         "-f", "--force", action="store_true", help="overwrite a report that is there, start an interrupted run anew"
@@ -90,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     force = args.force or (journal is not None and journal.kept > 0)
     if args.out:
         check_output(args.out, force)
-    images = find_images(args.images, args.max_images)
+    images = find_images(args.images, args.max_images, args.holdback)
     allowed = {"allow_download": True} if args.allow_download else {}
     load = functools.cache(functools.partial(loading.load, **allowed))
     settings = parse_codecs(args.codecs, load)
@@ -206,6 +212,8 @@ def _command(args: argparse.Namespace) -> str:
         words.append("--allow-download")
     if args.max_images is not None:
         words += ["--max-images", str(args.max_images)]
+    if args.holdback is not None:
+        words += ["--holdback", str(args.holdback)]
     return shlex.join(words)
 
 

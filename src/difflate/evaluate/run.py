@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from difflate.codecs.base import Codec
 from difflate.data.images import list_images
+from difflate.data.items import held_back_numbers
 from difflate.errors import ConfigError, DifflateError
 from difflate.evaluate.journal import Journal, model_digest
 from difflate.evaluate.measures import comparisons
@@ -81,17 +82,22 @@ def evaluate(
     return records
 
 
-def find_images(paths: Iterable[str | Path], max_images: int | None = None) -> list[Path]:
+def find_images(paths: Iterable[str | Path], max_images: int | None = None, holdback: int | None = None) -> list[Path]:
     """The image files among ``paths``, at most ``max_images``: files as given, of folders their images sorted by name.
 
-    Raises ConfigError if a path does not exist, a folder has no image, or max_images is below 1.
+    ``holdback``: only as many of them as a training on ``paths`` with that `holdback` kept back. Raises ConfigError if
+    a path does not exist, a folder has no image, max_images is below 1, or holdback is not below the number of images.
     """
-    if max_images is not None and max_images < 1:
-        raise ConfigError(f"max_images (={max_images}) must be at least 1")
+    for key, value in (("max_images", max_images), ("holdback", holdback)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{key} (={value}) must be at least 1")
     paths = list(paths)
     if not paths:
         raise ConfigError("there is no image in an empty list of paths")
-    return list(dict.fromkeys(list_images(map(Path, paths), recursive=False)))[:max_images]
+    images = list(dict.fromkeys(list_images(map(Path, paths), recursive=False)))
+    if holdback is not None:
+        images = [images[number] for number in sorted(held_back_numbers(len(images), holdback))]
+    return images[:max_images]
 
 
 def _read(path: Path) -> Picture | Exception:

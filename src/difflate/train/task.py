@@ -30,8 +30,8 @@ class Task(nn.Module, ABC):
         self._frozen: dict[str, nn.Module] = {}
 
     def freeze(self, **modules: Any) -> None:
-        """Sets torch ``modules``, for instance a teacher, as attributes that move to the device of the task, and no more:
-        they are not trained, copied, averaged or saved."""
+        """Sets torch ``modules``, such as a teacher, as attributes that move to the device of the task and nothing
+        else: they are not trained, copied, averaged or saved."""
         for name, module in modules.items():
             self._frozen[name] = module.requires_grad_(False).eval()
 
