@@ -120,6 +120,11 @@ FORKED.set_forkserver_preload(
 
 def forked(target: Callable[..., object], *arguments: object) -> "multiprocessing.process.BaseProcess":
     """A process that calls ``target``, started from one that has imported everything and computed nothing."""
-    process = FORKED.Process(target=target, args=arguments)
+    process = FORKED.Process(target=_as_program, args=(target, *arguments))
     process.start()
     return process
+
+
+def _as_program(target: Callable[..., object], *arguments: object) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # of the workers that it starts
+    target(*arguments)
