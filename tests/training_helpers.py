@@ -113,8 +113,8 @@ def assert_same(a: Path, b: Path, tolerance: float = 0.0) -> None:
 FORKED = multiprocessing.get_context("forkserver")
 # with what a first step imports
 FORKED.set_forkserver_preload(
-    ["difflate.cli.main", "difflate.train.recipes.pixel", "accelerate.state", "torch._dynamo", "torch.utils.tensorboard",
-     "torch.distributed", "jsonargparse", "yaml"]
+    ["difflate.cli.main", "difflate.train.recipes.pixel", "accelerate.state", "torch._dynamo", "torch.distributed",
+     "torch.utils.tensorboard", "jsonargparse", "yaml"]
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from difflate.errors import ConfigError
 MAX_SEED = 2**63 - 1
 
 
+@enum.unique
 class Stream(enum.IntEnum):
     """The streams of random numbers. A number once given stays: trainings, samples and files depend on it."""
 
@@ -47,7 +48,6 @@ class Stream(enum.IntEnum):
     """What is drawn of the answer that a categorical model is then conditioned on."""
     DECODER_PICTURE = 17
     """Noise of the pictures that the training of a cdc model shows."""
-
 
 
 def torch_generator(seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
