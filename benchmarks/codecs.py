@@ -20,9 +20,10 @@ from difflate.entropy import SymbolReader, SymbolWriter
 from difflate.entropy.hyperprior import HyperpriorCoder
 from difflate.entropy.tables import Tables
 from difflate.errors import ConfigError
-from difflate.format.container import SECTION_LATENT, read_dfl
+from difflate.format import sections
+from difflate.format.container import read_dfl
 from difflate.media.picture import Picture
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.dct import basis
 from difflate.nn.entropy_network import HyperpriorConfig, HyperpriorNetwork, chessboard
 from difflate.nn.transforms import GDN, TransformConfig
@@ -86,7 +87,7 @@ def gdn_codec(picture: Picture) -> HyperpriorCodec:
     """
     torch.manual_seed(0)
     config = HyperpriorConfig(WIDTH, WIDTH, LATENT)
-    model = TransformCoder(TransformConfig("gdn", LATENT, (WIDTH,) * 3), config, LMBDA, LMBDA)
+    model = TransformModel(TransformConfig("gdn", LATENT, (WIDTH,) * 3), config, LMBDA, LMBDA)
     spread = basis(LATENT)[1]
     model.entropy = HyperpriorNetwork(config, LATENT, spread=spread / 0.6)  # it starts at .6 of what it is given
     y = model.analyse(_images(picture), torch.zeros(1))
@@ -104,7 +105,7 @@ def _small(picture: Picture) -> Subject:
         codec = difflate.load(BUNDLED)
     except ConfigError:  # it is not there
         torch.manual_seed(0)
-        model = TransformCoder(TransformConfig(), HyperpriorConfig())
+        model = TransformModel(TransformConfig(), HyperpriorConfig())
         return Subject("hyperprior (dct, untrained)", HyperpriorCodec("dct", model, model.exact_coder), picture)
     if not isinstance(codec, HyperpriorCodec):
         raise SystemExit(f"model ({BUNDLED}) must be one of the hyperprior codec")
@@ -248,7 +249,7 @@ def _exactness(subject: Subject, coder: HyperpriorCoder, rounds: int) -> Results
     file = read_dfl(subject.data)
     level = codec.level_of(file)
     latent = codec.read_latent(file)
-    section = file.section(SECTION_LATENT)
+    section = file.section(sections.LATENT)
     assert section is not None
     recorder = Recorder(section[2:])
     height, width = latent.q.shape[1:]

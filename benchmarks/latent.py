@@ -24,7 +24,7 @@ def run(rounds: int) -> Results:
     if not isinstance(model, LatentDiffusion):
         raise SystemExit(f"model ({MODEL}) must be one of latents")
     px, latent = model.image_px, model.shape((model.image_px, model.image_px))
-    codec, refiner = model.codec, load_refiner(model.codec)
+    refiner = load_refiner(model.space)
     z = torch.rand(SAMPLES, *latent, generator=torch.Generator().manual_seed(0)) * 2 - 1
     decoded = model.images(z)
     in_latents, in_pixels = _step(model.network, *latent), _step(_in_pixels(model.network), 3, px, px)
@@ -40,7 +40,7 @@ def run(rounds: int) -> Results:
     row = timings.row(f"a step of {MODEL} at {px} px", "latents", "pixels")
     row = dataclasses.replace(row, reference="the same U-Net in pixels")
     paper = NETWORKS["latent"]
-    side = PAPER_PX // codec.patch_px
+    side = PAPER_PX // model.space.stride_px
     work, pixel_work = multiply_adds(paper, side, side), multiply_adds(_in_pixels(paper), PAPER_PX, PAPER_PX)
     own, own_pixels = multiply_adds(model.network, *latent[1:]), multiply_adds(_in_pixels(model.network), px, px)
     seconds = timings.ms("samples") / 1e3 / SAMPLES

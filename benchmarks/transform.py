@@ -10,7 +10,8 @@ from PIL import Image
 from benchmarks.timing import Fact, Results, Timings, stopwatch
 from difflate.codecs.vq import VqCodec
 from difflate.media.picture import as_picture
-from difflate.nn.colour import rgb_to_ycrcb, to_patches
+from difflate.nn.colour import rgb_to_ycrcb
+from difflate.nn.patches import to_patches
 from difflate.quantize import ProductQuantizer
 
 JPEG_QUALITY = 75

@@ -21,7 +21,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,12 +129,13 @@ def _codec_rows(args: argparse.Namespace) -> None:
     """What no generator of these latents can do better than: real images, restored by the codec."""
     import difflate
     from difflate.generate.grid import image_grid, save_png
+    from difflate.models.latent_space import latent_space
 
     real = _real(args, held_back=False)
     sets = [("real", "other real images", real)]
     for name in ("opq-32-8-8", "eopq-32-8-8", "rq-32-8-8"):
-        codec: Any = difflate.load(name)
-        sets.append((name, f"the same, D(E(x)) of {name}", codec.from_latent(codec.to_latent(real))))
+        space = latent_space(difflate.load(name))
+        sets.append((name, f"the same, D(E(x)) of {name}", space.from_latent(space.to_latent(real))))
     for name, about, images in sets:
         folder = args.out / "codec" / name
         for number, image in enumerate(images):
@@ -149,22 +150,23 @@ def _noise_rows(args: argparse.Namespace) -> None:
 
     import difflate
     from difflate.diffusion import IndexSpace
+    from difflate.models.latent_space import latent_space
 
     real = _real(args, held_back=True)
     unordered = args.out / "opq-32-8-8-unordered"
     folders = [unordered] if (unordered / "config.json").exists() else []
     print("| codec | " + " | ".join(f"σ = {sigma:g}" for sigma in NOISE) + " |\n|---|" + "--:|" * len(NOISE))
     for name in ("opq-32-8-8", "eopq-32-8-8", "rq-32-8-8", *folders):
-        codec: Any = difflate.load(name)
-        space = IndexSpace(tuple(codec.codebook_sizes))
-        z = space.scale(codec.to_latent(real))
+        space = latent_space(difflate.load(name))
+        places = IndexSpace(tuple(space.sizes))
+        z = places.scale(space.to_latent(real))
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
-        found = []
+        psnrs_db = []
         for sigma in NOISE:
-            restored = codec.from_latent(space.indices(z + sigma * noise))
+            restored = space.from_latent(places.indices(z + sigma * noise))
             mse = (restored.float() - real.float()).square().flatten(1).mean(1)
-            found.append(float((20 * torch.log10(torch.tensor(255.0)) - 10 * mse.log10()).mean()))
-        print(f"| {Path(name).name} | " + " | ".join(f"{value:.2f}" for value in found) + " |")
+            psnrs_db.append(float((20 * torch.log10(torch.tensor(255.0)) - 10 * mse.log10()).mean()))
+        print(f"| {Path(name).name} | " + " | ".join(f"{value:.2f}" for value in psnrs_db) + " |")
 
 
 def _real(args: argparse.Namespace, held_back: bool) -> "Tensor":
@@ -180,13 +182,13 @@ def _real(args: argparse.Namespace, held_back: bool) -> "Tensor":
 
 
 def _measure(args: argparse.Namespace, about: str, folder: Path, grid: str | Path) -> None:
-    found = json.loads(
+    measured = json.loads(
         _difflate("distance", folder, args.images, "--size", "128", "--holdback", HOLDBACK, "--json", read=True)
     )
     path = args.out / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     steps = None if args.variant == "codec" else args.steps
-    results[about] = {"swd": found["swd"], "grid": str(grid), "steps": steps}
+    results[about] = {"swd": measured["swd"], "grid": str(grid), "steps": steps}
     path.write_text(json.dumps(results, indent=2) + "\n")
 
 
@@ -194,9 +196,9 @@ def _table(out: Path) -> str:
     """The table; grids.jpg has the first samples of each training in it, in that order."""
     from PIL import Image
 
-    found = json.loads((out / "results.json").read_text())
+    rows = json.loads((out / "results.json").read_text())
     order = [_label(variant, name) for variant in VARIANTS.values() for name in variant.draws]
-    results = {about: found[about] for about in sorted(found, key=lambda a: order.index(a) if a in order else -1)}
+    results = {about: rows[about] for about in sorted(rows, key=lambda a: order.index(a) if a in order else -1)}
     grids = [Image.open(row["grid"]) for row in results.values() if row["steps"] is not None]
     if not grids:
         raise SystemExit(f"{out}: no variant has been trained yet")
@@ -205,12 +207,12 @@ def _table(out: Path) -> str:
     for number, grid in enumerate(grids):
         picture.paste(grid, (0, number * pitch))
     picture.save(out / "grids.jpg", quality=85)
-    levels = list(next(iter(results.values()))["swd"])
-    heads = ["mean" if level == "mean" else f"{level} px" for level in levels]
-    lines = ["| images | steps | " + " | ".join(heads) + " |", "|---|--:|" + "--:|" * len(levels)]
+    sizes = list(next(iter(results.values()))["swd"])
+    heads = ["mean" if size == "mean" else f"{size} px" for size in sizes]
+    lines = ["| images | steps | " + " | ".join(heads) + " |", "|---|--:|" + "--:|" * len(sizes)]
     for about, row in results.items():
         steps = "" if row["steps"] is None else row["steps"]
-        lines.append(f"| {about} | {steps} | " + " | ".join(f"{row['swd'][k]:.1f}" for k in levels) + " |")
+        lines.append(f"| {about} | {steps} | " + " | ".join(f"{row['swd'][k]:.1f}" for k in sizes) + " |")
     return "\n".join(lines)
 
 
@@ -218,10 +220,10 @@ def _difflate(*words: object, done: int = 0, read: bool = False) -> str:
     """Runs a command; ``done``: an exit code that says that there is nothing left to do."""
     command = [sys.executable, "-m", "difflate", *map(str, words)]
     print("$ difflate", shlex.join(command[3:]), flush=True)
-    found = subprocess.run(command, stdout=subprocess.PIPE if read else None, text=True, check=False)
-    if found.returncode not in (0, done):
-        raise SystemExit(found.returncode)
-    return found.stdout
+    process = subprocess.run(command, stdout=subprocess.PIPE if read else None, text=True, check=False)
+    if process.returncode not in (0, done):
+        raise SystemExit(process.returncode)
+    return process.stdout
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from PIL import Image
 
 from difflate.format import container
 from difflate.limits import Limits
-from difflate.store.hub import WEIGHTS_FOLDER
+from difflate.registry import WEIGHTS
 
 VQ = "eopq-32-8-8"
 """A codec with one quality, and with what vq codecs alone have."""
@@ -29,7 +29,7 @@ def files(folder: Path) -> list[str]:
 
 def crafted(**changes: object) -> bytes:
     """A .dfl file with right checksums that need not hold what it declares."""
-    model_id = bytes.fromhex(json.loads((WEIGHTS_FOLDER / VQ / "config.json").read_text())["fingerprint"])[:4]
+    model_id = bytes.fromhex(json.loads((WEIGHTS / VQ / "config.json").read_text())["fingerprint"])[:4]
     values = dict(
         codec=1, model_id=model_id, width=40, height=24, grey=False, symbols_crc=0, sections=((1, bytes(90)),)
     )

@@ -1,4 +1,4 @@
-"""Transform coders small enough for tests, whose means and scales vary as those of trained ones do."""
+"""Transform models small enough for tests, whose means and scales vary as those of trained ones do."""
 
 import functools
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig, TransformKind
 
@@ -20,11 +20,11 @@ def tiny_transform(kind: TransformKind = "dct") -> TransformConfig:
     return TransformConfig(kind, latent_channels=24, widths=(8, 8, 16), blocks=(1, 1, 1))
 
 
-def tiny_coder(seed: int = 0, kind: TransformKind = "dct") -> TransformCoder:
-    """A coder that was not trained, all of it moved away from the zeros and equal values that it starts from."""
+def tiny_model(seed: int = 0, kind: TransformKind = "dct") -> TransformModel:
+    """A model that was not trained, all of it moved away from the zeros and equal values that it starts from."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model = TransformCoder(tiny_transform(kind), HYPERPRIOR)
+        model = TransformModel(tiny_transform(kind), HYPERPRIOR)
         entropy = model.entropy
         entropy.analysis[4].weight.mul_(12)  # so that z is seldom 0
         entropy.out.weight.normal_(std=0.2)
@@ -38,22 +38,22 @@ def tiny_coder(seed: int = 0, kind: TransformKind = "dct") -> TransformCoder:
         return model.eval()
 
 
-def one_rate_coder(seed: int = 0, kind: TransformKind = "dct") -> TransformCoder:
+def one_rate_model(seed: int = 0, kind: TransformKind = "dct") -> TransformModel:
     """The same without a hyperprior."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return TransformCoder(tiny_transform(kind), None, lmbda_min=0.01, lmbda_max=0.01).eval()
+        return TransformModel(tiny_transform(kind), None, lmbda_min=0.01, lmbda_max=0.01).eval()
 
 
 def tiny_codec(seed: int = 0, kind: TransformKind = "dct") -> HyperpriorCodec:
-    """The codec of `tiny_coder`."""
-    model = tiny_coder(seed, kind)
+    """The codec of `tiny_model`."""
+    model = tiny_model(seed, kind)
     return HyperpriorCodec("tiny", model, model.exact_coder)
 
 
 def one_rate_codec(seed: int = 0) -> HyperpriorCodec:
-    """The codec of `one_rate_coder`."""
-    model = one_rate_coder(seed)
+    """The codec of `one_rate_model`."""
+    model = one_rate_model(seed)
     return HyperpriorCodec("one-rate", model, model.exact_coder)
 
 

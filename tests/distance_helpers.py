@@ -1,13 +1,13 @@
 """Sets of images, and a network in place of Inception, for the tests of distances between sets."""
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 
 from difflate.seeds import torch_generator
+from lazy import Lazy
 
-ndimage = pytest.importorskip("scipy.ndimage")
+ndimage = Lazy("scipy.ndimage")
 
 
 def smooth(count: int, height: int = 32, width: int = 32, seed: int = 0) -> Tensor:

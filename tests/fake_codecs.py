@@ -3,6 +3,7 @@
 import argparse
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,12 +12,15 @@ from difflate.cli import eval as eval_command
 from difflate.cli import reproduce as reproduce_command
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
+from difflate.options import Encoding, Options
 
 
 class Coarse:
     """A codec for tests: quality is the number of bits that each sample keeps, packed by Pillow's PNG."""
 
     suffix = ".png"
+    encoding: type[Encoding] = Encoding
+    decoding: type[Options] = Options
 
     def __init__(self, name: str = "coarse", quality_range: tuple[float, float, float] | None = (1, 8, 5)) -> None:
         self.name = name
@@ -24,7 +28,9 @@ class Coarse:
         self.calls: list[str] = []
         self.seen: list[Picture] = []
 
-    def encode(self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    def encode(
+        self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
+    ) -> bytes:
         self.calls.append("encode")
         self.seen.append(picture)
         drop = 8 - int(4 if quality is None else quality)
@@ -35,7 +41,7 @@ class Coarse:
         )
         return file.getvalue()
 
-    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
         self.calls.append("decode")
         return Picture(np.asarray(Image.open(io.BytesIO(data))).transpose(2, 0, 1))
 

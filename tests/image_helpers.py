@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -30,14 +31,10 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
 
 def png(width: int, height: int, depth: int, colour_type: int, rows: list[bytes], trns: bytes = b"") -> bytes:
     """A PNG file with ``rows`` as they are packed; Pillow cannot write 2-bit, 4-bit and 16-bit colour itself."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
-    key = chunk(b"tRNS", trns) if trns else b""
-    data = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
-    return b"\x89PNG\r\n\x1a\n" + header + key + data + chunk(b"IEND", b"")
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
+    key = png_chunk(b"tRNS", trns) if trns else b""
+    data = png_chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + header + key + data + png_chunk(b"IEND", b"")
 
 
 def same(first: Picture, second: Picture) -> bool:
@@ -105,3 +102,74 @@ def _profile(space: bytes, connection: bytes, kind: bytes, tags: dict[bytes, byt
     date = struct.pack(">6H", 2024, 1, 1, 0, 0, 0)
     head = (head + date + b"acsp" + bytes(28) + white).ljust(128, b"\0")
     return head + struct.pack(">I", len(tags)) + table + body
+
+
+def png_chunk(kind: bytes, data: bytes, crc_off_by: int = 0) -> bytes:
+    """A chunk of a PNG file."""
+    return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data) ^ crc_off_by)
+
+
+def with_chunks(file: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
+    """The PNG ``file`` with chunks before and after its first data chunk."""
+    at = file.index(b"IDAT") - 4
+    end = at + 12 + int.from_bytes(file[at : at + 4], "big")
+    return file[:at] + before + file[at:end] + after + file[end:]
+
+
+@dataclass(frozen=True)
+class Page:
+    """An image of a TIFF file: its pixels (H, W, 3), further tags, and the images below it."""
+
+    pixels: np.ndarray
+    tags: dict[int, int | bytes] = field(default_factory=dict)
+    below: tuple["Page", ...] = ()
+
+
+def tiff(*pages: Page, order: str = "<", big: bool = False) -> bytes:
+    """An uncompressed TIFF file (BigTIFF if ``big``), with the images below a page as SubIFDs."""
+    word = "Q" if big else "I"
+    mark = {"<": b"II", ">": b"MM"}[order]
+    body = bytearray(mark + struct.pack(f"{order}HHHQ" if big else f"{order}HI", *((43, 8, 0, 0) if big else (42, 0))))
+
+    def write(page: Page, link: int) -> tuple[int, int]:
+        """(offset of its directory, place of the link to the next); its offset is written to ``link``."""
+        below = [write(child, 0)[0] for child in page.below]
+        height, width, _ = page.pixels.shape
+        data_at = len(body)
+        body.extend(page.pixels.tobytes())
+        numbers = {
+            256: (width,), 257: (height,), 258: (8, 8, 8), 259: (1,), 262: (2,), 273: (data_at,), 277: (3,),
+            278: (height,), 279: (page.pixels.nbytes,), **({330: tuple(below)} if below else {}),
+        }  # fmt: skip
+        values: dict[int, tuple[int, int, bytes]] = {
+            tag: (3, len(v), struct.pack(f"{order}{len(v)}H", *v)) if tag == 258 else (4, len(v), _longs(order, v))
+            for tag, v in numbers.items()
+        }
+        for tag, value in page.tags.items():
+            text = tag == 271
+            values[tag] = (
+                (4, 1, _longs(order, (value,))) if isinstance(value, int) else (2 if text else 7, len(value), value)
+            )
+        entries = b""
+        for tag, (kind, count, data) in sorted(values.items()):
+            if len(data) > struct.calcsize(word):
+                at = len(body)
+                body.extend(data)
+                data = struct.pack(order + word, at)
+            entries += struct.pack(f"{order}HH{word}", tag, kind, count) + data.ljust(struct.calcsize(word), b"\0")
+        offset = len(body)
+        body.extend(struct.pack(order + ("Q" if big else "H"), len(values)) + entries)
+        end = len(body)
+        body.extend(struct.pack(order + word, 0))
+        if link:
+            struct.pack_into(order + word, body, link, offset)
+        return offset, end
+
+    link = 8 if big else 4
+    for page in pages:
+        link = write(page, link)[1]
+    return bytes(body)
+
+
+def _longs(order: str, values: tuple[int, ...]) -> bytes:
+    return struct.pack(f"{order}{len(values)}I", *values)

@@ -1,13 +1,19 @@
-"""Folders of images, and shards of latents made by hand, for the tests of latent data sets."""
+"""Folders of images, shards of latents made by hand and a tiny latent space, for the tests of latents."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from safetensors.numpy import save_file
+from torch import Tensor, nn
+from torch.nn import functional
 
 from difflate.data.latents import LatentHeader, Latents
+from difflate.nn.colour import rgb_to_ycrcb, signed_to_uint8, ycrcb_to_signed_rgb
+from difflate.nn.padding import pad_to_multiple
 from training_helpers import picture
 
 CODEC, OTHER = "opq-32-8-8", "vq-8-8-8"
@@ -44,3 +50,36 @@ def hand_made(path: Path, listed: list[int], header: LatentHeader = HEADER, shar
 
 def rows(data: Latents, count: int | None = None) -> list[list[int]]:
     return [data[n][0].flatten().tolist() for n in range(len(data) if count is None else count)]
+
+
+class BlockMeans(nn.Module):
+    """A `LatentSpace` without codebooks: the means of Y, Cr and Cb over 8x8 px, each as one of a few scalars."""
+
+    name, stride_px, sizes = "block-means", 8, (5, 3, 3)
+    fingerprint = bytes(range(32))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchor = nn.Buffer(torch.zeros(0))
+
+    @property
+    def device(self) -> torch.device:
+        return self.anchor.device
+
+    @property
+    def codebooks(self) -> list[Tensor]:
+        return [torch.linspace(0, 255, size, device=self.device)[:, None] for size in self.sizes]
+
+    def to_latent(self, images: Tensor) -> Tensor:
+        padded = pad_to_multiple(images.to(self.device), self.stride_px)
+        means = functional.avg_pool2d(rgb_to_ycrcb(padded), self.stride_px)
+        tops = torch.tensor(self.sizes, device=self.device)[:, None, None] - 1
+        return (means / 255 * tops).round().long()
+
+    def from_latent(self, latent: Tensor, height: int | None = None, width: int | None = None) -> Tensor:
+        words = [book[latent[:, c].long()].movedim(3, 1) for c, book in enumerate(self.codebooks)]
+        return signed_to_uint8(self.from_codewords(words))[:, :, :height, :width]
+
+    def from_codewords(self, codewords: Sequence[Tensor]) -> Tensor:
+        means = torch.cat(list(codewords), dim=1)
+        return ycrcb_to_signed_rgb(means.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3))

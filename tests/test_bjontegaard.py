@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,35 @@ def test_bd_quality_needs_a_common_rate() -> None:
 def test_unknown_method() -> None:
     with pytest.raises(ConfigError, match="pchip, akima"):
         bd_rate(RATES, DB, RATES, DB, method="cubic")
+
+
+def test_a_range_of_rates_leaves_out_the_rest_of_the_curves() -> None:
+    # straight in log rate; the second has 1.25 times the rate below quality 30, and less above
+    qualities = np.arange(20.0, 41.0)
+    rates = np.exp((qualities - 30) / 5)
+    others = rates * np.where(qualities < 30, 1.25, 1.1)
+    curves = (list(rates), list(qualities), list(others), list(qualities))
+    low = bd_rate(*curves, rate_range=(math.exp(-1.6), math.exp(-0.6)))  # qualities 22 to 27
+    high = bd_rate(*curves, rate_range=(math.exp(0.4), math.exp(1.4)))
+    assert (low, high) == (pytest.approx(25), pytest.approx(10))
+    assert bd_rate(*curves, rate_range=(1e-9, 1e9)) == bd_rate(*curves)
+    with pytest.raises(ConfigError, match="no quality in common"):
+        bd_rate(*curves, rate_range=(1e3, 1e4))
+    with pytest.raises(ConfigError, match="two rising rates"):
+        bd_rate(*curves, rate_range=(2, 1))
+
+
+def test_a_range_of_rates_between_points() -> None:
+    # d(log rate) = a + b·quality, both straight lines in log rate: its mean over any interval is that in the middle
+    qualities = np.array([20.0, 24, 28, 32, 36])
+    rates, others = np.exp(qualities / 8 - 4), np.exp(qualities / 10 - 3)
+    ends = (21.3, 30.7)
+    difference = bd_rate(
+        list(rates),
+        list(qualities),
+        list(others),
+        list(qualities),
+        rate_range=(math.exp(ends[0] / 8 - 4), math.exp(ends[1] / 8 - 4)),
+    )
+    middle = sum(ends) / 2
+    assert difference == pytest.approx(100 * math.expm1((middle / 10 - 3) - (middle / 8 - 4)), rel=1e-9)

@@ -55,8 +55,8 @@ def test_files_are_as_large_as_the_model_says(hyperprior: HyperpriorCodec, quali
 def test_better_than_jpeg_at_the_same_size(hyperprior: HyperpriorCodec, bpp: float) -> None:
     allowed = int(bpp * PIXELS / 8)
     jpeg = difflate.load("jpeg")
-    theirs = encode_within(jpeg, allowed, lambda quality: jpeg.encode(PICTURE, quality=quality))
-    ours = encode_within(hyperprior, len(theirs), lambda quality: hyperprior.encode(PICTURE, quality=quality))
+    theirs = encode_within(jpeg, allowed, lambda quality: jpeg.encode(PICTURE, quality=quality)).data
+    ours = encode_within(hyperprior, len(theirs), lambda q: hyperprior.encode(PICTURE, quality=q)).data
     assert len(ours) <= len(theirs)
     restored, rival = hyperprior.decode(ours), jpeg.decode(theirs)
     assert metrics.psnr(PICTURE, restored) > metrics.psnr(PICTURE, rival) + 1
@@ -65,19 +65,22 @@ def test_better_than_jpeg_at_the_same_size(hyperprior: HyperpriorCodec, bpp: flo
 
 def test_diffusion_costs_no_more_than_it_may(cdc: CdcCodec, hyperprior: HyperpriorCodec) -> None:
     """rms error <= that of the preview + max_refinement·std, at any number of steps and for any noise."""
-    for quality in (10, 50, 90):
-        data = cdc.encode(PICTURE, quality=quality)
+    picture = Picture(PICTURE.pixels[:, :160, :160].copy())
+    for quality in (10, 90):
+        data = cdc.encode(picture, quality=quality)
         preview = cdc.decode(data, steps=0)
-        same = hyperprior.decode(hyperprior.encode(PICTURE, quality=quality))
+        same = hyperprior.decode(hyperprior.encode(picture, quality=quality))
         assert np.abs(preview.pixels.astype(int) - same.pixels).max() <= 1
         std = float(cdc.model.residual_std(torch.tensor(quality / 100))) * 127.5
-        for steps, gamma in ((1, 0.0), (4, 0.8), (8, 2.0)):
+        for steps, gamma in ((1, 0.0), (4, 0.8), (6, 2.0)):
             restored = cdc.decode(data, steps=steps, gamma=gamma)
-            assert rms(restored) <= rms(preview) + cdc.model.decoder.max_refinement * std + 0.5  # rounding to levels
+            assert (
+                rms(restored, picture) <= rms(preview, picture) + cdc.model.decoder.max_refinement * std + 0.5
+            )  # rounding to levels
 
 
-def rms(restored: Picture) -> float:
-    return float(np.sqrt(np.square(restored.pixels.astype(float) - PICTURE.pixels).mean()))
+def rms(restored: Picture, picture: Picture) -> float:
+    return float(np.sqrt(np.square(restored.pixels.astype(float) - picture.pixels).mean()))
 
 
 def test_a_file_of_the_same_latent_but_another_codec_is_told_so(tmp_path, capsys):

@@ -6,26 +6,26 @@ import numpy as np
 import pytest
 import torch
 
-from coder_helpers import photo, tiny_coder
-from difflate.codecs.cdc import CdcCodec, DecodeHints, place_noise
+from coder_helpers import photo, tiny_model
+from difflate.codecs.cdc import CdcCodec, place_noise
 from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.codecs.loading import load_model
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, FormatError, LimitExceeded, ModelError
-from difflate.format import container
+from difflate.format import sections
 from difflate.format.container import read_dfl, write_dfl
 from difflate.limits import Limits
 from difflate.media.picture import Picture
-from difflate.models.diffusion_decoder import DecoderConfig, DiffusionCoder
+from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder
 from difflate.nn.unet import UNetConfig
+from difflate.options import DiffusionDecoding
 
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> CdcCodec:
     """A decoder whose refinement is far from nothing."""
-    coder = tiny_coder(0)
+    coder = tiny_model(0)
     torch.manual_seed(1)
-    model = DiffusionCoder(
+    model = DiffusionDecoder(
         coder.transform, coder.hyperprior, coder.lmbda_min, coder.lmbda_max,
         DecoderConfig(context_widths=(0, 0, 8), steps=2, gamma=0.5),
         UNetConfig(widths=(8, 8, 16), blocks=(1, 1, 1), patch=4), ProcessConfig(),
@@ -34,7 +34,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> CdcCodec:
     torch.nn.init.normal_(model.unet.exit.weight, std=0.1)
     folder = tmp_path_factory.mktemp("cdc") / "tiny"
     model.save_pretrained(folder, dtype=torch.float16, max_shard_size="20KB")
-    loaded = load_model(folder)
+    loaded = CdcCodec.load(folder)
     assert isinstance(loaded, CdcCodec)
     return loaded
 
@@ -54,9 +54,11 @@ def test_what_a_file_says_is_what_is_done(codec: CdcCodec) -> None:
     told = codec.decode(data)
     assert difference(told, codec.decode(codec.encode(picture()), steps=3, gamma=1.0, seed=7)) == 0
     assert difference(told, plain) > 0
-    section = read_dfl(data).section(container.SECTION_DIFFUSION)
+    section = read_dfl(data).section(sections.DIFFUSION)
     assert section is not None
-    assert DecodeHints.from_bytes(section) == DecodeHints(3, 1.0, 7)
+    assert DiffusionDecoding.from_sections({sections.DIFFUSION: section}) == DiffusionDecoding(
+        steps=3, gamma=1.0, seed=7
+    )
 
 
 def test_each_option_changes_pixels_and_nothing_else(codec: CdcCodec) -> None:
@@ -140,16 +142,16 @@ def test_a_small_file_cannot_order_hours_of_work(codec: CdcCodec) -> None:
 @pytest.mark.parametrize("section", [b"", bytes(8), b"\xff\xff\0\0\0\0\0"])
 def test_a_damaged_section_is_told(codec: CdcCodec, section: bytes) -> None:
     file = read_dfl(codec.encode(picture()))
-    sections = tuple((k, section if k == container.SECTION_DIFFUSION else d) for k, d in file.sections)
+    kept = tuple((k, section if k == sections.DIFFUSION else d) for k, d in file.sections)
     with pytest.raises(FormatError, match="section on diffusion"):
-        codec.decode(write_dfl(dataclasses.replace(file, sections=sections)))
+        codec.decode(write_dfl(dataclasses.replace(file, sections=kept)))
 
 
 def test_a_file_without_the_section_is_decoded_as_the_model_says(codec: CdcCodec) -> None:
     data = codec.encode(picture())
     file = read_dfl(data)
-    sections = tuple(s for s in file.sections if s[0] != container.SECTION_DIFFUSION)
-    assert difference(codec.decode(write_dfl(dataclasses.replace(file, sections=sections))), codec.decode(data)) == 0
+    kept = tuple(s for s in file.sections if s[0] != sections.DIFFUSION)
+    assert difference(codec.decode(write_dfl(dataclasses.replace(file, sections=kept))), codec.decode(data)) == 0
 
 
 def test_noise_belongs_to_its_place() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from cli_helpers import VQ, Run, crafted
 from difflate import DEFAULT_CODEC
-from difflate.store.hub import WEIGHTS_FOLDER
+from difflate.registry import WEIGHTS
 
 
 def _flip(model: Path) -> None:
@@ -40,7 +40,7 @@ def _set(**changes: object) -> Callable[[Path], None]:
         (lambda model: (model / "config.json").write_text("[" * 100_000), "config.json: cannot be read"),
         (lambda model: (model / "config.json").write_bytes(b"\xff"), "config.json: cannot be read"),
         (lambda model: (model / "config.json").write_text("[]"), "must be a JSON object"),
-        (_set(codec="other"), "codec (=other)"),
+        (_set(codec="other"), "kind (=other)"),
         (_set(name=[1]), "name (=[1]) must be a text"),
         (_set(method=None), "method (=None) must be a text"),
         (_set(fingerprint=3), "fingerprint (=3) must be a text"),
@@ -52,7 +52,7 @@ def _set(**changes: object) -> Callable[[Path], None]:
     ],
 )
 def test_a_damaged_model_is_told(run: Run, folder: Path, change: Callable[[Path], None], message: str) -> None:
-    shutil.copytree(WEIGHTS_FOLDER / VQ, folder / "model")
+    shutil.copytree(WEIGHTS / VQ, folder / "model")
     change(folder / "model")
     code, out, err = run("compress", "photo.png", "--codec", "model")
     assert (code, out, err.count("\n")) == (4, b"", 1)
@@ -61,7 +61,7 @@ def test_a_damaged_model_is_told(run: Run, folder: Path, change: Callable[[Path]
 
 
 def test_a_models_folder_can_be_named(run: Run, folder: Path, dfl: bytes) -> None:
-    shutil.copytree(WEIGHTS_FOLDER / DEFAULT_CODEC, folder / "model")
+    shutil.copytree(WEIGHTS / DEFAULT_CODEC, folder / "model")
     assert run("compress", "photo.png", "--codec", "model")[0] == 0
     assert (folder / "photo.dfl").read_bytes() == dfl
     assert run("verify", "photo.dfl", "--codec", "model")[0] == 0

@@ -129,7 +129,7 @@ def test_training_pays_and_repeats():
     )
     grids = [np.stack([np.clip(w + 2 ** (b - 1), 0, 2**b - 1) for w, b in zip(g, BITS, strict=True)]) for g in walks]
     history: list[float] = []
-    options = dict(plane_bits=BITS, step_count=40, seed=3, sites_per_step=500)
+    options = dict(plane_bits=BITS, step_count=24, seed=3, sites_per_step=300)
     first = train_context(grids, report=lambda _, bits: history.append(bits), **options)
     assert np.mean(history[-5:]) < 0.8 * history[0]
     again = train_context(grids, report=lambda *_: None, **options)

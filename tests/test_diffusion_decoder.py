@@ -7,7 +7,7 @@ from torch import Tensor
 
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, ModelError
-from difflate.models.diffusion_decoder import DecoderConfig, DiffusionCoder, fitted
+from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder, fit_network
 from difflate.nn import UNetConfig
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
@@ -22,19 +22,19 @@ NETWORK = UNetConfig(widths=(8, 8, 8), blocks=(1, 1, 1), patch=4)
 V = ProcessConfig("cosine", target="v", condition="t")
 CONFIGS = Path(__file__).parents[1] / "configs"
 X, EPS = (read_settings(CdcTraining, CONFIGS / f"cdc-{name}-param.yaml", []).process for name in ("x", "eps"))
-LEVELS = torch.tensor([0.2, 0.9])
+QUALITIES = torch.tensor([0.2, 0.9])
 
 
 def tiny(
     process: ProcessConfig = V, network: UNetConfig = NETWORK, one_rate: bool = False, **decoder
-) -> DiffusionCoder:
+) -> DiffusionDecoder:
     torch.manual_seed(0)
     config = DecoderConfig(**{"context_widths": (0, 0, 8), **decoder})
     high = 0.0006 if one_rate else 0.08
-    return DiffusionCoder(TRANSFORM, HYPERPRIOR, 0.0006, high, config, network, process).eval()
+    return DiffusionDecoder(TRANSFORM, HYPERPRIOR, 0.0006, high, config, network, process).eval()
 
 
-def wild(model: DiffusionCoder, scale: float = 3.0) -> DiffusionCoder:
+def wild(model: DiffusionDecoder, scale: float = 3.0) -> DiffusionDecoder:
     """``model`` with a network that gives large values that have nothing to do with the image."""
     torch.nn.init.normal_(model.unet.exit.weight, std=scale)
     return model
@@ -53,7 +53,7 @@ def block_rms(images: Tensor) -> Tensor:
     return images.unflatten(2, (-1, 16)).unflatten(4, (-1, 16)).square().mean((1, 3, 5)).sqrt()
 
 
-def shipped(name: str) -> DiffusionCoder:
+def shipped(name: str) -> DiffusionDecoder:
     """The model of a configuration, without its weights."""
     with torch.device("meta"):
         return build_model(read_settings(CdcTraining, CONFIGS / f"cdc-{name}.yaml", []))
@@ -79,7 +79,7 @@ def test_those_of_the_paper(name: str, target: str, steps: int) -> None:
 
 
 def test_conditions_of_the_small_one() -> None:
-    conditions = tiny().conditions(latents(), LEVELS)
+    conditions = tiny().conditions(latents(), QUALITIES)
     assert conditions.synthesis.shape == (2, 3, 48, 32)
     shapes = [None if cond is None else tuple(cond.shape) for cond in conditions.spatial]
     assert shapes == [(2, 48, 12, 8), None, (2, 8, 3, 2)]
@@ -89,15 +89,15 @@ def test_conditions_of_the_small_one() -> None:
 
 def test_residual_std_is_a_power_of_lambda() -> None:
     model = tiny()
-    level = torch.linspace(0, 1, 5)
-    expected = 0.066 * (model.coder.lmbda(level) / 0.0067) ** -0.24
-    assert torch.allclose(model.residual_std(level), expected)
+    quality = torch.linspace(0, 1, 5)
+    expected = 0.066 * (model.coder.lmbda(quality) / 0.0067) ** -0.24
+    assert torch.allclose(model.residual_std(quality), expected)
 
 
 @pytest.mark.parametrize("residual", [True, False])
 def test_x0_and_images_are_inverse(residual: bool) -> None:
     model = tiny(residual=residual)
-    conditions = model.conditions(latents(), LEVELS)
+    conditions = model.conditions(latents(), QUALITIES)
     images = noise_like(conditions.synthesis)
     x0 = model.to_x0(images, conditions)
     assert torch.allclose(model.to_images(x0, conditions), images, atol=1e-6)
@@ -108,7 +108,7 @@ def test_x0_and_images_are_inverse(residual: bool) -> None:
 def test_residual_in_luma_and_chroma() -> None:
     """Of grey it has no chroma; noise in it has less colour than luma."""
     model = tiny(residual_chroma=0.4)
-    conditions = model.conditions(latents(), LEVELS)
+    conditions = model.conditions(latents(), QUALITIES)
     images = noise_like(conditions.synthesis)
     assert torch.allclose(model.to_images(model.to_x0(images, conditions), conditions), images, atol=1e-5)
     std = conditions.std[:, None, None, None]
@@ -127,7 +127,7 @@ def test_residual_in_luma_and_chroma() -> None:
 @pytest.mark.parametrize("decoder", [{}, {"residual": False}, {"max_refinement": 0.25}])
 def test_a_bad_network_costs_at_most_the_bound(decoder: dict) -> None:
     model = wild(tiny(**decoder))
-    conditions = model.conditions(latents(), LEVELS)
+    conditions = model.conditions(latents(), QUALITIES)
     refined = model.refine(conditions, 2, noise_like(conditions.synthesis))
     limit = model.decoder.max_refinement * conditions.std[:, None, None]
     reached = block_rms(refined - conditions.synthesis)
@@ -141,13 +141,13 @@ def test_a_bad_network_costs_at_most_the_bound(decoder: dict) -> None:
 def test_what_is_no_number_refines_nothing() -> None:
     model = tiny()
     torch.nn.init.constant_(model.unet.exit.weight, float("nan"))
-    conditions = model.conditions(latents(), LEVELS)
+    conditions = model.conditions(latents(), QUALITIES)
     assert torch.equal(model.refine(conditions, 1, noise_like(conditions.synthesis)), conditions.synthesis)
 
 
 def test_a_refinement_below_the_bound_is_left_as_it_is() -> None:
     networks = [wild(tiny(max_refinement=most), 0.003) for most in (1.0, 0.0)]
-    conditions = networks[0].conditions(latents(), LEVELS)
+    conditions = networks[0].conditions(latents(), QUALITIES)
     zeros = torch.zeros_like(conditions.synthesis)
     bounded, free = (model.refine(conditions, 1, zeros) for model in networks)
     assert not torch.equal(free, conditions.synthesis)
@@ -156,14 +156,14 @@ def test_a_refinement_below_the_bound_is_left_as_it_is() -> None:
 
 def test_without_a_bound_nothing_is_held_back() -> None:
     model = wild(tiny(max_refinement=0.0))
-    conditions = model.conditions(latents(), LEVELS)
+    conditions = model.conditions(latents(), QUALITIES)
     refined = model.refine(conditions, 1, noise_like(conditions.synthesis))
     assert block_rms(refined - conditions.synthesis).max() > 5 * conditions.std.max()
 
 
 def test_no_steps_and_an_untrained_network_give_the_synthesis() -> None:
     model = tiny()
-    conditions = model.conditions(latents(), LEVELS)
+    conditions = model.conditions(latents(), QUALITIES)
     assert torch.equal(model.refine(conditions, 0, noise_like(conditions.synthesis)), conditions.synthesis)
     again = model.refine(conditions, 3, torch.zeros_like(conditions.synthesis))
     assert torch.equal(again, conditions.synthesis)
@@ -173,7 +173,7 @@ def test_no_steps_and_an_untrained_network_give_the_synthesis() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 65])
 def test_any_number_of_steps(process: ProcessConfig, steps: int) -> None:
     model = wild(tiny(process), 0.1)
-    conditions = model.conditions(latents(1, 1, 1), LEVELS[:1])
+    conditions = model.conditions(latents(1, 1, 1), QUALITIES[:1])
     refined = model.refine(conditions, steps, 0.8 * noise_like(conditions.synthesis))
     assert refined.isfinite().all()
     assert not torch.equal(refined, conditions.synthesis)
@@ -181,12 +181,12 @@ def test_any_number_of_steps(process: ProcessConfig, steps: int) -> None:
 
 def test_the_same_noise_gives_the_same_image_in_any_batch() -> None:
     model = wild(tiny(), 0.1)
-    conditions = model.conditions(latents(), LEVELS)
+    conditions = model.conditions(latents(), QUALITIES)
     noise = noise_like(conditions.synthesis)
     both = model.refine(conditions, 3, noise)
     assert torch.equal(both, model.refine(conditions, 3, noise))
     for i in range(2):
-        alone = model.refine(model.conditions(latents()[i : i + 1], LEVELS[i : i + 1]), 3, noise[i : i + 1])
+        alone = model.refine(model.conditions(latents()[i : i + 1], QUALITIES[i : i + 1]), 3, noise[i : i + 1])
         assert torch.allclose(alone, both[i : i + 1], atol=1e-5)
     other = model.refine(conditions, 3, noise.flip(0))
     assert not torch.allclose(both, other, atol=1e-3)
@@ -203,10 +203,10 @@ def test_a_self_conditioned_network_and_one_rate() -> None:
 def test_the_folder_holds_the_model(tmp_path) -> None:
     model = wild(tiny(steps=3, gamma=0.5), 0.1)
     model.save_pretrained(tmp_path)
-    loaded = DiffusionCoder.from_pretrained(tmp_path)
-    assert loaded.config_dict() == DiffusionCoder.from_pretrained(tmp_path).config_dict()
+    loaded = DiffusionDecoder.from_pretrained(tmp_path)
+    assert loaded.config_dict() == DiffusionDecoder.from_pretrained(tmp_path).config_dict()
     assert (loaded.decoder.steps, loaded.decoder.gamma, loaded.coder_hyperprior) == (3, 0.5, HYPERPRIOR)
-    conditions, theirs = (m.conditions(latents(), LEVELS) for m in (model, loaded))
+    conditions, theirs = (m.conditions(latents(), QUALITIES) for m in (model, loaded))
     noise = noise_like(conditions.synthesis)
     assert torch.equal(model.refine(conditions, 2, noise), loaded.refine(theirs, 2, noise))
     tensors = (m.coder.exact_coder.exact_tensors() for m in (model, loaded))
@@ -214,7 +214,7 @@ def test_the_folder_holds_the_model(tmp_path) -> None:
     assert all((ours[key] == exact[key]).all() for key in ours)
     (tmp_path / "exact.safetensors").unlink()
     with pytest.raises(ModelError, match="exact"):
-        DiffusionCoder.from_pretrained(tmp_path)
+        DiffusionDecoder.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_the_folder_holds_the_model(tmp_path) -> None:
 def test_what_does_not_fit_is_named(network: UNetConfig, decoder: dict, message: str) -> None:
     config = DecoderConfig(**{"context_widths": (0, 0, 8), **decoder})
     with pytest.raises(ConfigError, match=message):
-        fitted(network, config, V)
+        fit_network(network, config, V, 16)
 
 
 @pytest.mark.parametrize(
@@ -254,13 +254,13 @@ def test_settings_of_the_decoder_are_checked(settings: dict, message: str) -> No
 
 
 def test_fitting_twice_changes_nothing() -> None:
-    once = fitted(NETWORK, DecoderConfig(context_widths=(0, 0, 8)), V)
-    assert fitted(once, DecoderConfig(context_widths=(0, 0, 8)), V) == once
+    once = fit_network(NETWORK, DecoderConfig(context_widths=(0, 0, 8)), V, 16)
+    assert fit_network(once, DecoderConfig(context_widths=(0, 0, 8)), V, 16) == once
 
 
 def test_steps_and_noise_are_checked() -> None:
     model = tiny()
-    conditions = model.conditions(latents(), LEVELS)
+    conditions = model.conditions(latents(), QUALITIES)
     with pytest.raises(ConfigError, match="`steps`"):
         model.refine(conditions, -1, torch.zeros_like(conditions.synthesis))
     with pytest.raises(ConfigError, match="`noise`"):
@@ -271,10 +271,10 @@ def test_levels_are_spread_and_independent_of_the_noise_level() -> None:
     together = []
     for step in range(200):
         draws = Draws(0, torch.arange(8 * step, 8 * step + 8), 8)
-        levels = draws.levels()
+        levels = draws.spread()
         assert (levels.sort().values.diff() - 0.125).abs().max() < 1e-5
         together.append(torch.stack([levels, draws.uniform()]))
-        part = Draws(0, draws.numbers[3:5], 8).levels()
+        part = Draws(0, draws.numbers[3:5], 8).spread()
         assert torch.equal(part, levels[3:5])
     correlation = torch.corrcoef(torch.cat(together, dim=1))[0, 1]
     assert abs(float(correlation)) < 0.08

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from difflate.diffusion import LinearBeta, Process, ddim, ddpm, dpmpp_2m
+from lazy import Lazy
 
-diffusers = pytest.importorskip("diffusers")
+diffusers = Lazy("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning", "ignore:.*:DeprecationWarning")
 
 PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}

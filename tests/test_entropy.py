@@ -1,13 +1,19 @@
 """The range coder and its tables: round trips, closed forms, and a second, independent reader."""
 
+import pkgutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import difflate.entropy
 from difflate.entropy import SymbolReader, SymbolWriter, Tables
 from difflate.entropy.coder import PRECISION
-from difflate.errors import DesyncError, ModelError
+from difflate.entropy.fixed_rate import pack, packed_bytes, unpack
+from difflate.errors import DesyncError, FormatError, ModelError
 from reference_coder import ReferenceReader
 
 TABLES = Tables.from_counts([np.arange(1, 200), [5], [0, 0, 7, 1], np.ones(1000)], low=[-100, 3, 0, -500])
@@ -122,3 +128,30 @@ def test_tables_that_a_decoder_could_not_use_are_refused(wrong):
 def test_an_index_outside_the_tables_is_refused():
     with pytest.raises(ValueError, match="table numbers"):
         round_trip(np.zeros(2, np.int64), TABLES, np.array([0, 4]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 16).flatmap(lambda b: st.tuples(st.just(b), st.lists(st.integers(0, 2**b - 1), max_size=20))))
+def test_packed_integers_take_their_bits_and_no_more(case):
+    bits, values = case
+    data = pack(np.array(values, np.int64), bits)
+    assert len(data) == packed_bytes(len(values), bits) == -(-len(values) * bits // 8)
+    written = "".join(f"{value:0{bits}b}" for value in values)  # most significant first, one after the other
+    assert "".join(f"{byte:08b}" for byte in data) == written.ljust(8 * len(data), "0")
+    assert unpack(data, bits, len(values)).tolist() == values
+
+
+def test_what_cannot_be_packed_or_unpacked_is_refused():
+    for value in (-1, 8):
+        with pytest.raises(ValueError, match=r"outside \[0, 8\)"):
+            pack(np.array([0, value]), 3)
+    for data in (b"", b"12", b"1234"):
+        with pytest.raises(FormatError, match=f"{len(data)} bytes, not 3"):
+            unpack(data, 12, 2)
+
+
+def test_the_exact_stage_needs_no_torch():
+    modules = [f"difflate.entropy.{module.name}" for module in pkgutil.iter_modules(difflate.entropy.__path__)]
+    assert len(modules) > 8
+    code = f"import {', '.join(modules)}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,18 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from coder_helpers import one_rate_codec, photo, tiny_codec, tiny_coder
+from coder_helpers import one_rate_codec, photo, tiny_codec, tiny_model
 from difflate.entropy import SymbolReader, SymbolWriter, fixed_point
 from difflate.entropy import hyperprior as exact
-from difflate.entropy.gaussian import LEVELS, SCALE_MIN
-from difflate.entropy.hyperprior import LEVEL_MAX, HyperpriorCoder, Latent, coder_from
+from difflate.entropy.gaussian import RUNGS, SCALE_MIN
+from difflate.entropy.hyperprior import QUALITY_MAX, HyperpriorCoder, coder_from
+from difflate.entropy.latent import SYMBOL_MAX, Latent
 from difflate.errors import DesyncError, ModelError
 from difflate.format.container import read_dfl
 from difflate.media.picture import Picture
 from difflate.nn.entropy_network import RUNG, HyperpriorNetwork, chessboard
 
 MEAN_TOLERANCE, RUNG_TOLERANCE = 0.02, 0.2
-MODEL = tiny_coder()
+MODEL = tiny_model()
 CODER = MODEL.exact_coder
 assert isinstance(CODER, HyperpriorCoder)
 assert isinstance(MODEL.entropy, HyperpriorNetwork)
@@ -40,43 +41,43 @@ def latent_of(height: int, width: int, seed: int = 0, scale: float = 6.0) -> tup
         return y, MODEL.side_information(torch.from_numpy(y)[None])[0].numpy()
 
 
-def coded(y: np.ndarray, z: np.ndarray, level: int, coder: HyperpriorCoder = CODER) -> tuple[Latent, bytes]:
+def coded(y: np.ndarray, z: np.ndarray, quality: int, coder: HyperpriorCoder = CODER) -> tuple[Latent, bytes]:
     writer = SymbolWriter()
-    return coder.encode(y, z, level, writer), writer.finish()
+    return coder.encode(y, z, quality, writer), writer.finish()
 
 
-def parameters(latent: Latent, level: int) -> tuple[np.ndarray, np.ndarray]:
+def parameters(latent: Latent, quality: int) -> tuple[np.ndarray, np.ndarray]:
     """(M, h, w) means, and table numbers, that the integers give for each site of ``latent``."""
     means, index = np.empty(latent.q.shape), np.empty(latent.q.shape, np.int64)
     state = exact._State(*latent.q.shape[1:], len(latent.q))
-    for (i, j), mean, tables in CODER._steps(latent.z, level, state):
+    for (i, j), mean, tables in CODER._steps(latent.z, quality, state):
         means[:, i, j], index[:, i, j] = mean.T / fixed_point.ONE, tables.T
         state.put((i, j), latent.q[:, i, j].T, mean)
     return means, index
 
 
 @torch.no_grad()
-def float_parameters(latent: Latent, level: int) -> tuple[np.ndarray, np.ndarray]:
+def float_parameters(latent: Latent, quality: int) -> tuple[np.ndarray, np.ndarray]:
     """The same of the network that is trained; the scales as places on the ladder."""
     network = MODEL.entropy
     y_hat, q = torch.from_numpy(latent.y_hat)[None], torch.from_numpy(latent.q)[None].float()
     features = network.hyper_synthesis(torch.from_numpy(latent.z)[None].float(), y_hat.shape[2:])
-    first, quality = chessboard(y_hat), torch.tensor([level / LEVEL_MAX])
-    passes = network.parameters_of(features, quality, None), network.parameters_of(
-        features, quality, (y_hat * first, q * first)
+    first, share = chessboard(y_hat), torch.tensor([quality / QUALITY_MAX])
+    passes = network.parameters_of(features, share, None), network.parameters_of(
+        features, share, (y_hat * first, q * first)
     )  # fmt: skip
     mean, scale = (torch.where(first > 0, *pair)[0].double().numpy() for pair in zip(*passes, strict=True))
     return mean, np.log(scale / SCALE_MIN) / RUNG
 
 
-@pytest.mark.parametrize("level", [0, 1, 20_000, 46_811, LEVEL_MAX])
+@pytest.mark.parametrize("quality", [0, 1, 20_000, 46_811, QUALITY_MAX])
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (6, 5), (17, 20)])
-def test_the_integers_are_the_float_network(size: tuple[int, int], level: int) -> None:
-    latent, _ = coded(*latent_of(*size), level)
-    means, index = parameters(latent, level)
-    float_means, rungs = float_parameters(latent, level)
+def test_the_integers_are_the_float_network(size: tuple[int, int], quality: int) -> None:
+    latent, _ = coded(*latent_of(*size), quality)
+    means, index = parameters(latent, quality)
+    float_means, rungs = float_parameters(latent, quality)
     assert np.abs(means - float_means).max() < MEAN_TOLERANCE
-    rungs = rungs.clip(0, LEVELS - 1)
+    rungs = rungs.clip(0, RUNGS - 1)
     assert np.abs(index - rungs).max() < 0.5 + RUNG_TOLERANCE
     clear = np.abs(rungs - np.floor(rungs) - 0.5) > RUNG_TOLERANCE  # no tie
     assert np.array_equal(index[clear], np.rint(rungs[clear]))
@@ -96,7 +97,7 @@ def test_y_hat_is_that_of_training_but_for_ties() -> None:
     y, z = latent_of(17, 20)
     latent, _ = coded(y, z, 30_000)
     with torch.no_grad():
-        theirs = MODEL.entropy(torch.from_numpy(y)[None], torch.tensor([30_000 / LEVEL_MAX])).y_hat[0].numpy()
+        theirs = MODEL.entropy(torch.from_numpy(y)[None], torch.tensor([30_000 / QUALITY_MAX])).y_hat[0].numpy()
     difference = np.abs(latent.y_hat - theirs)
     assert (difference < MEAN_TOLERANCE).mean() > 0.97
     assert difference.max() < 1 + MEAN_TOLERANCE
@@ -115,12 +116,12 @@ def test_values_are_rounded_or_made_smaller_where_that_saves_bits() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 13), st.integers(1, 13), st.integers(0, LEVEL_MAX), st.integers(0, 2**32 - 1),
+    st.integers(1, 13), st.integers(1, 13), st.integers(0, QUALITY_MAX), st.integers(0, 2**32 - 1),
     st.sampled_from([0.0, 0.3, 5.0, 300.0, 50_000.0]),
 )  # fmt: skip
-def test_what_is_written_is_read(height: int, width: int, level: int, seed: int, scale: float) -> None:
-    latent, data = coded(*latent_of(height, width, seed, scale), level)
-    again = CODER.decode(height, width, level, SymbolReader(data))
+def test_what_is_written_is_read(height: int, width: int, quality: int, seed: int, scale: float) -> None:
+    latent, data = coded(*latent_of(height, width, seed, scale), quality)
+    again = CODER.decode(height, width, quality, SymbolReader(data))
     assert again.symbols() == latent.symbols()
     assert np.array_equal(again.y_hat, latent.y_hat)
     assert len(latent.symbols()) == 2 * (latent.z.size + latent.q.size)
@@ -130,10 +131,10 @@ def test_what_is_written_is_read(height: int, width: int, level: int, seed: int,
 def test_what_is_too_large_is_clipped(value: float) -> None:
     y, z = latent_of(5, 6)
     y[3, 2, 1], z[0, 0, 0] = value, np.sign(value) * 1e6
-    latent, data = coded(y, z, LEVEL_MAX)
-    assert abs(int(latent.q[3, 2, 1])) == exact.SYMBOL_MAX
-    assert abs(int(latent.z[0, 0, 0])) == exact.SYMBOL_MAX
-    assert CODER.decode(5, 6, LEVEL_MAX, SymbolReader(data)).symbols() == latent.symbols()
+    latent, data = coded(y, z, QUALITY_MAX)
+    assert abs(int(latent.q[3, 2, 1])) == SYMBOL_MAX
+    assert abs(int(latent.z[0, 0, 0])) == SYMBOL_MAX
+    assert CODER.decode(5, 6, QUALITY_MAX, SymbolReader(data)).symbols() == latent.symbols()
 
 
 def test_symbols_that_are_never_written_are_told() -> None:
@@ -154,7 +155,7 @@ def test_bands_of_rows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_factorized_coder_codes_rounded_values() -> None:
-    coder = one_rate_codec().coder
+    coder = one_rate_codec().coder.exact
     y = latent_of(6, 5, scale=40.0)[0]
     writer = SymbolWriter()
     latent = coder.encode(y, np.empty((0, 0, 0)), 0, writer)
@@ -180,7 +181,7 @@ def test_layers_are_those_of_torch() -> None:
 
 def test_activations_are_rounded_half_up_and_clipped() -> None:
     sums = np.array([2047, 2048, -2048, -2049, 6143, 6144, 2**52]).astype(np.float64)
-    assert fixed_point.shifted(sums.copy()).tolist() == [0, 1, 0, -1, 1, 2, 2**40]
+    assert fixed_point.shift(sums.copy()).tolist() == [0, 1, 0, -1, 1, 2, 2**40]
     assert fixed_point.relu(sums).tolist() == [0, 1, 0, 0, 1, 2, fixed_point.ACTIVATION_MAX]
 
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import difflate
-from coder_helpers import one_rate_coder, photo, tiny_codec, tiny_coder
+from coder_helpers import one_rate_model, photo, tiny_codec, tiny_model
 from difflate.cli.main import main
 from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.codecs.loading import load_model
+from difflate.codecs.loading import load
 from difflate.errors import ConfigError, ModelError
 from difflate.media.picture import Picture
-from difflate.models.transform_coder import EXACT, TransformCoder
+from difflate.models.transform_coder import EXACT, TransformModel
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
 from difflate.store.fingerprint import fingerprint
@@ -28,7 +28,7 @@ PICTURE = Picture(photo(48, 40, 200, 300))
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_coder().save_pretrained(path)
+    tiny_model().save_pretrained(path)
     return path
 
 
@@ -38,7 +38,7 @@ def copied(folder: Path, tmp_path: Path) -> Path:
 
 
 def id_of(folder: Path) -> bytes:
-    codec = load_model(folder)
+    codec = load(folder)
     assert isinstance(codec, HyperpriorCodec)
     return codec.fingerprint
 
@@ -52,7 +52,7 @@ def set_exact(folder: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def test_a_folder_is_the_model_that_was_saved(folder: Path) -> None:
-    codec, original = load_model(folder), tiny_codec()
+    codec, original = load(folder), tiny_codec()
     assert codec.name == "tiny"
     assert codec.fingerprint == original.fingerprint
     assert json.loads((folder / "config.json").read_text())["fingerprint"] == codec.fingerprint.hex()
@@ -63,19 +63,19 @@ def test_a_folder_is_the_model_that_was_saved(folder: Path) -> None:
 
 
 def test_a_model_of_one_rate_is_a_folder_too(tmp_path: Path) -> None:
-    one_rate_coder().save_pretrained(tmp_path / "one")
+    one_rate_model().save_pretrained(tmp_path / "one")
     codec = difflate.load(tmp_path / "one")
     assert codec.quality_range is None
     assert codec.decode(codec.encode(PICTURE)).pixels.shape == PICTURE.pixels.shape
 
 
 def test_half_precision_keeps_the_integers_through_saving_again(folder: Path, tmp_path: Path) -> None:
-    tiny_coder().save_pretrained(tmp_path / "half", dtype=torch.float16)
-    half = TransformCoder.from_pretrained(tmp_path / "half")
+    tiny_model().save_pretrained(tmp_path / "half", dtype=torch.float16)
+    half = TransformModel.from_pretrained(tmp_path / "half")
     assert next(half.parameters()).dtype == torch.float32
     # what the rounded weights would give is something else, so this test can fail
     assert fingerprint("hyperprior", half.entropy.fixed_point()) != fingerprint(
-        "hyperprior", tiny_coder().entropy.fixed_point()
+        "hyperprior", tiny_model().entropy.fixed_point()
     )
     half.save_pretrained(tmp_path / "again")
     half.save_pretrained(tmp_path / "again-half", dtype=torch.float16)
@@ -86,25 +86,25 @@ def test_half_precision_keeps_the_integers_through_saving_again(folder: Path, tm
         assert (tmp_path / name / EXACT).read_bytes() == (folder / EXACT).read_bytes()
         assert id_of(tmp_path / name) == id_of(folder)
     data = tiny_codec().encode(PICTURE)
-    ours, theirs = load_model(tmp_path / "half").decode(data).pixels, tiny_codec().decode(data).pixels
+    ours, theirs = load(tmp_path / "half").decode(data).pixels, tiny_codec().decode(data).pixels
     assert np.abs(ours.astype(int) - theirs).max() <= 2
 
 
 def test_an_entropy_model_that_is_trained_further_is_another_model(folder: Path, tmp_path: Path) -> None:
     for name in ("out.weight", "prior.biases.0", "level_rungs"):
         before = id_of(folder)
-        changed = TransformCoder.from_pretrained(folder)
+        changed = TransformModel.from_pretrained(folder)
         with torch.no_grad():
             changed.entropy.get_parameter(name).add_(0.01)
         changed.save_pretrained(tmp_path / name)
         assert id_of(tmp_path / name) != before
         with pytest.raises(ModelError, match="written with model"):
-            load_model(tmp_path / name).decode(load_model(folder).encode(PICTURE))
+            load(tmp_path / name).decode(load(folder).encode(PICTURE))
 
 
 def test_other_transforms_read_the_same_files(folder: Path, tmp_path: Path) -> None:
-    data = load_model(folder).encode(PICTURE)
-    model = TransformCoder.from_pretrained(folder)
+    data = load(folder).encode(PICTURE)
+    model = TransformModel.from_pretrained(folder)
     with torch.no_grad():
         for module in (model.synthesis, model.analysis):
             for parameter in module.parameters():
@@ -112,7 +112,7 @@ def test_other_transforms_read_the_same_files(folder: Path, tmp_path: Path) -> N
         model.inverse_gain.add_(0.01)
     model.save_pretrained(tmp_path / "better")
     assert id_of(tmp_path / "better") == id_of(folder)
-    ours, theirs = (load_model(path).decode(data).pixels for path in (tmp_path / "better", folder))
+    ours, theirs = (load(path).decode(data).pixels for path in (tmp_path / "better", folder))
     assert not np.array_equal(ours, theirs)
 
 
@@ -134,7 +134,7 @@ def test_files_that_are_missing_or_altered_are_told(name: str, change: str, copi
     else:
         path.write_bytes(changes[change])
     with pytest.raises(ModelError, match="get the") as caught:
-        load_model(copied)
+        load(copied)
     assert "\n" not in str(caught.value)
     assert not (copied / "owned").exists()
 
@@ -168,7 +168,7 @@ def test_a_configuration_that_was_altered_is_told(change: dict, copied: Path) ->
     }
     path.write_text(json.dumps(config | merged))
     with pytest.raises(ModelError) as caught:
-        load_model(copied)
+        load(copied)
     assert "\n" not in str(caught.value)
 
 
@@ -179,7 +179,7 @@ def test_a_configuration_without_a_key_is_told(key: str, copied: Path) -> None:
     del config[key]
     path.write_text(json.dumps(config))
     with pytest.raises(ModelError):
-        load_model(copied)
+        load(copied)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_forged_integers_are_refused_before_they_are_used(name, change, message,
     tensors = load_file(str(copied / EXACT))
     set_exact(copied, tensors | {name: np.ascontiguousarray(change(tensors[name]))})
     with pytest.raises(ModelError, match=message) as caught:
-        load_model(copied)
+        load(copied)
     assert "\n" not in str(caught.value)
     (copied / "x.dfl").write_bytes(tiny_codec().encode(PICTURE))
     assert main(["verify", str(copied / "x.dfl"), "--codec", str(copied)]) == 4
@@ -209,11 +209,11 @@ def test_forged_integers_are_refused_before_they_are_used(name, change, message,
 
 
 def test_integers_of_a_model_of_other_width_are_refused(copied: Path) -> None:
-    one_rate_coder().save_pretrained(copied / "other")
+    one_rate_model().save_pretrained(copied / "other")
     tensors = load_file(str(copied / "other" / EXACT))
     set_exact(copied, {name: value[: (value.size // 2)] if "low" in name else value for name, value in tensors.items()})
     with pytest.raises(ModelError):
-        load_model(copied)
+        load(copied)
     counts = tensors["y_tables.sizes"][:5]
     set_exact(
         copied,
@@ -224,12 +224,12 @@ def test_integers_of_a_model_of_other_width_are_refused(copied: Path) -> None:
         },
     )
     with pytest.raises(ModelError, match="the entropy model has 5 channels, the transforms 24"):
-        load_model(copied)
+        load(copied)
 
 
 def test_weights_that_integers_cannot_hold_are_not_saved(tmp_path: Path) -> None:
     for name in ("out.weight", "synthesis.0.weight", "near_values.weight"):
-        model = tiny_coder()
+        model = tiny_model()
         with torch.no_grad():
             model.entropy.get_parameter(name).fill_(9.0)
         with pytest.raises(ModelError, match="beyond 8 or not finite; train it with a lower lr"):
@@ -242,10 +242,10 @@ def test_shapes_that_cannot_be_are_refused() -> None:
         lambda: TransformConfig(widths=(1, 2)),
         lambda: TransformConfig(blocks=(1, 1, -1)),
         lambda: TransformConfig(kind="fft"),  # type: ignore[arg-type]
-        lambda: TransformCoder(TransformConfig(), None),
-        lambda: TransformCoder(TransformConfig(), lmbda_min=0.1, lmbda_max=0.01),
-        lambda: TransformCoder(TransformConfig(), lmbda_min=0.0),
-        lambda: TransformCoder(TransformConfig(), lmbda_max=float("nan")),
+        lambda: TransformModel(TransformConfig(), None),
+        lambda: TransformModel(TransformConfig(), lmbda_min=0.1, lmbda_max=0.01),
+        lambda: TransformModel(TransformConfig(), lmbda_min=0.0),
+        lambda: TransformModel(TransformConfig(), lmbda_max=float("nan")),
     ):
         with pytest.raises(ConfigError):
             make()
@@ -253,13 +253,13 @@ def test_shapes_that_cannot_be_are_refused() -> None:
 
 def test_an_average_of_the_same_weights_keeps_the_stored_integers(tmp_path: Path) -> None:
     """Averaging a frozen coder turns -0 into 0, and nothing else."""
-    tiny_coder().save_pretrained(tmp_path)
-    model = TransformCoder.from_pretrained(tmp_path)
+    tiny_model().save_pretrained(tmp_path)
+    model = TransformModel.from_pretrained(tmp_path)
     with torch.no_grad():
         for value in model.entropy.parameters():
             value[value == 0] = -0.0
     model.save_pretrained(tmp_path / "again")
-    model = TransformCoder.from_pretrained(tmp_path / "again")
+    model = TransformModel.from_pretrained(tmp_path / "again")
     stored = model.exact_coder
     average = Average(model, 0.1)
     average.update(1)

@@ -8,14 +8,12 @@ import torch
 from PIL import Image
 
 import difflate
-from difflate import generate
-from difflate.cli.main import main
-from difflate.codecs.vq import VqCodec
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, ModelError
 from difflate.generate import CategoricalDiffusion, LatentDiffusion, LatentSpec, load_generator, sample, trajectory
 from difflate.generate.sampling import trace
 from difflate.models.categorical_diffusion import channels
+from difflate.models.latent_space import LatentSpace, latent_space
 from difflate.nn import UNetConfig
 from difflate.nn.colour import signed_to_uint8
 from refiner_helpers import refiner_of
@@ -23,10 +21,8 @@ from refiner_helpers import refiner_of
 NAME = "opq-32-8-8"
 
 
-def codec(name: str = NAME) -> VqCodec:
-    found = difflate.load(name)
-    assert isinstance(found, VqCodec)
-    return found
+def codec(name: str = NAME) -> LatentSpace:
+    return latent_space(difflate.load(name))
 
 
 def randomised(model: torch.nn.Module) -> torch.nn.Module:
@@ -84,7 +80,7 @@ def test_other_codecs(name: str) -> None:
 def test_images_are_those_of_the_rounded_indices() -> None:
     model = continuous()
     *_, last = trajectory(model, range(2), steps=3)
-    indices = model.latent.space.indices(last.x)
+    indices = model.latent.index_space.indices(last.x)
     assert torch.equal(images_of(model, 2, steps=3), codec().from_latent(indices))
 
 
@@ -169,7 +165,7 @@ def test_another_codec_is_refused(tmp_path: Path) -> None:
     continuous().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"the latents are of opq-32-8-8 \(\w{8}\), not of pq-32-8-8"):
         load_generator(tmp_path, codec="pq-32-8-8")
-    with pytest.raises(ModelError, match="not of jpeg"):
+    with pytest.raises(ConfigError, match="codec 'jpeg' has no finite latent space"):
         load_generator(tmp_path, codec="jpeg")
     config = json.loads((tmp_path / "config.json").read_text())
     config["latent"]["codec"] = "mine"
@@ -201,8 +197,8 @@ def test_what_does_not_fit_together_is_refused(changed: dict, message: str) -> N
 def test_the_codec_and_the_refiner_of_a_generator_are_its_own() -> None:
     """They move to its device; those that are loaded by name are everybody's."""
     model = continuous()
-    assert model.codec is not codec()
-    assert torch.equal(model.codec.codebooks[0], codec().codebooks[0])
+    assert model.space is not codec()
+    assert torch.equal(model.space.codebooks[0], codec().codebooks[0])
 
 
 def test_samples_are_refined_for_the_largest_noise() -> None:
@@ -246,61 +242,3 @@ def test_a_categorical_model_predicts_x0() -> None:
     model = categorical()
     with pytest.raises(ConfigError, match="must be x0"):
         CategoricalDiffusion(model.latent, model.network, ProcessConfig(target="v"), 32, True)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    categorical().save_pretrained(path)
-    return path
-
-
-def test_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    grid, strip = tmp_path / "grid.png", tmp_path / "strip.png"
-    words = ["sample", str(folder), "-n", "5", "--steps", "4", "--temperature", "0.5", "--size", "40x16"]
-    assert main([*words, "-o", str(grid), "--grid", "5", "--trace", str(strip), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["images"] == 5
-    assert found["sampler"] == "ddpm"
-    assert size_of(grid) == (5 * 42 - 2, 16)
-    assert size_of(strip) == (4 * 42 - 2, 4 * 18 - 2)  # no more moments than steps
-    assert main([*words, "-o", f"{tmp_path}/all/", "--batch", "2"]) == 0
-    assert size_of(tmp_path / "all" / "000004.png") == (40, 16)
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "message"),
-    [
-        (["--temperature", "-1"], 2, "temperature (=-1) must be from 0"),
-        (["--size", "20"], 2, "size (=20x20) cannot be made; sides must be from 8 to 4096, in steps of 8"),
-        (["--size", "x"], 2, "--size (=x) must be a side, or WIDTHxHEIGHT"),
-        (["--codec", "rq-32-8-8"], 4, "the latents are of opq-32-8-8"),
-        (["--softness", "0.1"], 2, "softness is of continuous models of latents"),
-        (["--guidance", "3"], 2, "needs a model with classes"),
-        (["--trace", "x.gif"], 2, "must end in .png"),
-        (["--trace", "x.png"], 2, "--trace (=x.png) must be another file than -o"),
-        (["-n", "100000"], 5, "100000 images of 32x32 px are too many for a grid; end the name in /"),
-        (["--grid", "0"], 2, "--grid (=0) must be at least 1"),
-        (["--refiner", "nowhere"], 2, "refiner 'nowhere' is unknown"),
-    ],
-)
-def test_bad_words(
-    words: list[str], code: int, message: str, folder: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["sample", str(folder), "-o", "x.png", *words]) == code
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_interruption_keeps_what_is_finished(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*args, **options):
-        yield next(sample(*args, **options))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(generate, "sample", interrupted)
-    words = ["sample", str(folder), "-n", "6", "--steps", "1", "--batch", "4", "-o", str(tmp_path / "grid.png")]
-    assert main(words) == 130
-    assert size_of(tmp_path / "grid.png") == (2 * 34 - 2, 2 * 34 - 2)

@@ -13,7 +13,8 @@ from PIL import Image, UnidentifiedImageError
 import difflate
 import difflate.integrations.pillow
 from difflate.errors import ChecksumError, DifflateError
-from difflate.format.container import SECTION_EXIF, SECTION_FIXED, SECTION_ICC, SECTION_XMP, read_dfl
+from difflate.format import sections
+from difflate.format.container import read_dfl
 from difflate.media.picture import from_pil, open_image
 from image_helpers import P3_TO_XYZ, rgb_profile
 
@@ -114,9 +115,9 @@ def test_saving_to_a_file_object_and_by_format(path: Path, tmp_path: Path) -> No
 
 
 def test_options_of_the_codec() -> None:
-    assert read_dfl(saved(photo(), codec="eopq-32-8-8", fixed_rate=True)).section(SECTION_FIXED) is not None
+    assert read_dfl(saved(photo(), codec="eopq-32-8-8", fixed_rate=True)).section(sections.FIXED) is not None
     assert len(saved(photo(), quality=90)) > len(saved(photo(), quality=10))
-    with pytest.raises(OSError, match="fixed-rate has no meaning"):
+    with pytest.raises(OSError, match="`fixed_rate` has no meaning"):
         saved(photo(), fixed_rate=True)
     named = saved(photo(), codec=difflate.DEFAULT_CODEC)
     assert named == saved(photo(), codec=difflate.load()) == saved(photo())
@@ -139,11 +140,11 @@ def test_metadata_is_saved_where_it_is_given(tmp_path: Path) -> None:
     tagged = image.copy()
     tagged.info["icc_profile"] = profile
     converted = read_dfl(saved(tagged))
-    assert not {kind for kind, _ in converted.sections} & {SECTION_EXIF, SECTION_ICC, SECTION_XMP}
+    assert not {kind for kind, _ in converted.sections} & {sections.EXIF, sections.ICC, sections.XMP}
     assert converted.sections[0] == read_dfl(saved(_in_srgb(tagged))).sections[0]
     only_exif = read_dfl(saved(tagged, exif=exif().tobytes()))
-    metadata = {kind for kind, _ in only_exif.sections} & {SECTION_EXIF, SECTION_ICC, SECTION_XMP}
-    assert metadata == {SECTION_EXIF}
+    metadata = {kind for kind, _ in only_exif.sections} & {sections.EXIF, sections.ICC, sections.XMP}
+    assert metadata == {sections.EXIF}
     assert only_exif.sections[0] == converted.sections[0]
 
 

@@ -143,7 +143,7 @@ def test_as_picture_takes_everything(tmp_path: Path) -> None:
 
 def test_torch_is_not_imported() -> None:
     code = (
-        "import sys, numpy, difflate.codecs.classical as c, difflate.media.picture as p;"
+        "import sys, numpy, difflate.media.clip, difflate.codecs.classical as c, difflate.media.picture as p;"
         "p.as_picture(c.classical_codecs()['png'].encode(p.as_picture(numpy.zeros((2, 2), 'uint8'))));"
         "sys.exit('torch' in sys.modules or 'imagecodecs' in sys.modules)"
     )

@@ -1,5 +1,6 @@
 """Orientation is applied; EXIF and XMP are kept on demand, dropped without it."""
 
+import struct
 import warnings
 from typing import Any
 
@@ -49,6 +50,28 @@ def test_only_the_orientation_changes_in_kept_exif(order: str) -> None:
     image = Image.fromarray(noise(8, 8))
     picture = open_image(saved(image, "JPEG", exif=b"Exif\0\0" + exif_block(6, order) + b"maker note"), metadata=True)
     assert picture.exif == exif_block(1, order) + b"maker note"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_thumbnail_is_dropped_when_the_pixels_are_turned_and_kept_otherwise(order: str) -> None:
+    block = exif_block(6, order)
+    thumbnail = struct.pack(f"{order}H", 2)  # IFD1: where the thumbnail is and how long, and its bytes
+    for tag, value in ((0x0201, len(block) + 30), (0x0202, 9)):
+        thumbnail += struct.pack(f"{order}HHII", tag, 4, 1, value)
+    thumbnail += bytes(4) + b"thumbnail"
+    linked = block[:-4] + struct.pack(f"{order}I", len(block)) + thumbnail
+    image = Image.fromarray(noise(8, 8))
+
+    def kept(exif: bytes, **options: Any) -> bytes | None:
+        return open_image(saved(image, "JPEG", exif=b"Exif\0\0" + exif, **options), metadata=True).exif
+
+    upright = exif_block(1, order)
+    assert kept(linked) == upright + thumbnail
+    straight = upright[:-4] + linked[len(block) - 4 :]
+    assert kept(straight) == straight
+    # the orientation may stand in XMP alone
+    other = straight.replace(struct.pack(f"{order}HHI", ORIENTATION, 3, 1), struct.pack(f"{order}HHI", 0x0113, 3, 1))
+    assert kept(other, xmp=XMP % 6) == other[: len(block) - 4] + bytes(4) + thumbnail
 
 
 def test_alpha_turns_with_the_pixels() -> None:

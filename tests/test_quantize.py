@@ -1,13 +1,15 @@
 """Quantizers: parity with FAISS and with brute force, and the ordering of the codebooks."""
 
-import faiss
 import numpy as np
 import pytest
 import torch
 
 from difflate.errors import ConfigError
-from difflate.quantize import ProductQuantizer, ResidualQuantizer, order_along_principal_axis
+from difflate.quantize import FiniteScalarQuantizer, ProductQuantizer, ResidualQuantizer, order_along_principal_axis
 from difflate.train.quantizers import codebook_bits, train_quantizer
+from lazy import Lazy
+
+faiss = Lazy("faiss")
 
 RNG = np.random.default_rng(0)
 VECTORS = (RNG.normal(size=(3000, 16)) @ RNG.normal(size=(16, 16))).astype(np.float32)
@@ -117,3 +119,72 @@ def test_residual_quantizer_of_one_codebook_is_vector_quantization():
     book = torch.randn(50, 16)
     x = torch.from_numpy(VECTORS)
     assert torch.equal(ResidualQuantizer([book]).encode(x), ProductQuantizer([book]).encode(x))
+
+
+LEVELS = [2, 3, 4, 5, 8, 256]
+
+
+def test_finite_scalars_are_evenly_spaced_and_ordered():
+    quantizer = FiniteScalarQuantizer(LEVELS)
+    assert quantizer.sizes == LEVELS
+    for size, book in zip(LEVELS, quantizer.codebooks, strict=True):
+        expected = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) / ((size - 1) / 2)
+        torch.testing.assert_close(book[:, 0].double(), expected, rtol=0, atol=1e-6)
+        one = FiniteScalarQuantizer([size])
+        assert one.encode(book)[:, 0].tolist() == list(range(size))
+        assert torch.equal(one.decode(one.encode(book)), book)
+
+
+def test_finite_scalars_take_the_nearest_value_at_every_place():
+    quantizer = FiniteScalarQuantizer(LEVELS)
+    z = torch.rand(3, len(LEVELS), 5, 7, 2, generator=torch.Generator().manual_seed(0)) * 2.4 - 1.2
+    codes = quantizer.encode(z)
+    assert codes.dtype == torch.int64
+    assert codes.shape == z.shape
+    restored = quantizer.decode(codes)
+    for c, book in enumerate(quantizer.codebooks):
+        nearest = (z[:, c, ..., None] - book[:, 0]).abs().min(-1).values
+        torch.testing.assert_close((restored[:, c] - z[:, c]).abs(), nearest)
+        # a site of a grid is coded as a vector is
+    flat = z.movedim(1, -1).flatten(0, -2)
+    assert torch.equal(quantizer.encode(flat), codes.movedim(1, -1).flatten(0, -2))
+
+
+def test_every_index_of_finite_scalars_is_reached_from_a_network_that_knows_no_bounds():
+    quantizer = FiniteScalarQuantizer(LEVELS)
+    z = torch.linspace(-12, 12, 40_001)[:, None].expand(-1, len(LEVELS))
+    codes = quantizer.encode(quantizer.bound(z))
+    assert (codes.diff(dim=0) >= 0).all()
+    assert [codes[:, c].unique().tolist() for c in range(len(LEVELS))] == [list(range(size)) for size in LEVELS]
+    # as in the paper 0 is in the middle of an index, not between two: small noise does not change it
+    near = quantizer.encode(quantizer.bound(torch.linspace(-0.1, 0.1, 9)[:, None].expand(-1, len(LEVELS))))
+    assert (near[:, 1:5] == near[:1, 1:5]).all()
+
+
+def test_finite_scalars_let_the_gradient_of_the_bound_through():
+    quantizer = FiniteScalarQuantizer(LEVELS)
+    z = torch.randn(4, len(LEVELS), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    quantized = quantizer.quantize(z)
+    torch.testing.assert_close(quantized, quantizer.decode(quantizer.encode(quantizer.bound(z))).double())
+    (gradient,) = torch.autograd.grad(quantized.square().sum(), z)
+    (expected,) = torch.autograd.grad((quantizer.bound(z) * 2 * quantized.detach()).sum(), z)
+    torch.testing.assert_close(gradient, expected)
+    (slope,) = torch.autograd.grad(quantizer.quantize(z).sum(), z)
+    assert (slope > 0).all()
+
+
+def test_mixtures_of_finite_scalars_are_joined():
+    quantizer = FiniteScalarQuantizer([3, 4])
+    shares = [torch.rand(6, size).softmax(1) for size in quantizer.sizes]
+    mixed = quantizer.join([share @ book for share, book in zip(shares, quantizer.codebooks, strict=True)])
+    assert mixed.shape == (6, 2)
+    assert (mixed.abs() < 1).all()
+    codes = torch.tensor([[0, 3], [2, 1]])
+    chosen = [book[codes[:, c]] for c, book in enumerate(quantizer.codebooks)]
+    assert torch.equal(quantizer.join(chosen), quantizer.decode(codes))
+
+
+@pytest.mark.parametrize("levels", [[], [1], [4, 0], [-3], [2.5], [1 << 17]])
+def test_finite_scalars_need_two_values_or_more(levels):
+    with pytest.raises(ConfigError, match=r"`levels` \(="):
+        FiniteScalarQuantizer(levels)

@@ -9,14 +9,15 @@ import torch
 
 import difflate
 import reference_reader
-from difflate.codecs.loading import load_model, save_model
 from difflate.codecs.vq import VqCodec
 from difflate.entropy import ContextModel
 from difflate.entropy.context import exp_table, shapes
 from difflate.format.container import read_dfl
 from difflate.media.picture import Picture, open_image
+from difflate.models.codebooks import CodebookModel
 from difflate.quantize import ProductQuantizer, ResidualQuantizer
-from difflate.store.hub import WEIGHTS_FOLDER, bundled_models
+from difflate.registry import WEIGHTS
+from difflate.store.hub import bundled_models
 
 PHOTO = Path(__file__).parents[1] / "examples" / "kodim23.png"
 NAMES = sorted(name for name, config in bundled_models().items() if config.get("codec") == "vq")
@@ -41,7 +42,7 @@ def photo() -> np.ndarray:
 def bundled(request) -> tuple[VqCodec, reference_reader.Model]:
     codec = difflate.load(request.param)
     assert isinstance(codec, VqCodec)
-    return codec, reference_reader.Model(WEIGHTS_FOLDER / request.param)
+    return codec, reference_reader.Model(WEIGHTS / request.param)
 
 
 def pictures(photo: np.ndarray) -> Iterator[Picture]:
@@ -60,7 +61,7 @@ def check(codec: VqCodec, model: reference_reader.Model, picture: Picture, fixed
     """Both readers agree on the file of ``picture``: symbols, pixels, and all beside them."""
     data = codec.encode(picture, fixed_rate=fixed_rate)
     found = reference_reader.decode(data, model)
-    np.testing.assert_array_equal(found.symbols, codec.read_latent(read_dfl(data)))
+    np.testing.assert_array_equal(found.symbols, codec.read_latent(read_dfl(data)).grid)
     pixels = codec.decode(data).pixels
     assert found.pixels.shape == pixels.shape
     assert np.abs(found.pixels.astype(int) - pixels).max() <= 1
@@ -89,7 +90,7 @@ def test_more_sites_of_a_kind_than_are_coded_in_one_step(photo):
     grey = np.tile(photo[:1], (1, 3, 2))[:, :1040, :1040]  # 130x130 patches, 8450 of them sides of the last stride
     codec = difflate.load("vq-8-8-8")
     assert isinstance(codec, VqCodec)
-    check(codec, reference_reader.Model(WEIGHTS_FOLDER / "vq-8-8-8"), Picture(grey), False)
+    check(codec, reference_reader.Model(WEIGHTS / "vq-8-8-8"), Picture(grey), False)
 
 
 @pytest.mark.parametrize("method", ["pq", "opq", "rq"])
@@ -110,9 +111,9 @@ def test_files_of_models_with_other_sizes(tmp_path, photo, method):
         bound, dtype = (3000, np.int32) if name.endswith("bias") else (30, np.int8)
         tensors[name] = rng.integers(-bound, bound + 1, shape, dtype)
     tensors["exp"] = exp_table()
-    model = VqCodec("random", 4, quantizers, [5, 1, 700], ContextModel(flat, tensors))
-    save_model(model, tmp_path, method, "")
-    codec, reader = load_model(tmp_path), reference_reader.Model(tmp_path)
+    model = CodebookModel("random", 4, quantizers, [5, 1, 700], ContextModel(flat, tensors))
+    model.save(tmp_path, method, "")
+    codec, reader = VqCodec.load(tmp_path), reference_reader.Model(tmp_path)
     assert reader.fingerprint() == codec.fingerprint
     for fixed_rate in (False, True):
         check(codec, reader, Picture(photo[:, 100:167, 200:301]), fixed_rate)

@@ -15,10 +15,11 @@ from PIL import Image
 import difflate
 from coder_helpers import photo
 from difflate.cli.main import main
-from difflate.codecs.loading import load_model
+from difflate.codecs.loading import load
 from difflate.errors import ConfigError, ModelError
 from difflate.evaluate.options import load_with_options
 from difflate.media.picture import Picture
+from difflate.models.latent_space import latent_space
 from difflate.models.refiner import NETWORK, Refiner, load_refiner, open_refiner
 from difflate.nn import PRESETS, UNetConfig
 from difflate.nn.tiles import spans
@@ -228,14 +229,14 @@ def test_a_refiner_is_for_one_codec_and_is_none(folder: Path, bundle: Callable[.
     other = codec_of("pq-32-8-8")
     ours, theirs = codec_of().model_id.hex(), other.model_id.hex()
     with pytest.raises(ModelError, match=rf"of opq-32-8-8 \({ours}\), not of pq-32-8-8 \({theirs}\)"):
-        load_refiner(other, folder)
+        load_refiner(latent_space(other), folder)
     bundle(folder)
-    assert load_refiner(codec_of()) is load_refiner(codec_of())
+    assert load_refiner(latent_space(codec_of())) is load_refiner(latent_space(codec_of()))
     with pytest.raises(ModelError, match="no refiner for pq-32-8-8"):
-        load_refiner(other)
+        load_refiner(latent_space(other))
     with pytest.raises(ModelError, match="is a refiner, not a codec"):
-        load_model(folder)
-    assert str(folder) not in hub.bundled_codecs()
+        load(folder)
+    assert str(folder) not in hub.bundled_models("codec")
     assert difflate.load("opq-32-8-8") is codec_of()
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from difflate.codecs import loading
 from difflate.errors import ConfigError, OutputExists
 from difflate.reproduce.figure3 import add_one, add_one_in_arbitrary_order, figure3, panels
 from difflate.reproduce.table1 import PRINTED, format_table, table1
-from difflate.store import hub
 from fake_codecs import Coarse, command, save
 
 
@@ -75,7 +75,7 @@ def test_figure3_shows_that_order_matters(size: tuple[int, int]) -> None:
 def test_reproduce_commands(
     sipi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "load", lambda name: Ladder(name, None))
+    monkeypatch.setattr(loading, "load", lambda name: Ladder(name, None))
     out = tmp_path / "new" / "table1.json"
     _, code = command("reproduce", "table1", "--images", sipi, "--out", out, "--json")
     assert code == 0

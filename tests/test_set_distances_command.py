@@ -71,14 +71,14 @@ def test_the_command_prints_a_table(run: Run) -> None:
 def test_json_and_what_is_held_back(run: Run) -> None:
     code, out, err = run("made", "real", "--holdback", "3", "--seed", "5", "--floor", "--json")
     assert (code, err) == (0, "")
-    found = json.loads(out)
-    assert (found["size"], found["seed"]) == (32, 5)
-    assert found["samples"] == {"path": "made", "images": 6, "skipped": 0}
-    assert found["reference"] == {"path": "real", "images": 3, "skipped": 0}
+    result = json.loads(out)
+    assert (result["size"], result["seed"]) == (32, 5)
+    assert result["samples"] == {"path": "made", "images": 6, "skipped": 0}
+    assert result["reference"] == {"path": "real", "images": 3, "skipped": 0}
     reference = scaled("00", "04", "08")
     assert [Path(item.path).stem for item in hold_back(list_items(["real"]), 3)[1]] == ["00", "04", "08"]
-    assert found["swd"] == pytest.approx(sliced_wasserstein(smooth(6), reference, seed=5))
-    floor = found["floor"]
+    assert result["swd"] == pytest.approx(sliced_wasserstein(smooth(6), reference, seed=5))
+    floor = result["floor"]
     assert (floor["images"], floor["skipped"]) == (6, 0)
     # evenly spaced of the nine that are left
     expected = sliced_wasserstein(scaled("01", "02", "05", "06", "09", "10"), reference, seed=5)
@@ -86,10 +86,10 @@ def test_json_and_what_is_held_back(run: Run) -> None:
 
 
 def test_max_images_are_evenly_spaced(run: Run) -> None:
-    found = json.loads(run("made", "real", "--max-images", "4", "--floor", "--json")[1])
-    assert (found["samples"]["images"], found["reference"]["images"], found["floor"]["images"]) == (4, 4, 4)
+    result = json.loads(run("made", "real", "--max-images", "4", "--floor", "--json")[1])
+    assert (result["samples"]["images"], result["reference"]["images"], result["floor"]["images"]) == (4, 4, 4)
     expected = sliced_wasserstein(smooth(6)[[0, 1, 3, 4]], scaled("00", "03", "06", "09"))
-    assert found["swd"] == pytest.approx(expected)
+    assert result["swd"] == pytest.approx(expected)
 
 
 def test_unreadable_images_are_counted(run: Run) -> None:
@@ -99,27 +99,27 @@ def test_unreadable_images_are_counted(run: Run) -> None:
     code, out, err = run("made", "real", "--size", "32", "--json")
     assert code == 0
     assert err == "difflate: made: 2 of 8 images cannot be read and are left out; the first is made/03a.png\n"
-    found = json.loads(out)
-    assert found["samples"] == {"path": "made", "images": 6, "skipped": 2}
-    assert found["swd"] == json.loads(run("made", "real", "--json")[1])["swd"]
+    result = json.loads(out)
+    assert result["samples"] == {"path": "made", "images": 6, "skipped": 2}
+    assert result["swd"] == json.loads(run("made", "real", "--json")[1])["swd"]
 
 
 def test_fid_and_kid_are_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchmetrics")
     monkeypatch.setattr(frechet, "inception", Small)
     words = ("made", "real", "--metrics", "kid,fid", "--max-images", "6")
-    found = json.loads(run(*words, "--floor", "--json")[1])
-    assert "swd" not in found
+    result = json.loads(run(*words, "--floor", "--json")[1])
+    assert "swd" not in result
     network, reference = Small(), scaled("00", "02", "04", "06", "08", "10")
     first, second = features_of(smooth(6), network), features_of(reference, network)
-    assert found["fid"] == pytest.approx(fid(first, second))
-    assert found["kid"]["mean"] == pytest.approx(kid(first, second).mean)
-    assert set(found["kid"]) == {"mean", "std", "subsets", "subset_images"}
+    assert result["fid"] == pytest.approx(fid(first, second))
+    assert result["kid"]["mean"] == pytest.approx(kid(first, second).mean)
+    assert set(result["kid"]) == {"mean", "std", "subsets", "subset_images"}
     other = features_of(scaled("01", "03", "05", "07", "09", "11"), network)
-    assert found["floor"]["fid"] == pytest.approx(fid(other, second))
+    assert result["floor"]["fid"] == pytest.approx(fid(other, second))
     lines = run(*words)[1].splitlines()
     assert lines[2] == "| set | images | fid | kid |"
-    assert f"| {found['fid']:.3f} | {found['kid']['mean']:.5f} ± 0.00000 |" in lines[4]
+    assert f"| {result['fid']:.3f} | {result['kid']['mean']:.5f} ± 0.00000 |" in lines[4]
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from difflate.metrics import sliced
 from difflate.metrics.sliced import level_sizes, pyramid_level, quantile_steps, sliced_wasserstein, wasserstein
 from difflate.seeds import torch_generator
 from distance_helpers import smooth
+from lazy import Lazy
 
-ndimage = pytest.importorskip("scipy.ndimage")
-stats = pytest.importorskip("scipy.stats")
+ndimage = Lazy("scipy.ndimage")
+stats = Lazy("scipy.stats")
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_directions")
 
@@ -67,22 +68,22 @@ def test_blur_and_noise_are_seen_in_the_finest_level_first() -> None:
     blurred = [as_bytes(ndimage.gaussian_filter(values, (0, 0, sigma, sigma))) for sigma in (0.5, 1, 2)]
     noisy = [as_bytes(values + random.normal(0, sigma, values.shape)) for sigma in (2, 6, 18)]
     for changed in (blurred, noisy):
-        found = [sliced_wasserstein(images, a) for images in changed]
-        assert rises([of["32"] for of in found])
-        assert rises([of["16"] for of in found])
-        assert all(of["32"] > 2 * of["16"] for of in found)
+        distances = [sliced_wasserstein(images, a) for images in changed]
+        assert rises([of["32"] for of in distances])
+        assert rises([of["16"] for of in distances])
+        assert all(of["32"] > 2 * of["16"] for of in distances)
 
 
 def test_a_cast_on_some_images_is_seen_in_the_lowest_level_only() -> None:
     a = smooth(40)
-    found = []
+    distances = []
     for cast in (10, 25, 50):
         changed = a.clone()
         changed[::2, 0] += cast
         changed[::2, 2] -= cast
-        found.append(sliced_wasserstein(changed, a))
-    assert rises([of["16"] for of in found])
-    assert all(of["32"] == 0 for of in found)  # a difference of neighbouring levels has no mean
+        distances.append(sliced_wasserstein(changed, a))
+    assert rises([of["16"] for of in distances])
+    assert all(of["32"] == 0 for of in distances)  # a difference of neighbouring levels has no mean
 
 
 def test_a_cast_or_a_contrast_that_all_images_share_is_not_seen() -> None:
@@ -96,9 +97,9 @@ def test_a_cast_or_a_contrast_that_all_images_share_is_not_seen() -> None:
 def test_mixed_up_colours_are_seen() -> None:
     a = smooth(40)
     grey = a.float().mean(1, keepdim=True).round().byte().expand(-1, 3, -1, -1)
-    found = sliced_wasserstein(grey, a)
+    distances = sliced_wasserstein(grey, a)
     floor = sliced_wasserstein(smooth(40, seed=9), a)
-    assert all(found[level] > 2 * floor[level] for level in found)
+    assert all(distances[level] > 2 * floor[level] for level in distances)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
@@ -198,9 +199,9 @@ def test_parts_that_are_worked_on_at_once_change_nothing(monkeypatch: pytest.Mon
 
 def test_flat_images_have_distances_too() -> None:
     greys = torch.arange(0, 250, 25).byte()[:, None, None, None].expand(-1, 3, 32, 32)
-    found = sliced_wasserstein(greys, greys // 5 * 5 // 2 + 60)
-    assert found["32"] == 0
-    assert 0 <= found["16"] < 100
+    distances = sliced_wasserstein(greys, greys // 5 * 5 // 2 + 60)
+    assert distances["32"] == 0
+    assert 0 <= distances["16"] < 100
     assert sliced_wasserstein(greys[:1], greys[4:5]) == {"32": 0, "16": 0, "mean": 0}
     assert sliced_wasserstein(smooth(10), greys)["32"] > 100
 

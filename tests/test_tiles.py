@@ -9,13 +9,14 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from coder_helpers import photo, psnr, tiny_codec
-from difflate.codecs.hyperprior import _MARGIN, _RAMP
+from difflate.codecs.transform import _MARGIN, _RAMP, quality_step
 from difflate.errors import ConfigError
 from difflate.media.picture import Picture
-from difflate.nn.tiles import blend, restored_in_tiles, sites_of, spans, windows
-from difflate.nn.transforms import STRIDE
+from difflate.nn.tiles import blend, restore_in_tiles, sites_of, spans, windows
+from difflate.options import TransformEncoding
 
-SMALL_PX = 41 * STRIDE
+STRIDE_PX = 16
+SMALL_PX = 41 * STRIDE_PX
 """The smallest tile that there is, with the margins of the codec."""
 
 
@@ -63,7 +64,7 @@ def test_each_tile_is_told_where_it_stands() -> None:
         places.append((row, column, round((float(part[0, 0, 0, 0]) + 0.5) * 90)))
         return part.repeat_interleave(16, 2).repeat_interleave(16, 3).expand(1, 3, -1, -1).clone()
 
-    image = restored_in_tiles(restore, y_hat, 9, 90 * 16 - 3, 41 * 16, 8, 4, torch.device("cpu"))
+    image = restore_in_tiles(restore, y_hat, 9, 90 * 16 - 3, 41 * 16, 8, 4, 16, torch.device("cpu"))
     assert image.shape == (3, 9, 90 * 16 - 3)
     assert len(places) > 1
     assert all(row == 0 and column == value for row, column, value in places)
@@ -72,10 +73,10 @@ def test_each_tile_is_told_where_it_stands() -> None:
 
 
 def test_a_tile_without_a_site_is_refused() -> None:
-    assert (sites_of(16), sites_of(1024), sites_of(1039)) == (1, 64, 64)
+    assert (sites_of(16, 16), sites_of(1024, 16), sites_of(1039, 16)) == (1, 64, 64)
     for side in (15, 0, -5):
         with pytest.raises(ConfigError, match=rf"tile \(={side} px\) must be at least 16"):
-            sites_of(side)
+            sites_of(side, 16)
 
 
 @pytest.mark.parametrize("side", [16, 64, 320])
@@ -96,12 +97,16 @@ def test_tiles_are_the_whole_image(kind) -> None:
                 parameter.normal_(std=0.02)
             elif kind != "dct" and "synthesis" in name and "weight" in name:
                 parameter.mul_(2)  # so that images are not flat
-    assert len(spans(48, sites_of(SMALL_PX), _MARGIN, _RAMP, 1)) == 2
-    for level in (9_000, 60_000):
-        whole, tiled = (codec.analyse(pixels, level, tile).numpy() for tile in (1024, SMALL_PX))
+    assert len(spans(48, sites_of(SMALL_PX, STRIDE_PX), _MARGIN, _RAMP, 1)) == 2
+    for quality in (14.0, 91.0):
+        whole, tiled = (
+            codec.space.analyse(pixels, quality, TransformEncoding(tile_px=tile)).numpy() for tile in (1024, SMALL_PX)
+        )
         assert np.abs(whole - tiled).max() < 1e-3 * max(1.0, np.abs(whole).max())
         y_hat = whole.round()
-        image, in_tiles = (codec.synthesise(y_hat, level, 96, 768, tile).int() for tile in (1024, SMALL_PX))
+        image, in_tiles = (
+            codec.space.restore(y_hat, 96, 768, quality_step(quality), tile).int() for tile in (1024, SMALL_PX)
+        )
         assert np.ptp(image.numpy()) > 20
         difference = (image - in_tiles).abs()
         assert difference.max() <= 1  # two roundings of the same number

@@ -10,8 +10,8 @@ from difflate.cli.main import main
 from difflate.data.crops import Batch
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, OutputExists
-from difflate.models.diffusion_decoder import DecoderConfig, DiffusionCoder
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn import UNetConfig
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
@@ -67,8 +67,8 @@ def short(stage: Stage, **others: Any) -> Any:
     return dataclasses.replace(stage, training=loop(**others))
 
 
-def run(found: CdcTraining) -> DiffusionCoder:
-    return DiffusionCoder.from_pretrained(RECIPE.run(found, "command"))
+def run(found: CdcTraining) -> DiffusionDecoder:
+    return DiffusionDecoder.from_pretrained(RECIPE.run(found, "command"))
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -85,12 +85,12 @@ def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_stages_build_on_each_other(trained: Path) -> None:
-    model = DiffusionCoder.from_pretrained(trained)
-    hyperprior = TransformCoder.from_pretrained(trained / "stages" / "hyperprior")
-    transforms = TransformCoder.from_pretrained(trained / "stages" / "transforms")
+    model = DiffusionDecoder.from_pretrained(trained)
+    hyperprior = TransformModel.from_pretrained(trained / "stages" / "hyperprior")
+    transforms = TransformModel.from_pretrained(trained / "stages" / "transforms")
     assert same(model.coder, hyperprior)  # frozen: it stayed what it was
     assert not same(transforms, hyperprior)
-    assert same(model, DiffusionCoder.from_pretrained(trained / "stages" / "diffusion"))
+    assert same(model, DiffusionDecoder.from_pretrained(trained / "stages" / "diffusion"))
     stored = (trained / name / "exact.safetensors" for name in ("", "stages/hyperprior"))
     assert len({path.read_bytes() for path in stored}) == 1
     before = read_head(latest(trained / "stages" / "transforms" / "checkpoints"))[0].validations[-1][1]
@@ -118,7 +118,7 @@ def test_an_interrupted_stage_goes_on_exactly(images: Path, trained: Path, tmp_p
     out = tmp_path / "model"
     RECIPE.run(settings(images, out, TRANSFORMS, short(HYPERPRIOR, max_steps=3)))
     run(settings(images, out, TRANSFORMS, HYPERPRIOR, short(DIFFUSION, max_steps=3)))
-    assert same(run(settings(images, out)), DiffusionCoder.from_pretrained(trained))
+    assert same(run(settings(images, out)), DiffusionDecoder.from_pretrained(trained))
 
 
 def test_a_stage_does_not_go_on_from_another_start(images: Path, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_stage_does_not_go_on_from_another_start(images: Path, tmp_path: Path)
     with pytest.raises(ConfigError, match="start"):
         run(settings(images, out, coder, short(DIFFUSION, max_steps=2)))
     anew = run(settings(images, out, coder, short(DIFFUSION, max_steps=2, force=True)))
-    assert same(anew.coder, TransformCoder.from_pretrained(out / "stages" / "hyperprior"))
+    assert same(anew.coder, TransformModel.from_pretrained(out / "stages" / "hyperprior"))
 
 
 def test_the_loss_of_the_diffusion_falls(images: Path, trained: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_the_loss_of_the_diffusion_falls(images: Path, trained: Path, tmp_path: 
     progress = read_head(latest(tmp_path / "model" / "stages" / "diffusion" / "checkpoints"))[0]
     losses = [values["loss"] for _, values in progress.validations]
     assert losses[-1] < 0.97 * losses[0]
-    source = TransformCoder.from_pretrained(trained / "stages" / "hyperprior")
+    source = TransformModel.from_pretrained(trained / "stages" / "hyperprior")
     assert same(model.coder, source)
     exact = (tmp_path / "model" / "exact.safetensors").read_bytes()
     assert exact == (trained / "stages" / "hyperprior" / "exact.safetensors").read_bytes()
@@ -157,7 +157,7 @@ def task(stage: DiffusionStage, **decoder: Any) -> DecoderTask:
     config = DecoderConfig(**{"context_widths": (0, 0, 8), **decoder})
     network = UNetConfig(widths=(8, 8, 8), blocks=(1, 1, 1), patch=4)
     process = ProcessConfig("cosine", target="v", condition="t")
-    model = DiffusionCoder(CODER.transform, CODER.hyperprior, 0.0006, 0.08, config, network, process)
+    model = DiffusionDecoder(CODER.transform, CODER.hyperprior, 0.0006, 0.08, config, network, process)
     torch.nn.init.normal_(model.unet.exit.weight, std=0.1)
     return DecoderTask(model, stage).train()
 
@@ -243,8 +243,8 @@ def test_a_perceptual_stage_goes_on_from_the_diffusion(
     coder = str(trained / "stages" / "hyperprior")
     model = run(settings(images, tmp_path / "model", first, perceptual, coder_from=coder))
     stages = tmp_path / "model" / "stages"
-    assert same(model, DiffusionCoder.from_pretrained(stages / "perceptual"))
-    assert not same(model.unet, DiffusionCoder.from_pretrained(stages / "diffusion").unet)
+    assert same(model, DiffusionDecoder.from_pretrained(stages / "perceptual"))
+    assert not same(model.unet, DiffusionDecoder.from_pretrained(stages / "diffusion").unet)
     assert list((stages / "diffusion" / "pictures").glob("*.png"))
 
 

@@ -17,7 +17,7 @@ from difflate.cli.main import main
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.errors import ConfigError
 from difflate.media.picture import Picture
-from difflate.models.transform_coder import EXACT, TransformCoder
+from difflate.models.transform_coder import EXACT, TransformModel
 from difflate.train import checkpoint
 from difflate.train.loop import CHECKPOINTS
 from difflate.train.recipes.hyperprior import RECIPE, HyperpriorTraining, RateDistortion, cost
@@ -245,7 +245,7 @@ def test_a_training_goes_on_from_the_bundled_weights(tmp_path: Path) -> None:
     from difflate.store.hub import WEIGHTS_FOLDER, model_folder
 
     assert model_folder("hyperprior-small") == WEIGHTS_FOLDER / "hyperprior-small"
-    bundled = TransformCoder.from_pretrained(WEIGHTS_FOLDER / "hyperprior-small")
+    bundled = TransformModel.from_pretrained(WEIGHTS_FOLDER / "hyperprior-small")
     defaults = HyperpriorTraining(out=str(tmp_path), images=["x"])
-    ours = TransformCoder(defaults.transform, defaults.hyperprior, defaults.lmbda_min, defaults.lmbda_max)
+    ours = TransformModel(defaults.transform, defaults.hyperprior, defaults.lmbda_min, defaults.lmbda_max)
     ours.load_state_dict(bundled.state_dict())

@@ -125,7 +125,7 @@ def test_the_terms_of_equation_24() -> None:
     """Against the two terms written out with one-hot logits: a Gumbel-softmax of sure logits is the index."""
     found = task(ProcessConfig(target="x0"))
     latent = batch()
-    space, draws = found.model.latent.space, Draws(0, latent.numbers, 4)
+    space, draws = found.model.latent.index_space, Draws(0, latent.numbers, 4)
     wrong = (latent.pixels.long() + 7) % 256
     logits = torch.cat([torch.nn.functional.one_hot(wrong[:, c], 256).permute(0, 3, 1, 2) for c in range(6)], dim=1)
     found.model.forward = lambda *_: 1e6 * logits.float()  # type: ignore[method-assign]
@@ -195,7 +195,7 @@ def test_the_parts_of_a_batch_add_up_to_it() -> None:
 def test_another_codec_is_refused(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"the latents are of opq-32-8-8 .*, not of pq-32-8-8"):
         run(settings(shards, tmp_path, codec="pq-32-8-8"), "", progress=False)
-    with pytest.raises(ModelError, match="not of jpeg"):
+    with pytest.raises(ConfigError, match="codec 'jpeg' has no finite latent space"):
         run(settings(shards, tmp_path, codec="jpeg"), "", progress=False)
 
 

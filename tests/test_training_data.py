@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from difflate.data.crops import Crops, collate, numbers_of
+from difflate.data.images import list_images
 from difflate.data.items import hold_back, label_by_folder, list_items
+from difflate.data.loader import batches_of
 from difflate.errors import ConfigError, ImageError
 from difflate.seeds import Stream, torch_generator
 from difflate.train import checkpoint
 from difflate.train.draws import Draws
 from difflate.train.loop import CHECKPOINTS
-from difflate.train.recipes import pixel
+from difflate.train.recipes import pixel, vq
 from training_helpers import picture, write_images, write_shard
 from training_helpers import settings as training_settings
 
@@ -130,10 +132,10 @@ def test_any_image_gives_crops_of_the_size_asked_for(
     Image.fromarray(picture(1, height, width)).save(folder / "a.png")
     for augment in (True, False):
         crops = Crops(list_items([folder]), size, short_side=size + short if short else None, augment=augment)
-        pixels, _, label, skipped = crops[0]
-        assert pixels.shape == (3, size, size)
-        assert pixels.dtype == torch.uint8
-        assert (label, skipped) == (-1, [])
+        sample = crops[0]
+        assert sample.pixels.shape == (3, size, size)
+        assert sample.pixels.dtype == torch.uint8
+        assert (sample.label, sample.skipped) == (-1, [])
 
 
 def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
@@ -141,6 +143,84 @@ def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
     Image.fromarray(np.dstack([picture(0), picture(1)[..., :1]])).save(tmp_path / "alpha.png")
     crops = Crops(list_items([tmp_path]), 8, augment=False)
     assert [crops[n][0].shape for n in range(2)] == [(3, 8, 8)] * 2
+
+
+def test_what_is_hidden_under_alpha_does_not_enter_crops(tmp_path: Path) -> None:
+    alpha = np.tile(np.array([0, 0, 0, 255, 255, 255, 128, 128, 128, 255, 0, 0], np.uint8), (10, 1))
+    shown = []
+    for name, hidden in (("smooth", picture(1)), ("noisy", np.random.default_rng(0).integers(0, 256, (10, 12, 3)))):
+        pixels = np.where(alpha[..., None] > 0, picture(0), hidden).astype(np.uint8)
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.dstack([pixels, alpha])).save(tmp_path / name / "a.png")
+        items = list_items([tmp_path / name])
+        shown.append([Crops(items, 8, short_side=side)[n].pixels for side in (None, 8) for n in range(5)])
+        whole = Crops(items, 10, augment=False)[0].pixels
+        assert (whole[:, :, :2] == 255).all()
+        assert np.array_equal(whole[:, :, 2:5].numpy(), picture(0).transpose(2, 0, 1)[:, :, 3:6])
+    assert all(torch.equal(*pair) for pair in zip(*shown, strict=True))
+
+
+def test_codebooks_are_trained_on_transparent_images_laid_over_white(tmp_path: Path) -> None:
+    alpha = np.repeat(np.array([0, 255], np.uint8), 6)[None].repeat(10, axis=0)
+    shown = np.where(alpha[..., None] > 0, picture(0), 255).astype(np.uint8)
+    for name, pixels in (("clear.png", np.dstack([picture(0), alpha])), ("white.png", shown)):
+        Image.fromarray(pixels).save(tmp_path / name)
+    training = vq.VqTraining(out="x", images=["y"])
+    for channel in range(3):
+        found, expected = (vq.windows([tmp_path / name], channel, training) for name in ("clear.png", "white.png"))
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_opening_loses_is_logged_once_of_each_kind(
+    workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(6):
+        Image.fromarray(np.full((8, 8), 300 * number, np.uint16)).save(tmp_path / f"deep{number}.png")
+        profile = b"broken" * (number + 1)
+        Image.fromarray(picture(number)).save(tmp_path / f"profile{number}.png", icc_profile=profile)
+    crops = Crops(list_items([tmp_path]), 8, augment=False)
+    for _ in range(2):
+        numbers = iter([list(range(start, start + 4)) for start in (0, 4, 8)])
+        batches = list(batches_of(crops, numbers, workers, torch.device("cpu")))
+        assert sum(len(batch.notes) for batch in batches) == 12
+    assert len(caplog.records) == 2
+    assert "deep0.png: more than 8 bits" in caplog.text
+    assert "profile0.png: the ICC profile is ignored (" in caplog.text
+
+
+def test_hidden_files_are_left_out_and_counted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = write_images(tmp_path / "images", 2)
+    for name in ("._000.png", ".DS_Store", ".thumbnails/000.png", "__MACOSX/001.png"):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_text("no image")
+    shard = tmp_path / "s.tar"
+    with tarfile.open(shard, "w") as tar:
+        for name in ("./a.png", "b/c.png", "._a.png", "b/._c.png", "__MACOSX/b/c.png", ".hidden/a.png"):
+            tar.add(images / "000.png", name)
+    (images / "._s.tar").write_text("no archive")
+    assert [item.path for item in list_items([images, shard])] == [
+        *(str(images / name) for name in ("000.png", "001.png")), str(shard), str(shard),
+    ]  # fmt: skip
+    assert [record.message for record in caplog.records] == [f"ignored 8 hidden files, the first {images / '._s.tar'}"]
+    caplog.clear()
+    assert [path.name for path in list_images([images])] == ["000.png", "001.png"]
+    assert [path.name for path in list_images([images], recursive=False)] == ["000.png", "001.png"]
+    assert [record.message[:22] for record in caplog.records] == ["ignored 3 hidden files", "ignored 1 hidden file,"]
+    # what is named is taken, also inside a hidden folder
+    assert len(list_items([images / "._000.png", images / ".thumbnails"])) == 2
+    assert list_images([images / "._000.png"]) == [images / "._000.png"]
+
+
+@pytest.mark.parametrize("name", ["s.tar.gz", "s.tgz", "photos.zip", "S.TAR.XZ"])
+def test_a_compressed_archive_is_refused_with_what_to_do(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"archive")
+    for source in (tmp_path / name, tmp_path):
+        for list_them in (list_items, list_images):
+            with pytest.raises(
+                ConfigError, match=f"{name}: images cannot be read from a compressed archive; unpack it"
+            ):
+                list_them([source])
 
 
 def test_unreadable_images_are_replaced_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

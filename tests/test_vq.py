@@ -1,6 +1,5 @@
 """The model-based codec, with the models that ship: files, latents, rates, determinism."""
 
-import copy
 import dataclasses
 import json
 import shutil
@@ -13,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import difflate
-from difflate.codecs.loading import load_model, save_model
 from difflate.codecs.vq import VqCodec
 from difflate.errors import ConfigError, DesyncError, FormatError, LimitExceeded, ModelError
-from difflate.format import container
+from difflate.format import container, sections
 from difflate.limits import Limits
 from difflate.media.picture import Picture, open_image
-from difflate.store.hub import WEIGHTS_FOLDER, bundled_models
+from difflate.models.codebooks import CodebookModel
+from difflate.quantize import ProductQuantizer
+from difflate.registry import WEIGHTS
+from difflate.store.hub import bundled_models
 
 PHOTO = Path(__file__).parents[1] / "examples" / "kodim23.png"
 TABLE_1 = ["vq-8-8-8", "pq-32-8-8", "opq-32-8-8", "rq-32-8-8"]
@@ -106,7 +107,7 @@ def test_latents_are_public_and_do_not_depend_on_the_batch():
     latent = codec.to_latent(images)
     assert latent.shape == (5, 6, 6, 9)
     assert latent.dtype == torch.int64
-    assert codec.codebook_sizes == [256] * 6
+    assert codec.space.sizes == [256] * 6
     assert int(latent.min()) >= 0
     assert int(latent.max()) < 256
     alone = torch.cat([codec.to_latent(image[None]) for image in images.flip(0)]).flip(0)
@@ -121,7 +122,7 @@ def test_bands_of_large_images_do_not_show(monkeypatch):
     codec, image = load(), torch.from_numpy(noise(90, 50))[None]
     whole = codec.to_latent(image)
     restored = codec.from_latent(whole, 90, 50)
-    monkeypatch.setattr("difflate.codecs.vq._BAND_PATCHES", 7)
+    monkeypatch.setattr("difflate.models.codebooks._BAND_PATCHES", 7)
     assert torch.equal(codec.to_latent(image), whole)
     assert torch.equal(codec.from_latent(whole, 90, 50), restored)
 
@@ -164,13 +165,13 @@ def test_symbols_that_decode_otherwise_are_told_from_damage():
     file = container.read_dfl(load().encode(Picture(noise(16, 16))))
     with pytest.raises(DesyncError):
         load().decode(container.write_dfl(dataclasses.replace(file, symbols_crc=file.symbols_crc ^ 1)))
-    missing = dataclasses.replace(file, sections=((container.SECTION_EXIF, b""),))
+    missing = dataclasses.replace(file, sections=((sections.EXIF, b""),))
     with pytest.raises(FormatError, match="no section"):
         load().decode(container.write_dfl(missing))
-    twice = dataclasses.replace(file, sections=((container.SECTION_FIXED, bytes(24)), *file.sections))
+    twice = dataclasses.replace(file, sections=((sections.FIXED, bytes(24)), *file.sections))
     with pytest.raises(FormatError, match="twice"):
         load().decode(container.write_dfl(twice))
-    short = dataclasses.replace(file, sections=((container.SECTION_FIXED, bytes(11)),))
+    short = dataclasses.replace(file, sections=((sections.FIXED, bytes(11)),))
     with pytest.raises(FormatError, match="11 bytes where the header asks for 24"):
         load().decode(container.write_dfl(short))
 
@@ -185,7 +186,7 @@ def test_limits_hold_for_writing_and_reading():
 
 def test_a_model_folder_is_complete_and_tamper_proof(tmp_path):
     folder = tmp_path / "model"
-    shutil.copytree(WEIGHTS_FOLDER / "opq-32-8-8", folder)
+    shutil.copytree(WEIGHTS / "opq-32-8-8", folder)
     weights = folder / "model.safetensors"
     original = weights.read_bytes()
     for name, change in {
@@ -196,26 +197,26 @@ def test_a_model_folder_is_complete_and_tamper_proof(tmp_path):
     }.items():
         weights.write_bytes(change)
         with pytest.raises(ModelError, match="get the"):
-            load_model(folder)
+            VqCodec.load(folder)
         assert name
     weights.unlink()
     with pytest.raises(ModelError, match=r"model\.safetensors is missing"):
-        load_model(folder)
+        VqCodec.load(folder)
     weights.write_bytes(original)
     config = json.loads((folder / "config.json").read_text())
     for change in ({"patch_px": 4}, {"plane_bits": [8]}, {"neutral": [1]}, {"codec": "other"}, {"method": "rq"}):
         (folder / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(ModelError):
-            load_model(folder)
+            VqCodec.load(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be read"):
-        load_model(folder)
+        VqCodec.load(folder)
 
 
 def test_a_model_saves_and_loads_as_itself(tmp_path):
     codec = load("rq-32-8-8")
-    save_model(codec, tmp_path / "copy", "rq", "card")
-    again = load_model(tmp_path / "copy")
+    codec.space.save(tmp_path / "copy", "rq", "card")
+    again = VqCodec.load(tmp_path / "copy")
     assert again.fingerprint == codec.fingerprint
     picture = Picture(noise(24, 31))
     assert again.encode(picture) == codec.encode(picture)
@@ -223,27 +224,27 @@ def test_a_model_saves_and_loads_as_itself(tmp_path):
 
 def test_a_folder_that_was_written_anew_is_read_anew(tmp_path):
     for name in ("opq-32-8-8", "pq-32-8-8"):
-        save_model(load(name), tmp_path, "pq", "card")
+        load(name).space.save(tmp_path, "pq", "card")
         again = difflate.load(tmp_path)
         assert isinstance(again, VqCodec)
         assert again.fingerprint == load(name).fingerprint
 
 
 def test_a_rotation_that_lies_transposed_in_memory_is_saved_as_it_is(tmp_path):
-    codec = copy.deepcopy(load())
-    codec.__dict__.pop("fingerprint", None)
-    quantizer = codec.quantizers[0]
-    quantizer.rotation = torch.nn.Parameter(torch.linalg.qr(torch.randn(64, 64))[0].T, requires_grad=False)
-    save_model(codec, tmp_path / "m", "opq", "card")
-    assert torch.equal(load_model(tmp_path / "m").quantizers[0].rotation, quantizer.rotation)
+    shipped = load().space
+    turned = torch.linalg.qr(torch.randn(64, 64))[0].T
+    quantizers = [ProductQuantizer(list(shipped.quantizers[0].codebooks), turned), *shipped.quantizers[1:]]
+    model = CodebookModel("mine", 8, quantizers, list(shipped.neutral.values()), shipped.context)
+    model.save(tmp_path / "m", "opq", "card")
+    assert torch.equal(VqCodec.load(tmp_path / "m").space.quantizers[0].rotation, turned)
 
 
 def test_the_four_codebooks_of_table_1_ship():
     assert set(NAMES) <= set(bundled_models())
-    size = sum(p.numel() * p.element_size() for name in TABLE_1 for p in load(name).parameters())
+    size = sum(p.numel() * p.element_size() for name in TABLE_1 for p in load(name).space.parameters())
     assert size < 1_000_000
     for name in NAMES:
-        assert (WEIGHTS_FOLDER / name / "README.md").read_text().startswith("---\nlicense")
+        assert (WEIGHTS / name / "README.md").read_text().startswith("---\nlicense")
 
 
 def test_more_threads_change_nothing():

@@ -11,7 +11,11 @@ Nothing heavy is imported until it is used.
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import TYPE_CHECKING, Any
+
+from difflate.errors import naming
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 DEFAULT_CODEC = "cdc-small"
-__all__ = ["DEFAULT_CODEC", "__version__", "decode", "encode", "load", "open_image"]
+__all__ = ["DEFAULT_CODEC", "__version__", "decode", "encode", "load", "open_image", "use_model"]
 
 
 def encode(
@@ -31,6 +35,8 @@ def encode(
     codec: str | Path | Codec = DEFAULT_CODEC,
     *,
     quality: float | None = None,
+    bpp: float | None = None,
+    max_bytes: int | None = None,
     metadata: bool = False,
     limits: Limits | None = None,
     **options: Any,
@@ -38,42 +44,57 @@ def encode(
     """The bytes of a complete file: ``.dfl`` for learned codecs, the codec's own format for classical ones.
 
     ``image``: path, bytes of an image file, PIL image, numpy (H, W[, C]) or torch (C, H, W). ``codec``: a name, a
-    model's folder or a loaded codec. ``metadata``: keep EXIF, ICC profile and XMP. ``options``: of that codec, such
-    as ``steps=4``. Raises difflate.errors exceptions.
+    model's folder or a loaded codec. In the place of ``quality`` the best one is taken whose file has at most ``bpp``
+    bits per pixel, or ``max_bytes``. ``metadata``: keep EXIF, ICC profile and XMP. ``options``: the codec's own, such
+    as ``steps=4`` (`difflate.options`). Raises difflate.errors exceptions.
     """
-    from difflate.codecs.base import options_for
+    from difflate.codecs.rate_search import encode_picture
     from difflate.limits import DEFAULT_LIMITS
     from difflate.media.picture import as_picture
 
     limits = limits or DEFAULT_LIMITS
     picture = as_picture(image, metadata=metadata, limits=limits)
-    found = _codec(codec)
-    return found.encode(picture, quality=quality, limits=limits, **options_for(found, found.encode, options))
+    for note in picture.notes:
+        logging.getLogger(__name__).warning("%s: %s", image if isinstance(image, str | os.PathLike) else "image", note)
+    coded = encode_picture(
+        _codec(codec), picture, quality=quality, bpp=bpp, max_bytes=max_bytes, limits=limits, options=options
+    )
+    return coded.data
 
 
 def decode(
-    data: bytes, *, codec: str | Path | Codec | None = None, limits: Limits | None = None, **options: Any
+    data: bytes | str | Path, *, codec: str | Path | Codec | None = None, limits: Limits | None = None, **options: Any
 ) -> Image.Image:
-    """The image in ``data``, the bytes of a .dfl, JPEG, WebP, AVIF, PNG or JPEG XL file.
+    """The image in a .dfl, JPEG, WebP, AVIF, PNG or JPEG XL file: its bytes, its path, or a binary file object.
 
-    The codec is found from the bytes; ``codec`` names a model that is not bundled. ``options``: of that codec, such as
-    ``steps=4``. Raises difflate.errors exceptions.
+    The codec is found from the bytes; ``codec`` names a model that is not bundled. ``options``: the codec's own, such
+    as ``steps=4`` (`difflate.options`). Raises difflate.errors exceptions.
     """
-    from difflate.codecs.base import options_for
+    from difflate.codecs.loading import codec_for
     from difflate.limits import DEFAULT_LIMITS
+    from difflate.media.files import open_source
     from difflate.media.picture import to_pil
-    from difflate.store.hub import codec_for
 
     limits = limits or DEFAULT_LIMITS
-    found = codec_for(data, limits) if codec is None else _codec(codec)
-    return to_pil(found.decode(data, limits=limits, **options_for(found, found.decode, options)))
+    name, file = open_source(data)
+    with file, naming(name):
+        content = file.read()
+        chosen = codec_for(content, limits) if codec is None else _codec(codec)
+        return to_pil(chosen.decode(content, limits=limits, **options))
 
 
 def load(name: str | Path = DEFAULT_CODEC, *, allow_download: bool = False) -> Codec:
-    """The codec of that name, in that model folder or Hugging Face repository (see `difflate.store.hub.load`)."""
-    from difflate.store.hub import load
+    """The codec of that name, in that model folder or Hugging Face repository (see `difflate.codecs.loading.load`)."""
+    from difflate.codecs.loading import load
 
     return load(name, allow_download=allow_download)
+
+
+def use_model(name: str | Path, *, allow_download: bool = False) -> Codec:
+    """The codec of a model that is not bundled; from now on `decode`, Pillow and imageio find it for its files."""
+    from difflate.codecs.loading import use_model
+
+    return use_model(name, allow_download=allow_download)
 
 
 def open_image(source: Any, **options: Any) -> Any:
@@ -85,6 +106,6 @@ def open_image(source: Any, **options: Any) -> Any:
 
 def _codec(codec: Any) -> Codec:
     from difflate.codecs.base import Codec
-    from difflate.store.hub import load
+    from difflate.codecs.loading import load
 
     return codec if isinstance(codec, Codec) else load(codec)

@@ -1,5 +1,8 @@
 """The exceptions that users see. Each carries the exit code that the command line ends with (docs/cli.md)."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class DifflateError(Exception):
     """Base of every error that difflate raises on purpose. The message is one sentence: what, why, what to do."""
@@ -65,3 +68,21 @@ class VerificationFailed(DifflateError):
     """What was written does not decode to what was encoded."""
 
     exit_code = 7
+
+
+UNNAMED = "image data"
+"""What the library calls bytes without a name."""
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Puts ``name``, of a file, in front of the errors raised inside, unless it stands there."""
+    try:
+        yield
+    except DifflateError as error:
+        message = str(error)
+        if name == UNNAMED or message.startswith((f"{name}:", f"{name} ")):
+            raise
+        rest = message.removeprefix(UNNAMED)
+        joined = name + rest if rest != message and rest[:1] in (":", " ") else f"{name}: {message}"
+        raise type(error)(joined) from error

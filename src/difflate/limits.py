@@ -19,11 +19,14 @@ class Limits:
     """Sections in a .dfl file."""
     metadata_bytes: int | None = 2**20
     """EXIF, ICC and XMP together, in bytes."""
-
     steps: int | None = 1000
-    """Of diffusion."""
+    """Steps of diffusion."""
     pixel_steps: int | None = 2**32
     """Steps of diffusion times pixels: about an hour on two cores."""
+    frames: int | None = 36000
+    """Frames of a clip: ten minutes at 60 a second."""
+    pixel_frames: int | None = 2**37
+    """Frames times pixels: as many frames of 2560x1440 px."""
 
     def check_steps(self, width: int, height: int, steps: int) -> None:
         """Raises LimitExceeded if an image of ``width`` x ``height`` px is to be decoded in too many ``steps``."""
@@ -39,6 +42,13 @@ class Limits:
             raise LimitExceeded(f"{what} is {width}x{height} px, a side above the limit of {self.side_px} px{_ADVICE}")
         if self.pixels is not None and width * height > self.pixels:
             raise LimitExceeded(f"{what} is {width}x{height} px, above the limit of {self.pixels} pixels{_ADVICE}")
+
+    def check_frames(self, frames: int, width: int, height: int) -> None:
+        """Raises LimitExceeded if a clip of ``frames`` frames of ``width`` x ``height`` px is larger than allowed."""
+        self.check_size(width, height, what="frame")
+        too_many = self.frames is not None and frames > self.frames
+        if too_many or (self.pixel_frames is not None and frames * width * height > self.pixel_frames):
+            raise LimitExceeded(f"{frames} frames of {width}x{height} px are above the limit{_ADVICE}")
 
     def check_metadata(self, size_bytes: int) -> None:
         """Raises LimitExceeded if EXIF, ICC and XMP together are larger than allowed."""

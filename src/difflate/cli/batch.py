@@ -1,16 +1,17 @@
-"""What the commands share: inputs as bytes, many inputs with one output each, errors that do not stop the others."""
+"""Many inputs with one output each, as the commands take them: an error does not stop the others."""
 
 import argparse
 import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from difflate.errors import ConfigError, DifflateError, LimitExceeded
+from difflate.cli.report import report, write_output
+from difflate.errors import ConfigError, DifflateError, LimitExceeded, naming
 from difflate.files import atomic_write, check_output
 
 STANDARD = Path("-")
@@ -27,48 +28,6 @@ class Job:
     target: Path
     problem: DifflateError | None = None
     """What stands against doing it."""
-
-
-def input_path(text: str) -> Path:
-    """A path of the command line. Raises ArgumentTypeError if it is empty, as an unset variable of a script is."""
-    if not text:
-        raise argparse.ArgumentTypeError("is empty; name a file, a folder or -")
-    return Path(text)
-
-
-def name_of(text: str) -> str:
-    """The name or folder of a model. Raises ArgumentTypeError if it is empty."""
-    if not text:
-        raise argparse.ArgumentTypeError("is empty; name a model or its folder")
-    return text
-
-
-def add_download_option(parser: argparse.ArgumentParser) -> None:
-    """Adds --allow-download, which alone lets a command use the network."""
-    parser.add_argument(
-        "--allow-download", action="store_true", help="fetch the model of a Hugging Face repository if it is not here"
-    )
-
-
-def add_diffusion_options(parser: argparse.ArgumentParser, default: str) -> None:
-    """Adds what the codec `cdc` is decoded with, and --tile; ``default`` says what holds without them."""
-    steps = f"cdc: steps of diffusion, 1 to 65; 0: none, the preview (default: {default})"
-    parser.add_argument("--steps", type=int, metavar="N", help=steps)
-    gamma = f"cdc: size of the noise that diffusion starts from, 0: none (default: {default})"
-    parser.add_argument("--gamma", type=float, metavar="G", help=gamma)
-    parser.add_argument("--seed", type=int, metavar="S", help=f"cdc: of that noise (default: {default})")
-    parser.add_argument("--tile", type=int, metavar="PX", help=_TILE_HELP)
-
-
-_TILE_HELP = (
-    "side of the tiles of large images: half of it takes about a quarter of the memory; 656 at least (default: 896); "
-    "with --refine any side, and too small ones are enlarged"
-)
-
-
-def output_path(text: str) -> str:
-    """An output of the command line: text, because a Path loses the / at the end of a folder's name."""
-    return str(input_path(text)) + ("/" if text.endswith(("/", os.sep)) else "")
 
 
 def plan(inputs: list[Path], output: str | None, suffix: str, find: Callable[[Path], Iterable[Path]]) -> list[Job]:
@@ -92,27 +51,37 @@ def plan(inputs: list[Path], output: str | None, suffix: str, find: Callable[[Pa
 
 def _jobs_of(source: Path, output: str | None, suffix: str, find: Callable[[Path], Iterable[Path]]) -> Iterator[Job]:
     if not source.is_dir():
-        yield Job(source, _placed(source, source.parent, output, suffix))
+        yield Job(source, output_for(source, source.parent, output, suffix))
         return
     try:
-        found = list(find(source))
+        paths = list(find(source))
     except DifflateError as error:
         yield Job(source, source, error)
         return
-    for path in found:
-        yield Job(path, _placed(path, source, output, suffix))
+    for path in paths:
+        yield Job(path, output_for(path, source, output, suffix))
 
 
-def _placed(path: Path, root: Path, output: str | None, suffix: str) -> Path:
+def output_for(path: Path, root: Path, output: str | None, suffix: str) -> Path:
+    """Where the result of ``path``, below ``root``, goes: beside it, or below ``output``."""
     target = path.with_suffix(suffix) if path.name.strip(".") else path  # with_suffix refuses ".."
     return target if output is None else Path(output, target.relative_to(root))
 
 
-def run_jobs(jobs: list[Job], args: argparse.Namespace, work: Callable[[Job, bytes], tuple[bytes, str]]) -> int:
-    """Runs ``work(job, input bytes) -> (output bytes, what to say of it)`` on each job; returns the worst exit code."""
-    from tqdm import tqdm
+@dataclass(frozen=True)
+class Result:
+    """What was made of an input."""
 
-    from difflate.cli.main import report
+    data: bytes
+    line: str
+    """What is said of it on standard output."""
+    notes: Sequence[str] = ()
+    """What of the input was left out, for standard error."""
+
+
+def run_jobs(jobs: list[Job], args: argparse.Namespace, work: Callable[[Job, bytes], Result]) -> int:
+    """Runs ``work(job, input bytes)`` on each job and writes what it gives; returns the worst exit code."""
+    from tqdm import tqdm
 
     worst = 0
     made: dict[Path, Path] = {}
@@ -120,16 +89,19 @@ def run_jobs(jobs: list[Job], args: argparse.Namespace, work: Callable[[Job, byt
     for job in bar:
         try:
             _check(job, args.force, made)
-            with named(job.source):
-                result, line = work(job, read_input(job.source))
-            if job.target == STANDARD:
-                write_output(result)
-                continue
-            atomic_write(job.target, result, args.force)
-            made[real(job.target)] = job.source
+            with naming_source(job.source):
+                result = work(job, read_input(job.source))
             source = "stdin" if job.source == STANDARD else job.source
+            with bar.external_write_mode(file=sys.stderr):
+                for note in result.notes:
+                    print(f"difflate: {source}: {note}", file=sys.stderr)
+            if job.target == STANDARD:
+                write_output(result.data)
+                continue
+            atomic_write(job.target, result.data, args.force)
+            made[real(job.target)] = job.source
             with bar.external_write_mode(file=sys.stdout):
-                print(f"{source} -> {job.target}: {line}")
+                print(f"{source} -> {job.target}: {result.line}")
         except BrokenPipeError:
             raise
         except Exception as error:
@@ -159,35 +131,9 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-@contextlib.contextmanager
-def named(source: Path) -> Iterator[None]:
-    """Puts the name of ``source`` in front of the errors raised inside, unless it stands there."""
-    try:
-        yield
-    except DifflateError as error:
-        name, message = "standard input" if source == STANDARD else str(source), str(error)
-        if message.startswith((f"{name}:", f"{name} ")):
-            raise
-        # what the library calls bytes without a name
-        rest = message.removeprefix("image data")
-        joined = name + rest if rest != message and rest[:1] in (":", " ") else f"{name}: {message}"
-        raise type(error)(joined) from error
-
-
-def write_output(data: bytes) -> None:
-    """Writes to standard output. Raises DifflateError, and BrokenPipeError where nobody reads it any more."""
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise output_failed(error) from error
-
-
-def output_failed(error: OSError) -> DifflateError:
-    """What is said of standard output that cannot be written."""
-    return DifflateError(f"standard output: cannot be written ({error.strerror}); choose another output")
+def naming_source(source: Path) -> contextlib.AbstractContextManager[None]:
+    """Puts the name of ``source`` in front of the errors raised inside."""
+    return naming("standard input" if source == STANDARD else str(source))
 
 
 def read_input(source: Path) -> bytes:
@@ -213,3 +159,20 @@ def _read(file: BinaryIO, name: str) -> bytes:
         if data.tell() > MAX_INPUT_BYTES:
             raise LimitExceeded(f"{name}: more than {MAX_INPUT_BYTES} bytes, which no image within the limits has")
     return data.getvalue()
+
+
+def expand(inputs: Iterable[Path], find: Callable[[Path], Iterable[Path]]) -> Iterator[Path]:
+    """Files and `STANDARD` as they are named, folders as what ``find`` finds in them. Raises what ``find`` raises."""
+    for source in inputs:
+        if source.is_dir():
+            yield from find(source)
+        else:
+            yield source
+
+
+def find_dfl(folder: Path) -> list[Path]:
+    """The .dfl files below ``folder``. Raises ConfigError if there are none."""
+    paths = sorted(path for path in folder.rglob("*.dfl") if path.is_file() and not path.name.startswith("."))
+    if not paths:
+        raise ConfigError(f"{folder}: no .dfl files in this folder; name other files one by one")
+    return paths

@@ -2,12 +2,7 @@
 
 import argparse
 import json
-
-_QUALITY = {"low": 0.0, "high": 100.0, "default": 50.0}
-_NETWORKS = {
-    "hyperprior": (_QUALITY, "transform coding with a scale hyperprior, any rate; fast"),
-    "cdc": (_QUALITY, "the same, restored by a few steps of diffusion"),
-}
+from typing import Any
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -24,23 +19,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a line per codec; imports no torch."""
-    from difflate import DEFAULT_CODEC
+    from difflate import DEFAULT_CODEC, registry
     from difflate.codecs.classical import classical_codecs
-    from difflate.store.hub import bundled_codecs
+    from difflate.store.hub import bundled_models
 
     rows = []
-    for name, config in bundled_codecs().items():
-        quality, about = _NETWORKS.get(config.get("kind", ""), (None, ""))
-        if not about:
-            bits, pixels = sum(config["plane_bits"]), config["patch_px"] ** 2
-            about = f"{config['method'].upper()}, {bits} bits a patch at fixed rate: 1:{24 * pixels / bits:.0f}"
-        rows.append({"name": name, "kind": "learned", "suffix": ".dfl", "quality": quality, "about": about})
+    for name, config in bundled_models("codec").items():
+        kind = registry.kind_of(config)
+        assert kind is not None
+        rows.append(_row(name, "learned", ".dfl", kind.quality, kind.about(config)))
     for name, codec in classical_codecs().items():
-        low, high, default = codec.quality_range or (None, None, None)
-        quality = None if low is None else {"low": low, "high": high, "default": default}
-        rows.append(
-            {"name": name, "kind": "classical", "suffix": codec.suffix, "quality": quality, "about": codec.about}
-        )
+        rows.append(_row(name, "classical", codec.suffix, codec.quality_range, codec.about))
     if args.json:
         print(json.dumps({"default": DEFAULT_CODEC, "codecs": rows}))
         return 0
@@ -51,3 +40,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{mark} {row['name']:<16} {row['suffix']:<6} {quality:<28} {row['about']}")
     print("* default of `difflate compress`; a folder of `difflate train` can be named too")
     return 0
+
+
+def _row(name: str, kind: str, suffix: str, quality: tuple[float, float, float] | None, about: str) -> dict[str, Any]:
+    numbers = None if quality is None else dict(zip(("low", "high", "default"), quality, strict=True))
+    return {"name": name, "kind": kind, "suffix": suffix, "quality": numbers, "about": about}

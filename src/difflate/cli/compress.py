@@ -1,11 +1,17 @@
 """`difflate compress INPUT…`."""
 
 import argparse
-import math
 from pathlib import Path
 
 from difflate import DEFAULT_CODEC
-from difflate.cli.batch import add_diffusion_options, add_download_option, input_path, output_path
+from difflate.cli.arguments import (
+    add_codec_options,
+    add_download_option,
+    codec_options,
+    input_path,
+    output_path,
+    spelled_as_flags,
+)
 
 _EPILOG = """examples:
   difflate compress photo.png                        photo.dfl, beside it
@@ -39,49 +45,43 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--bpp", type=float, metavar="BPP", help="the best quality within so many bits per pixel")
     size.add_argument("--max-bytes", type=int, metavar="N", help="the best quality within so many bytes a file")
-    add_diffusion_options(parser, "as the model's configuration says")
+    add_codec_options(parser, "encoding")
     add_download_option(parser)
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
     parser.add_argument("--metadata", action="store_true", help="keep EXIF, ICC profile and XMP")
-    parser.add_argument(
-        "--fixed-rate", action="store_true", help="vq codecs: exactly the codec's bits a patch, no context coding"
-    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compresses each input; returns the worst exit code."""
-    from difflate.cli.batch import Job, plan, run_jobs
-    from difflate.codecs.base import check_quality, options_for
-    from difflate.codecs.rate_search import encode_within
+    from difflate.cli.batch import Job, Result, plan, run_jobs
+    from difflate.codecs.base import quality_for
+    from difflate.codecs.loading import load
+    from difflate.codecs.rate_search import check_request, encode_picture
     from difflate.data.images import list_images
-    from difflate.errors import ConfigError
     from difflate.media.picture import open_image
-    from difflate.store.hub import load
 
     codec = load(args.codec, allow_download=args.allow_download)
-    check_quality(codec, args.quality)
-    if args.quality is not None and (args.bpp is not None or args.max_bytes is not None):
-        raise ConfigError("--quality stands against --bpp and --max-bytes, which search for it; give one of them")
-    for option, value in (("--bpp", args.bpp), ("--max-bytes", args.max_bytes)):
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{option} (={value:g}) must be a number above 0")
-    given = {"steps": args.steps, "gamma": args.gamma, "seed": args.seed, "tile_px": args.tile}
-    options = options_for(codec, codec.encode, {**given, "fixed_rate": args.fixed_rate or None})
+    options = codec_options(args, "encoding")
+    with spelled_as_flags():  # what is wrong with all files is said once
+        check_request(args.quality, args.bpp, args.max_bytes)
+        quality_for(codec, args.quality)
+        codec.encoding.of(options, codec.name)
     jobs = plan(args.inputs, args.output, codec.suffix, lambda folder: list_images([folder]))
     if len(jobs) == 1:
         _check_suffix(jobs[0].target, codec.suffix, codec.name)
 
-    def work(job: Job, data: bytes) -> tuple[bytes, str]:
+    def work(job: Job, data: bytes) -> Result:
         picture = open_image(data, metadata=args.metadata)
-        allowed = args.max_bytes if args.bpp is None else math.floor(args.bpp * picture.width * picture.height / 8)
-        if allowed is None:
-            coded = codec.encode(picture, quality=args.quality, **options)
-        else:
-            coded = encode_within(codec, allowed, lambda q: codec.encode(picture, quality=q, **options))
-        bpp = 8 * len(coded) / (picture.width * picture.height)
+        with spelled_as_flags():
+            coded = encode_picture(
+                codec, picture, quality=args.quality, bpp=args.bpp, max_bytes=args.max_bytes, options=options
+            )
+        bpp = 8 * len(coded.data) / (picture.width * picture.height)
         size = f"{picture.width}x{picture.height}"
-        return coded, f"{size} px, {len(data)} -> {len(coded)} bytes, {bpp:.3f} bpp"
+        reached = f", the most that {codec.name} gives" if coded.short else ""
+        line = f"{size} px, {len(data)} -> {len(coded.data)} bytes, {bpp:.3f} bpp{reached}"
+        return Result(coded.data, line, picture.notes)
 
     return run_jobs(jobs, args, work)
 

@@ -4,20 +4,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflate.cli.batch import (
-    STANDARD,
-    Job,
-    add_diffusion_options,
+from difflate.cli.arguments import (
+    add_codec_options,
     add_download_option,
+    codec_options,
     input_path,
     name_of,
     output_path,
+    spelled_as_flags,
 )
+from difflate.cli.batch import STANDARD, Job
 
 if TYPE_CHECKING:
     from difflate.codecs.base import Codec
     from difflate.media.picture import Picture
-    from difflate.models.refiner import Refiner
 
 _EPILOG = """examples:
   difflate decompress photo.dfl                      photo.png, beside it
@@ -25,6 +25,7 @@ _EPILOG = """examples:
   difflate decompress small/ -o restored/            all .dfl files below small/
   difflate decompress - -o - --format webp < photo.dfl > photo.webp
   difflate decompress photo.dfl --refine             of opq-32-8-8: improved by its refiner"""
+_OTHERS = (".avif", ".jxl", ".webp")
 _SAVE: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}, "AVIF": {"quality": 95}}
 """What was restored should not lose again what can be seen."""
 
@@ -43,17 +44,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         nargs="+",
         type=input_path,
         metavar="INPUT",
-        help=".dfl or classical image files, folders of .dfl files, or - for stdin",
+        help=".dfl or classical image files, folders of .dfl files (of .avif, .jxl and .webp, if there are none), or - "
+        "for stdin",
     )
     parser.add_argument(
         "-o", "--output", type=output_path, metavar="OUT", help="file (one input), folder, or - for stdout"
     )
     parser.add_argument("--codec", type=name_of, metavar="FOLDER", help="for .dfl files: a model that is not bundled")
     add_download_option(parser)
-    add_diffusion_options(parser, "as the file says")
-    refine = "vq codecs: improve the image by a small network, the one that is bundled for the codec"
-    parser.add_argument("--refine", action="store_true", default=None, help=refine)  # False would be an option given
-    parser.add_argument("--refiner", type=name_of, metavar="FOLDER", help="the same by a network that is not bundled")
+    add_codec_options(parser, "decoding")
     parser.add_argument("--format", metavar="SUFFIX", help="png, jpg, webp, avif, tif, bmp … (default: png)")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
     parser.set_defaults(run=run)
@@ -61,44 +60,34 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Restores each input; returns the worst exit code."""
-    from difflate.cli.batch import plan, run_jobs
-    from difflate.codecs.base import options_for
+    from difflate.cli.batch import Result, plan, run_jobs
+    from difflate.codecs.loading import codec_for, load_for_files
     from difflate.errors import ConfigError
     from difflate.format import container
-    from difflate.store.hub import codec_for, load
 
     suffix = "." + (args.format or "png").lower().lstrip(".")
     if _kind(suffix) is None:
         raise ConfigError(f"--format (={args.format}) is no image format; choose png, jpg, webp, avif, tif or bmp")
-    codec: Codec | None = load(args.codec, allow_download=args.allow_download) if args.codec else None
-    if codec is not None and codec.suffix != ".dfl":
-        raise ConfigError(
-            f"--codec (={args.codec}) must be a model's folder; {codec.suffix} files need none: leave it out"
-        )
-    options = {"steps": args.steps, "gamma": args.gamma, "seed": args.seed, "tile_px": args.tile}
-    options |= {"refine": args.refine, "refiner": _opened(args.refiner, args.allow_download)}
+    with spelled_as_flags():
+        codec: Codec | None = load_for_files(args.codec, args.allow_download) if args.codec else None
+    options = codec_options(args, "decoding")
+    if "refiner" in options:  # read once for all inputs
+        from difflate.models.refiner import open_refiner
 
-    def work(job: Job, data: bytes) -> tuple[bytes, str]:
+        options["refiner"] = open_refiner(args.refiner, allow_download=args.allow_download)
+
+    def work(job: Job, data: bytes) -> Result:
         kind = _kind(suffix if args.format or job.target == STANDARD else job.target.suffix.lower())
         if kind is None:
             raise ConfigError(
                 f"output (={job.target}) has a suffix of no image format; end it in .png, or use --format"
             )
-        learned = data.startswith(container.MAGIC)
-        found = codec if codec and learned else codec_for(data)
-        picture = found.decode(data, **options_for(found, found.decode, options))
-        return _saved(picture, kind), f"{picture.width}x{picture.height} px"
+        chosen = codec if codec and data.startswith(container.MAGIC) else codec_for(data)
+        with spelled_as_flags():
+            picture = chosen.decode(data, **options)
+        return Result(image_file(picture, kind), f"{picture.width}x{picture.height} px", picture.notes)
 
-    return run_jobs(plan(args.inputs, args.output, suffix, _dfl_files), args, work)
-
-
-def _opened(refiner: str | None, allow_download: bool) -> "Refiner | None":
-    """The refiner in that folder, read once for all inputs."""
-    if refiner is None:
-        return None
-    from difflate.models.refiner import open_refiner
-
-    return open_refiner(refiner, allow_download=allow_download)
+    return run_jobs(plan(args.inputs, args.output, suffix, _compressed_files), args, work)
 
 
 def _kind(suffix: str) -> str | None:
@@ -110,7 +99,7 @@ def _kind(suffix: str) -> str | None:
     return kind if kind in Image.SAVE else None
 
 
-def _saved(picture: "Picture", kind: str) -> bytes:
+def image_file(picture: "Picture", kind: str) -> bytes:
     """The bytes of an image file of format ``kind``. Raises ConfigError if it cannot hold the picture."""
     import io
 
@@ -128,10 +117,15 @@ def _saved(picture: "Picture", kind: str) -> bytes:
     return file.getvalue()
 
 
-def _dfl_files(folder: Path) -> list[Path]:
+def _compressed_files(folder: Path) -> list[Path]:
+    """The .dfl files below ``folder``; where there are none, what other lossy codecs have written there."""
+    from difflate.cli.batch import find_dfl
     from difflate.errors import ConfigError
 
-    found = sorted(p for p in folder.rglob("*.dfl") if p.is_file())
-    if not found:
-        raise ConfigError(f"{folder}: no .dfl files in this folder; name other files one by one")
-    return found
+    try:
+        return find_dfl(folder)
+    except ConfigError:
+        others = [path for path in folder.rglob("*") if path.suffix.lower() in _OTHERS and path.is_file()]
+        if not others:
+            raise
+        return sorted(others)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflate.cli.batch import input_path
+from difflate.cli.arguments import input_path
 from difflate.cli.device import add_device_option, device_of
+from difflate.evaluate.markdown import markdown_table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("samples", type=input_path, metavar="SAMPLES", help="a folder of images or of tar shards")
     parser.add_argument("reference", type=input_path, metavar="REFERENCE", help="the same, of real images")
     parser.add_argument(
-        "--metrics", default="swd", metavar="LIST", help="of swd, fid, kid, separated by commas (default: %(default)s)"
+        "--metrics", default="swd", metavar="LIST", help="swd, fid or kid, separated by commas (default: %(default)s)"
     )
     parser.add_argument("--size", type=int, metavar="PX", help="side to scale all images to (default: the samples')")
     parser.add_argument(
@@ -53,12 +54,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the distances; images that cannot be read are left out, with a line on stderr."""
-
     from difflate.data.items import hold_back, list_items
     from difflate.errors import ConfigError
     from difflate.metrics.frechet import inception
 
-    names = _metrics(args)
+    names = _metric_names(args)
     samples, reference, others = list_items([args.samples]), list_items([args.reference]), []
     if args.holdback is not None:
         others, reference = hold_back(reference, args.holdback)
@@ -71,27 +71,24 @@ def run(args: argparse.Namespace) -> int:
     device = device_of(args.device)
     network = inception().to(device) if {"fid", "kid"} & set(names) else None
     size = _common_size(args.samples, samples) if args.size is None else args.size
-    first, second = _read(args.samples, samples, size), _read(args.reference, reference, size)
-    found: dict[str, Any] = {"size": size, "seed": args.seed}
-    for key, path, items, pixels in (
-        ("samples", args.samples, samples, first),
-        ("reference", args.reference, reference, second),
-    ):
-        found[key] = {"path": str(path), "images": len(pixels), "skipped": len(items) - len(pixels)}
-    sets = [first]
+    made, real = _read(args.samples, samples, size), _read(args.reference, reference, size)
+    result: dict[str, Any] = {"size": size, "seed": args.seed}
+    result["samples"] = {"path": str(args.samples), **_counts(made, samples)}
+    result["reference"] = {"path": str(args.reference), **_counts(real, reference)}
+    sets = [made]
     if args.floor:
-        _, others = _spread(others, len(first))
+        _, others = _spread(others, len(made))
         sets.append(_read(args.reference, others, size))
-        found["floor"] = {"images": len(sets[1]), "skipped": len(others) - len(sets[1])}
-    values = _distances(sets, second, names, network, device, args.seed)
-    found |= values[0]
+        result["floor"] = _counts(sets[1], others)
+    values = _distances(sets, real, names, network, device, args.seed)
+    result |= values[0]
     if args.floor:
-        found["floor"] |= values[1]
-    print(json.dumps(found, allow_nan=False) if args.json else _table(found))
+        result["floor"] |= values[1]
+    print(json.dumps(result, allow_nan=False) if args.json else _table(result))
     return 0
 
 
-def _metrics(args: argparse.Namespace) -> list[str]:
+def _metric_names(args: argparse.Namespace) -> list[str]:
     """The names in --metrics. Raises ConfigError for it and for numbers that are too small."""
     from difflate.errors import ConfigError
 
@@ -148,6 +145,10 @@ def _read(path: Path, items: "Sequence[Item]", size: int) -> "Tensor":
     return torch.stack(pixels)
 
 
+def _counts(pixels: "Tensor", items: "Sequence[Item]") -> dict[str, int]:
+    return {"images": len(pixels), "skipped": len(items) - len(pixels)}
+
+
 def _distances(
     sets: "list[Tensor]", reference: "Tensor", names: list[str], network: "nn.Module | None", device: Any, seed: int
 ) -> list[dict[str, Any]]:
@@ -174,25 +175,18 @@ def _distances(
     return values
 
 
-def _table(found: dict[str, Any]) -> str:
+def _table(result: dict[str, Any]) -> str:
     """A Markdown table, a row for each pair of sets."""
-    rows = [{"set": "samples", "images": f"{found['samples']['images']} / {found['reference']['images']}", **found}]
-    if "floor" in found:
-        floor = found["floor"]
-        rows.append({**floor, "set": "floor", "images": f"{floor['images']} / {found['reference']['images']}"})
-    cells = [_cells(row) for row in rows]
-    lines = [
-        list(cells[0]),
-        ["--:" if i else ":--" for i in range(len(cells[0]))],
-        *(list(row.values()) for row in cells),
-    ]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{found['size']}x{found['size']} px, seed {found['seed']}\n\n{table}"
+    samples = {**result, "set": "samples", "images": result["samples"]["images"]}
+    floor = [{**result["floor"], "set": "floor"}] if "floor" in result else []
+    rows = [_cells(row, result["reference"]["images"]) for row in (samples, *floor)]
+    table = markdown_table(list(rows[0]), [list(row.values()) for row in rows])
+    return f"{result['size']}x{result['size']} px, seed {result['seed']}\n\n{table}".rstrip()
 
 
-def _cells(row: dict[str, Any]) -> dict[str, str]:
+def _cells(row: dict[str, Any], reference_images: int) -> dict[str, str]:
     """Column and text."""
-    cells = {"set": row["set"], "images": row["images"]}
+    cells = {"set": row["set"], "images": f"{row['images']} / {reference_images}"}
     for level, value in row.get("swd", {}).items():
         cells["swd" if level == "mean" else f"swd {level} px"] = f"{value:.2f}"
     if "fid" in row:

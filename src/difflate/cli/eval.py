@@ -5,15 +5,24 @@ import functools
 import json
 import shlex
 import sys
+import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from difflate.cli.batch import add_download_option
+from difflate.cli.arguments import add_download_option
+from difflate.evaluate import measures
 
 if TYPE_CHECKING:
-    from difflate.evaluate import CodecSetting
-    from difflate.evaluate.report import Anchor
+    from tqdm import tqdm
 
+    from difflate.evaluate.journal import Journal
+    from difflate.evaluate.means import Anchor
+    from difflate.evaluate.records import Record
+    from difflate.evaluate.settings import CodecSetting
+
+INTERVAL_S = 10.0
+"""Between two lines of progress where stderr is no terminal."""
 DEFAULT_CODECS = "jpeg:10..90..20,webp:10..90..20,opq-32-8-8"
 
 
@@ -24,7 +33,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="measure codecs on images: rate, PSNR, SSIM, MS-SSIM, SSIMULACRA2, times",
         description="Encodes every image with every codec setting to a file's bytes, decodes those bytes again, and "
         "writes\nresults.json, results.md and rate_distortion.png. Alpha and metadata are left out of files and "
-        "metrics.\nNeeds pip install 'difflate[eval]'.",
+        "metrics.\nIf it is interrupted, the same command with the same --out goes on.\nNeeds pip install "
+        "'difflate[eval]'.",
         epilog="examples:\n  difflate eval kodak/ --out report/\n"
         "  difflate eval photo.png --codecs jpeg:50,webp:10..90..20,jxl:1.0,opq-32-8-8 --json\n"
         "  difflate eval kodak/ --codecs webp:10..90..20,avif:20..80..20 --anchor webp --lpips alex",
@@ -36,11 +46,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="LIST",
         help="name, name:quality or name:low..high..step, separated by commas (default: %(default)s)",
     )
-    parser.add_argument(
-        "--lpips",
-        choices=("alex", "vgg"),
-        help="measure LPIPS too, with that network, whose weights must be there: none are downloaded",
-    )
+    for measure in measures.MEASURES:
+        if measure.optional:
+            text = f"measure {measure.title} too"
+            if measure.nets:
+                text += ", with that network, whose weights must be there: none are downloaded"
+                parser.add_argument(f"--{measure.key}", choices=measure.nets, help=text)
+            else:
+                parser.add_argument(f"--{measure.key}", action="store_true", help=text)
     parser.add_argument(
         "--anchor",
         metavar="CODEC",
@@ -57,55 +70,117 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--out", type=Path, metavar="REPORT", help="folder for the report (default: none is written)")
     parser.add_argument("--max-images", type=int, metavar="N", help="stop after the first N images")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    parser.add_argument("-f", "--force", action="store_true", help="overwrite a report that is there")
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="overwrite a report that is there, start an interrupted run anew"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """The worst exit code of all images; the report and the table hold the images that could be measured."""
-    from tqdm import tqdm
+    from difflate.codecs import loading
+    from difflate.evaluate.journal import Journal
+    from difflate.evaluate.records import worst_exit_code
+    from difflate.evaluate.report import JOURNAL, as_json, bd_table, check_output, table, write_report
+    from difflate.evaluate.run import evaluate, find_images
+    from difflate.evaluate.settings import parse_codecs
 
-    from difflate.evaluate.report import as_json, bd_table, check_output, mean_rows, table, write_report
-    from difflate.evaluate.run import Record, evaluate, find_images, parse_codecs, worst_exit_code
-    from difflate.store import hub
-
+    journal = Journal(args.out / JOURNAL) if args.out else None
+    # who began the run that is to be gone on with agreed to overwrite what was there
+    force = args.force or (journal is not None and journal.kept > 0)
     if args.out:
-        check_output(args.out, args.force)
+        check_output(args.out, force)
     images = find_images(args.images, args.max_images)
     allowed = {"allow_download": True} if args.allow_download else {}
-    load = functools.cache(functools.partial(hub.load, **allowed))
+    load = functools.cache(functools.partial(loading.load, **allowed))
     settings = parse_codecs(args.codecs, load)
     anchor = _anchor(args, settings)
-    lpips = None
-    if args.lpips:
-        from difflate.metrics.perceptual import load_lpips
-
-        lpips = load_lpips(args.lpips)
-    told: set[tuple[str, str]] = set()
-    with tqdm(total=len(images) * len(settings), file=sys.stderr, disable=not sys.stderr.isatty(), unit="file") as bar:
-
-        def progress(record: Record) -> None:
-            bar.update()
-            if record.error and (record.image, record.error) not in told:
-                told.add((record.image, record.error))  # an image that cannot be read fails with every codec
-                bar.write(f"difflate: {record.image}: {record.error}", file=sys.stderr)
-
-        records = evaluate(images, settings, load=load, lpips=lpips, progress=progress)
+    if journal is not None and args.force:
+        journal.remove()
+    with Progress(len(images) * len(settings), journal) as progress:
+        records = evaluate(images, settings, load=load, also=_also(args), journal=journal, progress=progress.add)
     command = _command(args)
     if args.out:
-        write_report(records, args.out, command=command, force=args.force, anchor=anchor)
+        write_report(records, args.out, command=command, force=force, anchor=anchor)
+    if journal is not None:
+        journal.remove()
     if args.json:
         print(json.dumps(as_json(records, command, anchor), allow_nan=False))
     else:
-        rows = mean_rows(records)
-        print("\n".join(part for part in (table(rows), bd_table(rows, anchor)) if part), end="")
+        print("\n".join(part for part in (table(records), bd_table(records, anchor)) if part), end="")
     return worst_exit_code(records)
+
+
+class Progress:
+    """Says on stderr how far a run is: a bar on a terminal, elsewhere a line every ten seconds; and what failed."""
+
+    def __init__(self, total: int, journal: "Journal | None"):
+        self.total, self.journal = total, journal
+        self.done = 0
+        self.bar: tqdm | None = None
+        self._said: set[tuple[str, str]] = set()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._say_regularly, daemon=True)
+        self._start_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=self.total, file=sys.stderr, unit="file")
+        else:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        else:
+            self._ended.set()
+            self._thread.join()
+        if self.journal is None:
+            return
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and self.journal.kept:
+            _say(f"{self.journal.path} has what was measured; the same command without --force goes on from there")
+        elif kind is None and self.journal.reused:
+            _say(f"{self.journal.reused} of {self.total} were measured before the interruption")
+
+    def add(self, record: "Record") -> None:
+        """Counts ``record`` and says what its error is."""
+        self.done += 1
+        if self.bar is not None:
+            self.bar.update()
+        if record.error and (record.image, record.error) not in self._said:
+            self._said.add((record.image, record.error))  # an image that cannot be read fails with every codec
+            if self.bar is not None:
+                self.bar.clear()
+            _say(f"{record.image}: {record.error}")
+
+    def line(self, elapsed_s: float) -> str:
+        """How many records there are, and the time that those which are missing will take."""
+        measured = self.done - (self.journal.reused if self.journal else 0)
+        left = f", {_duration(elapsed_s / measured * (self.total - self.done))} left" if measured > 0 else ""
+        return f"{self.done} of {self.total} measured{left}"
+
+    def _say_regularly(self) -> None:
+        while not self._ended.wait(INTERVAL_S):
+            _say(self.line(time.monotonic() - self._start_s))
+
+
+def _say(text: str) -> None:
+    print(f"difflate: {text}", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _anchor(args: argparse.Namespace, settings: "list[CodecSetting]") -> "Anchor":
     """What BD-rates are relative to. Raises ConfigError for one that was asked for and cannot be."""
     from difflate.errors import ConfigError
-    from difflate.evaluate.report import Anchor
+    from difflate.evaluate.means import Anchor
     from difflate.metrics.bjontegaard import MIN_POINTS
 
     anchor = Anchor(args.anchor or Anchor.codec, args.bpp_range and tuple(args.bpp_range))
@@ -121,8 +196,8 @@ def _anchor(args: argparse.Namespace, settings: "list[CodecSetting]") -> "Anchor
 def _command(args: argparse.Namespace) -> str:
     """The command that repeats the run, without the options that only say where its results go."""
     words = ["difflate", "eval", *map(str, args.images), "--codecs", args.codecs]
-    if args.lpips:
-        words += ["--lpips", args.lpips]
+    for key, net in _also(args).items():
+        words += [f"--{key}", net] if net else [f"--{key}"]
     if args.anchor:
         words += ["--anchor", args.anchor]
     if args.bpp_range:
@@ -132,3 +207,9 @@ def _command(args: argparse.Namespace) -> str:
     if args.max_images is not None:
         words += ["--max-images", str(args.max_images)]
     return shlex.join(words)
+
+
+def _also(args: argparse.Namespace) -> dict[str, str | None]:
+    """The optional measures that are asked for, with the network of those that have one."""
+    given = {measure.key: getattr(args, measure.key) for measure in measures.MEASURES if measure.optional}
+    return {key: None if value is True else value for key, value in given.items() if value}

@@ -1,59 +1,72 @@
-"""`difflate info FILE`."""
+"""`difflate info FILE…`."""
 
 import argparse
 import json
 from typing import Any
 
-from difflate.cli.batch import input_path, named, read_input
+from difflate.cli.arguments import input_path
+from difflate.cli.batch import expand, find_dfl, naming_source, read_input
+from difflate.cli.report import report
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser(
         "info",
-        help="say what a .dfl file holds",
-        description="Say what a .dfl file holds: size, rate, model, sections. Decodes nothing.",
-        epilog="examples:\n  difflate info photo.dfl\n  difflate info photo.dfl --json",
+        help="say what .dfl files hold",
+        description="Say what .dfl files hold: size, rate, model, how they were made, sections. Decodes nothing.",
+        epilog="examples:\n  difflate info photo.dfl\n  difflate info photo.dfl --json\n  difflate info small/",
     )
-    parser.add_argument("file", type=input_path, metavar="FILE", help="a .dfl file, or - for stdin")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "files", nargs="+", type=input_path, metavar="FILE", help=".dfl files, folders of them, or - for stdin"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object; of several files in a list, files")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the header, the sections and the rate."""
-    with named(args.file):
-        found = describe(read_input(args.file))
-    if args.json:
-        print(json.dumps({"file": str(args.file), **found}))
-        return 0
-    sections = ", ".join(f"{s['type']} {s['bytes']} bytes" for s in found["sections"])
-    print(f"file      {args.file}")
-    print(f"format    dfl {found['version']}, {found['bytes']} bytes, of which {found['overhead_bytes']} overhead")
-    print(f"image     {found['width']}x{found['height']} px, {found['colour']}{', alpha' if found['alpha'] else ''}")
-    print(f"rate      {found['bpp']:.4f} bits per pixel")
-    print(f"model     {found['model'] or 'not bundled'} ({found['model_id']})")
-    print(f"sections  {sections}")
-    return 0
+    """Prints header, sections and rate of each file; returns the worst exit code."""
+    single = len(args.files) == 1 and not args.files[0].is_dir()
+    rows, worst = [], 0
+    for path in expand(args.files, find_dfl):
+        try:
+            with naming_source(path):
+                row = {"file": str(path), **describe(read_input(path))}
+        except Exception as error:
+            worst = max(worst, report(error, args.verbose))
+            continue
+        rows.append(row)
+        if not args.json:
+            print("\n" * (len(rows) > 1) + _text(row))
+    if args.json and (rows or not single):
+        print(json.dumps(rows[0] if single else {"files": rows}))
+    return worst
+
+
+def _text(row: dict[str, Any]) -> str:
+    sections = ", ".join(f"{s['type']} {s['bytes']} bytes" for s in row["sections"])
+    settings = ", ".join(f"{name} {value}" for name, value in row["settings"].items())
+    lines = {
+        "file": row["file"],
+        "format": f"dfl {row['version']}, {row['bytes']} bytes, of which {row['overhead_bytes']} overhead",
+        "image": f"{row['width']}x{row['height']} px, {row['colour']}{', alpha' if row['alpha'] else ''}",
+        "rate": f"{row['bpp']:.4f} bits per pixel",
+        "model": f"{row['model'] or 'not bundled'} ({row['model_id']})",
+        "settings": settings or "none",
+        "sections": sections,
+    }
+    return "\n".join(f"{name:<9} {value}" for name, value in lines.items())
 
 
 def describe(data: bytes) -> dict[str, Any]:
     """What `info` prints, for the bytes of a .dfl file. Raises as `difflate.format.container.read_dfl` does."""
-    from difflate.format import container
-    from difflate.store.hub import model_of
+    from difflate import registry
+    from difflate.codecs.loading import model_of
+    from difflate.format import sections
+    from difflate.format.container import read_dfl
 
-    names = {
-        container.SECTION_CONTEXT: "indices (context)",
-        container.SECTION_FIXED: "indices (fixed rate)",
-        container.SECTION_ALPHA: "alpha",
-        container.SECTION_EXIF: "exif",
-        container.SECTION_ICC: "icc",
-        container.SECTION_XMP: "xmp",
-        container.SECTION_LATENT: "latent",
-        container.SECTION_DIFFUSION: "diffusion",
-    }
-    file = container.read_dfl(data)
-    model_id = file.model_id.hex()
+    file = read_dfl(data)
+    kind = registry.kind_of_number(file.codec)
     return {
         "version": f"{data[4] >> 4}.{data[4] & 15}",
         "bytes": len(data),
@@ -61,9 +74,11 @@ def describe(data: bytes) -> dict[str, Any]:
         "width": file.width,
         "height": file.height,
         "colour": "grey" if file.grey else "rgb",
-        "alpha": file.section(container.SECTION_ALPHA) is not None,
+        "alpha": file.section(sections.ALPHA) is not None,
         "bpp": 8 * len(data) / (file.width * file.height),
-        "model_id": model_id,
+        "codec": None if kind is None else kind.name,
+        "model_id": file.model_id.hex(),
         "model": model_of(file),
-        "sections": [{"type": names[kind], "bytes": len(content)} for kind, content in file.sections],
+        "settings": {} if kind is None else kind.settings(dict(file.sections)),
+        "sections": [{"type": sections.NAMES[number], "bytes": len(content)} for number, content in file.sections],
     }

@@ -5,7 +5,7 @@ import copy
 import json
 import sys
 
-from difflate.cli.batch import add_download_option, input_path, output_path
+from difflate.cli.arguments import add_download_option, input_path, output_path
 from difflate.cli.device import add_device_option, device_of
 
 DEFAULT_CODEC = "opq-32-8-8"
@@ -17,8 +17,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "latents",
         help="encode images once, as the data set that a generator of latents is trained on",
-        description="Encodes images with a vq codec and writes the codebook indices as shards, which a training reads "
-        "in the\nplace of images. Images that cannot be read are left out.",
+        description="Encodes images with a codec of indices and writes these as shards, which a training reads in the "
+        "place\nof images. Images that cannot be read are left out.",
         epilog="examples:\n  difflate latents cats/ -o shards/\n"
         "  difflate latents photos/ --codec vq-8-8-8 --size 256 -o shards/",
     )
@@ -26,8 +26,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "images", nargs="+", type=input_path, metavar="IMAGES", help="folders of images or of tar shards, image files"
     )
     parser.add_argument(
-        "--codec", default=DEFAULT_CODEC, metavar="NAME|FOLDER", help="a vq codec (default: %(default)s)"
-    )
+        "--codec", default=DEFAULT_CODEC, metavar="NAME|FOLDER",
+        help="a codec whose latent is indices, such as the vq codecs (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", type=output_path, required=True, metavar="OUT", help="folder of the shards")
     parser.add_argument(
         "--size", type=int, metavar="PX",
@@ -53,27 +54,28 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from difflate.codecs import loading
     from difflate.data.items import list_items
-    from difflate.data.latent_writer import check_shards, vq_codec, write_latents
-    from difflate.store import hub
+    from difflate.data.latent_writer import check_shards, write_latents
+    from difflate.models.latent_space import latent_space
 
     check_shards(args.output, args.force)
     items = list_items(args.images)
-    codec = vq_codec(hub.load(args.codec, allow_download=args.allow_download))
-    codec = copy.deepcopy(codec).to(device_of(args.device))  # the loaded one is everybody's
+    space = latent_space(loading.load(args.codec, allow_download=args.allow_download))
+    space = copy.deepcopy(space).to(device_of(args.device))  # the loaded one is everybody's
     bar = tqdm(total=len(items), unit="image", file=sys.stderr, disable=not sys.stderr.isatty())
     with bar, logging_redirect_tqdm():
-        found = write_latents(
-            items, codec, args.output, sources=args.images, image_px=args.size, flips=not args.no_flips,
+        written = write_latents(
+            items, space, args.output, sources=args.images, image_px=args.size, flips=not args.no_flips,
             shard_images=args.shard_images, batch=args.batch, workers=args.workers, force=args.force,
             progress=bar.update,
         )  # fmt: skip
-    rate, each = found.images / found.seconds, found.bytes / found.images
+    rate, each = written.images / written.seconds, written.bytes / written.images
     if args.json:
-        values = {"output": args.output, "codec": codec.name, "flips": not args.no_flips, **vars(found)}
+        values = {"output": args.output, "codec": space.name, "flips": not args.no_flips, **vars(written)}
         print(json.dumps({**values, "bytes_per_image": each, "images_per_s": rate}))
     else:
-        skipped = f" ({found.skipped} cannot be read)" if found.skipped else ""
+        skipped = f" ({written.skipped} cannot be read)" if written.skipped else ""
         size = f"{each:.0f} bytes an image{'' if args.no_flips else ' and its mirrored one'}"
-        print(f"{args.output}: {found.images} images{skipped}, {size}, {rate:.0f} images/s")
+        print(f"{args.output}: {written.images} images{skipped}, {size}, {rate:.0f} images/s")
     return 0

@@ -2,20 +2,17 @@
 
 import argparse
 import contextlib
-import errno
 import io
 import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
 from difflate import __version__
 from difflate.cli import codecs, compress, decompress, distance, eval, info, latents, reproduce, sample, train, verify
-from difflate.cli.batch import output_failed, write_output
-from difflate.errors import DifflateError
+from difflate.cli.report import report, write_output
 
 INTERRUPTED = 130
 _EPILOG = """examples:
@@ -57,6 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    if argv is None:  # the process is this command's own
+        # read when torch is imported: threads that wait in loops for each other take all cores, and where other
+        # programs take some of them, several times as long (docs/benchmarks.md)
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _prepare_streams()
     args = argparse.Namespace(verbose=False)
     try:
@@ -79,19 +80,6 @@ def main(argv: list[str] | None = None) -> int:
             except OSError:
                 _drop_output()
         return code
-
-
-def report(error: Exception, verbose: bool) -> int:
-    """Prints ``error`` as one line on stderr (with its traceback if ``verbose``); returns its exit code."""
-    if verbose:
-        traceback.print_exception(error)
-    if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-        error = output_failed(error)  # of a print; those of files are told where they are written
-    message = " ".join(str(error).split()) or type(error).__name__
-    if not isinstance(error, DifflateError):
-        message = f"unexpected {type(error).__name__}: {message}; run again with --verbose for details"
-    print(f"difflate: {message}", file=sys.stderr)
-    return error.exit_code if isinstance(error, DifflateError) else 1
 
 
 def _prepare_streams() -> None:

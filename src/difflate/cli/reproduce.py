@@ -29,7 +29,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """0; failures are raised."""
     from difflate.errors import ConfigError
-    from difflate.evaluate.report import make_folder
+    from difflate.evaluate.markdown import cell, markdown_table
     from difflate.files import atomic_write, check_output
 
     if args.out is None and args.what == "figure3":
@@ -46,13 +46,13 @@ def run(args: argparse.Namespace) -> int:
         from difflate.reproduce.figure3 import PANELS, figure3
 
         data, result = figure3(args.images)
-        lines = ["| image | " + " | ".join(f"{panel}: PSNR dB" for panel in PANELS[1:]) + " |", "|:--|--:|--:|--:|"]
-        for row in result["rows"]:
-            cells = ("identical" if value is None else f"{value:.2f}" for value in row["psnr"])
-            lines.append(f"| {row['image']} | " + " | ".join(cells) + " |")
-        text = "\n".join(lines) + "\n"
+        titles = ["image", *(f"{panel}: PSNR dB" for panel in PANELS[1:])]
+        rows = [
+            [row["image"], *("identical" if value is None else cell(value, 2) for value in row["psnr"])]
+            for row in result["rows"]
+        ]
+        text = markdown_table(titles, rows)
     if args.out:
-        make_folder(args.out.parent)
         atomic_write(args.out, data, args.force)
     print(json.dumps(result, allow_nan=False) if args.json else text, end="\n" if args.json else "")
     return 0

@@ -2,21 +2,22 @@
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from difflate.cli.batch import add_download_option, name_of, output_path
+from difflate.cli.arguments import add_download_option, name_of, output_path
 from difflate.cli.device import add_device_option, device_of
+from difflate.errors import ConfigError, LimitExceeded
+from difflate.generate.options import SAMPLER_NAMES, SampleOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SAMPLER_NAMES = ("ddpm", "ddim", "euler", "heun", "dpmpp_2m")
-_DEFAULT_STEPS = 30
 _TRACE_IMAGES, _TRACE_MOMENTS = 4, 11
 _MAX_GRID_PIXELS = 2**26
 _SIZE = re.compile(r"(\d{1,6})(?:x(\d{1,6}))?")
@@ -42,12 +43,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("-o", "--output", type=output_path, required=True, metavar="OUT", help="grid.png, or folder/")
     parser.add_argument("--grid", type=int, metavar="COLUMNS", help="images in a row of the grid (default: a square)")
     parser.add_argument(
-        "--steps", type=int, default=_DEFAULT_STEPS, metavar="N", help="of the sampler (default: %(default)s)"
+        "--scale", type=int, metavar="N",
+        help="enlarge each image of the grid N times, by nearest neighbours (default: to at least 96 px)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--steps", type=int, default=SampleOptions.steps, metavar="N", help="of the sampler (default: %(default)s)"
     )
     parser.add_argument(
         "--sampler", choices=SAMPLER_NAMES, help="(default: ddpm for categorical models, dpmpp_2m for others)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=SampleOptions.seed, metavar="S", help="of all noise (default: %(default)s)"
+    )
     parser.add_argument(
         "--size", metavar="PX", help="side, or WIDTHxHEIGHT, of the images (default: as the model was trained)"
     )
@@ -73,8 +80,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="of a model with classes; several are taken in turn (default: all in turn)",
     )  # fmt: skip
     parser.add_argument(
-        "--guidance", type=float, default=1.0, metavar="W", help="of a model with classes: 1 is none (default: 1)"
-    )
+        "--guidance", type=float, default=SampleOptions.guidance, metavar="W",
+        help="of a model with classes: 1 is none (default: 1)",
+    )  # fmt: skip
     parser.add_argument(
         "--trace", type=output_path, metavar="PNG",
         help=f"also a strip of {_TRACE_MOMENTS} steps from noise to image, of {_TRACE_IMAGES} images, or --batch",
@@ -92,30 +100,24 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from difflate.errors import LimitExceeded
     from difflate.generate import load_generator, sample, trace, trajectory
     from difflate.generate.grid import image_grid, save_png
 
-    folder = _check_outputs(args)
+    folder = _output_folder(args)
+    options = SampleOptions(
+        args.steps, args.sampler, args.seed, args.classes, args.guidance, args.temperature, _parse_size(args.size)
+    )
     model = load_generator(
         args.model, codec=args.codec, refine=args.refine, refiner=args.refiner, softness=args.softness,
         allow_download=args.allow_download,
     )  # fmt: skip
     model = model.to(device_of(args.device))
-    height, width = _size(args.size) or (model.image_px, model.image_px)
-    if folder is None and args.count * height * width > _MAX_GRID_PIXELS:
-        raise LimitExceeded(
-            f"{args.output}: {args.count} images of {width}x{height} px are too many for a grid; end the name in /"
-        )
     began, made = time.perf_counter(), 0
     images: list[Tensor] = []
-    options: dict[str, Any] = {
-        "steps": args.steps, "sampler": args.sampler, "seed": args.seed, "classes": args.classes,
-        "guidance": args.guidance, "temperature": args.temperature, "size": _size(args.size),
-    }  # fmt: skip
-    batches = sample(model, args.count, batch=args.batch, **options)
+    batches = sample(model, args.count, options, batch=args.batch)  # raises now
+    scale = 1 if folder is not None else _scale(args, *(options.size or (model.image_px, model.image_px)))
     if args.trace:
-        steps = trajectory(model, range(min(args.count, args.batch, _TRACE_IMAGES)), **options)  # raises now
+        steps = trajectory(model, range(min(args.count, args.batch, _TRACE_IMAGES)), options)  # raises now
     try:
         with tqdm(total=args.count, unit="image", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
             for batch in batches:
@@ -128,23 +130,36 @@ def run(args: argparse.Namespace) -> int:
                 bar.update(len(batch))
     finally:  # an interruption too
         if images:
-            save_png(image_grid(torch.stack(images), args.grid), Path(args.output), args.force)
+            save_png(image_grid(torch.stack(images), args.grid, scale), Path(args.output), args.force)
     seconds = time.perf_counter() - began
     if args.trace:
         moments = [image for _, image in trace(steps, model, _TRACE_MOMENTS, args.steps)]
         strips = torch.stack(moments, dim=1)  # (images, moments, 3, H, W)
-        save_png(image_grid(strips.flatten(0, 1), strips.shape[1]), Path(args.trace), args.force)
+        save_png(image_grid(strips.flatten(0, 1), strips.shape[1], args.scale), Path(args.trace), args.force)
     if args.json:
-        found = {"output": args.output, "images": made, "seconds": seconds, "seed": args.seed, "steps": args.steps}
-        print(json.dumps({**found, "sampler": args.sampler or model.sampler, "images_per_s": made / seconds}))
+        values = {"output": args.output, "images": made, "seconds": seconds, "seed": args.seed, "steps": args.steps}
+        print(json.dumps({**values, "sampler": args.sampler or model.sampler, "images_per_s": made / seconds}))
     else:
         print(f"{args.output}: {made} images in {seconds:.1f} s")
     return 0
 
 
-def _check_outputs(args: argparse.Namespace) -> Path | None:
-    """The folder that is written to, if it is one: all that can be told before the work. Raises ConfigError."""
-    from difflate.errors import ConfigError
+def _scale(args: argparse.Namespace, height: int, width: int) -> int:
+    """How many times the images of the grid are enlarged. Raises LimitExceeded if the grid would be too large."""
+    from difflate.generate.grid import grid_scale
+
+    pixels = args.count * height * width
+    most = math.isqrt(_MAX_GRID_PIXELS // pixels)
+    scale = args.scale or max(1, min(grid_scale(height, width), most))
+    if scale > most:
+        enlarged = f", enlarged {scale} times," if scale > 1 else ""
+        what = f"{args.count} images of {width}x{height} px{enlarged}"
+        raise LimitExceeded(f"{args.output}: {what} are too many for a grid; end the name in /")
+    return scale
+
+
+def _output_folder(args: argparse.Namespace) -> Path | None:
+    """The folder that is written to, if it is one, after all checks that need no model. Raises ConfigError."""
     from difflate.files import check_output
 
     folder = Path(args.output) if args.output.endswith("/") or Path(args.output).is_dir() else None
@@ -154,6 +169,8 @@ def _check_outputs(args: argparse.Namespace) -> Path | None:
         raise ConfigError(f"{args.output}: end the name in .png for a grid of the images, or in / for a folder of them")
     if args.grid is not None and (folder is not None or args.grid < 1):
         raise ConfigError(f"--grid (={args.grid}) must be at least 1, for an output that ends in .png")
+    if args.scale is not None and (args.scale < 1 or (folder is not None and args.trace is None)):
+        raise ConfigError(f"--scale (={args.scale}) must be at least 1, for an output that ends in .png or a --trace")
     if args.trace is not None and Path(args.trace).suffix.lower() != ".png":
         raise ConfigError(f"--trace (={args.trace}) must end in .png")
     if args.trace is not None and os.path.realpath(args.trace) == os.path.realpath(args.output):
@@ -168,16 +185,14 @@ def _check_outputs(args: argparse.Namespace) -> Path | None:
     return folder
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def _parse_size(text: str | None) -> tuple[int, int] | None:
     """(height, width). Raises ConfigError."""
-    from difflate.errors import ConfigError
-
     if text is None:
         return None
-    found = _SIZE.fullmatch(text)
-    if found is None:
+    sides = _SIZE.fullmatch(text)
+    if sides is None:
         raise ConfigError(f"--size (={text}) must be a side, or WIDTHxHEIGHT, in px")
-    return int(found[2] or found[1]), int(found[1])
+    return int(sides[2] or sides[1]), int(sides[1])
 
 
 def _name(number: int) -> str:

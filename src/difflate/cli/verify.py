@@ -1,9 +1,11 @@
-"""`difflate verify FILE`."""
+"""`difflate verify FILE…`."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from difflate.cli.batch import STANDARD, add_download_option, input_path, named, read_input
+from difflate.cli.arguments import add_download_option, input_path, spelled_as_flags
+from difflate.cli.batch import STANDARD, expand, find_dfl, naming_source, read_input
+from difflate.cli.report import report
 
 if TYPE_CHECKING:
     from difflate.codecs.base import Codec
@@ -18,7 +20,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "alpha. Nothing is written.",
         epilog="examples:\n  difflate verify photo.dfl\n  difflate verify --quick archive/*.dfl",
     )
-    parser.add_argument("files", nargs="+", type=input_path, metavar="FILE", help=".dfl files, or - for stdin")
+    parser.add_argument(
+        "files", nargs="+", type=input_path, metavar="FILE", help=".dfl files, folders of them, or - for stdin"
+    )
     parser.add_argument("--quick", action="store_true", help="structure and checksum only; needs no model")
     parser.add_argument("--codec", metavar="FOLDER", help="a model that is not bundled")
     add_download_option(parser)
@@ -27,14 +31,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Checks each file; returns the worst exit code."""
-    from difflate.cli.main import report
     from difflate.format.container import read_dfl
 
-    codec = _load(args.codec, args.allow_download) if args.codec and not args.quick else None
+    codec = None
+    if args.codec and not args.quick:
+        from difflate.codecs.loading import load_for_files
+
+        with spelled_as_flags():
+            codec = load_for_files(args.codec, args.allow_download)
     worst = 0
-    for path in args.files:
+    for path in expand(args.files, find_dfl):
         try:
-            with named(path):
+            with naming_source(path):
                 data = read_input(path)
                 file = read_dfl(data)
                 if not args.quick:
@@ -47,25 +55,16 @@ def run(args: argparse.Namespace) -> int:
     return worst
 
 
-def _load(folder: str, allow_download: bool) -> "Codec":
-    from difflate.errors import ConfigError
-    from difflate.store.hub import load
-
-    codec = load(folder, allow_download=allow_download)
-    if codec.suffix != ".dfl":
-        raise ConfigError(f"--codec (={folder}) must be a model's folder; {codec.suffix} files cannot be verified")
-    return codec
-
-
 def _decode_symbols(data: bytes, codec: "Codec | None") -> None:
     """Decodes all that is exact in a file. Raises FormatError, ModelError."""
-    from difflate.format import container
+    from difflate.codecs.loading import codec_for
+    from difflate.format import sections
     from difflate.format.alpha import decode_alpha
-    from difflate.store.hub import codec_for
+    from difflate.format.container import read_dfl
 
-    file = container.read_dfl(data)
-    found: Any = codec or codec_for(data)
-    found.read_latent(file)
-    alpha = file.section(container.SECTION_ALPHA)
+    file = read_dfl(data)
+    chosen: Any = codec or codec_for(data)
+    chosen.read_latent(file)
+    alpha = file.section(sections.ALPHA)
     if alpha is not None:
         decode_alpha(alpha, file.height, file.width)

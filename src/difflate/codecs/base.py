@@ -1,12 +1,11 @@
 """The one protocol of every codec, JPEG included."""
 
-import inspect
-from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from difflate.errors import ConfigError
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
+from difflate.options import Encoding, Options
 
 
 @runtime_checkable
@@ -26,17 +25,23 @@ class Codec(Protocol):
 
     Higher is better, except for ``jxl``, where it is a distance from the original and 0 is lossless.
     """
+    encoding: type[Encoding]
+    """What `encode` can be told beside the quality."""
+    decoding: type[Options]
+    """What `decode` can be told."""
 
-    def encode(self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS) -> bytes:
-        """The bytes of a complete file. Raises ConfigError (quality), LimitExceeded (size)."""
+    def encode(
+        self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
+    ) -> bytes:
+        """The bytes of a complete file. Raises ConfigError (quality, options), LimitExceeded (size)."""
         ...
 
-    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
         """The picture in ``data``, same H and W as encoded. Raises FormatError, ModelError, LimitExceeded."""
         ...
 
 
-def check_quality(codec: Codec, quality: float | None) -> float | None:
+def quality_for(codec: Codec, quality: float | None) -> float | None:
     """``quality``, or the codec's default for None. Raises ConfigError if the codec does not take it."""
     if codec.quality_range is None:
         if quality is not None:
@@ -51,14 +56,3 @@ def check_quality(codec: Codec, quality: float | None) -> float | None:
     if not low <= quality <= high:
         raise ConfigError(f"quality (={quality:g}) must be from {low:g} to {high:g} for {codec.name}")
     return quality
-
-
-def options_for(codec: Codec, method: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``options`` that are not None. Raises ConfigError for one that ``method`` of ``codec`` does not take."""
-    given = {name: value for name, value in options.items() if value is not None}
-    taken = inspect.signature(method).parameters
-    for name in given:
-        if name not in taken:
-            flag = "--" + name.removesuffix("_px").replace("_", "-")
-            raise ConfigError(f"{flag} has no meaning for {codec.name}; leave it out, or choose another codec")
-    return given

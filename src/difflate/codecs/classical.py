@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 from PIL import PngImagePlugin
 
-from difflate.codecs.base import check_quality
+from difflate.codecs.base import quality_for
 from difflate.errors import ConfigError, ImageError, LimitExceeded
 from difflate.extras import require
 from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.alpha import fill_hidden, over_white
 from difflate.media.files import PREFIX_BYTES, open_pil, sniff_format
 from difflate.media.metadata import EXIF_PREFIX
 from difflate.media.modes import depth_to_8_bits
 from difflate.media.picture import Picture, from_array, from_pil, to_array, to_pil, to_srgb
+from difflate.options import Encoding, Options
 
-WHITE = 255
 _NAMES = {"JPEG": "jpeg", "WebP": "webp", "AVIF": "avif", "PNG": "png", "JPEG XL": "jxl"}
 
 
@@ -63,29 +64,42 @@ class PillowCodec:
     """A few words for lists."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What Pillow's `save` gets beside the quality."""
+    encoding: type[Encoding] = Encoding
+    decoding: type[Options] = Options
 
-    def encode(self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS) -> bytes:
-        """The bytes of a complete file. Raises ConfigError (quality), LimitExceeded (size, metadata)."""
-        options: dict[str, Any] = dict(self.settings)
-        if (checked := check_quality(self, quality)) is not None:
+    @property
+    def lossless(self) -> bool:
+        """Whether pixels come back as they were."""
+        return self.quality_range is None
+
+    def encode(
+        self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
+    ) -> bytes:
+        """The bytes of a complete file. Raises ConfigError (quality, options), LimitExceeded (size, metadata)."""
+        chosen = self.encoding.of(options, self.name)
+        settings: dict[str, Any] = dict(self.settings)
+        if (checked := quality_for(self, quality)) is not None:
             if checked != int(checked):
                 raise ConfigError(f"quality (={checked:g}) must be a whole number for {self.name}")
-            options["quality"] = int(checked)
+            settings["quality"] = int(checked)
         _check_size(self.name, self.max_side_px, picture, limits)
         if self.format == "JPEG":
-            picture = _on_white(picture)
-        options |= self._metadata_options(picture)
+            picture = over_white(picture)
+        elif not (chosen.exact_alpha or self.lossless):
+            picture = fill_hidden(picture)
+        settings |= self._metadata_options(picture)
         image = to_pil(replace(picture, exif=None, icc=None, xmp=None))
         file = io.BytesIO()
         try:
-            image.save(file, self.format, **options)
+            image.save(file, self.format, **settings)
         except ValueError as error:
             # all else was checked above: JPEG has room for 64 KiB of each kind of metadata
             raise LimitExceeded(f"{self.name} cannot hold this image ({error}); encode it without metadata") from error
         return file.getvalue()
 
-    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
-        """The picture in ``data`` with its metadata. Raises ImageError, LimitExceeded (before decoding)."""
+    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
+        """The picture in ``data`` with its metadata. Raises ConfigError, ImageError, LimitExceeded (at once)."""
+        self.decoding.of(options, self.name)
         return from_pil(open_pil(data, (self.format,)), metadata=True, limits=limits)
 
     def _metadata_options(self, picture: Picture) -> dict[str, Any]:
@@ -113,20 +127,28 @@ class JpegXlCodec:
     name: str = "jxl"
     suffix: str = ".jxl"
     quality_range: tuple[float, float, float] | None = (0.0, 15.0, 1.0)
+    encoding: type[Encoding] = Encoding
+    decoding: type[Options] = Options
     about: str = "JPEG XL; -q is a distance: 0 is lossless, 1 hardly visible; needs difflate[eval]"
 
-    def encode(self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS) -> bytes:
-        """The bytes of a complete file. Raises ConfigError (quality, package missing), LimitExceeded (size)."""
-        distance = check_quality(self, quality)
+    def encode(
+        self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
+    ) -> bytes:
+        """The bytes of a complete file. Raises ConfigError (quality, options, package), LimitExceeded (size)."""
+        chosen = self.encoding.of(options, self.name)
+        distance = quality_for(self, quality)
         _check_size(self.name, None, picture, limits)
+        if distance and not chosen.exact_alpha:
+            picture = fill_hidden(picture)
         samples = to_array(to_srgb(picture))
         # libjxl rounds through its own colour space at distance 0 unless told, as cjxl tells it, to be lossless
         lossless = distance == 0
         distance = None if lossless else distance
         return bytes(require("imagecodecs", "eval").jpegxl_encode(samples, distance=distance, lossless=lossless))
 
-    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
         """The picture in ``data``. Raises ConfigError (package missing), ImageError, LimitExceeded before decoding."""
+        self.decoding.of(options, self.name)
         imagecodecs = require("imagecodecs", "eval")
         limits.check_size(*jxl_size(data), what="JPEG XL image")
         try:
@@ -191,12 +213,3 @@ def _check_size(name: str, max_side_px: int | None, picture: Picture, limits: Li
     if max_side_px is not None and max(picture.width, picture.height) > max_side_px:
         size = f"{picture.width}x{picture.height}"
         raise LimitExceeded(f"image is {size} px, a side above the {max_side_px} px of {name}; use another codec")
-
-
-def _on_white(picture: Picture) -> Picture:
-    """``picture`` laid over white, without alpha: what a viewer with a white page shows."""
-    if picture.alpha is None:
-        return picture
-    alpha = picture.alpha.astype(np.uint16)
-    mixed = picture.pixels * alpha + WHITE * (255 - alpha)
-    return replace(picture, pixels=((mixed + 127) // 255).astype(np.uint8), alpha=None)

@@ -1,128 +1,105 @@
-"""A model as a folder: config.json, model.safetensors, README.md."""
+"""Finding a codec: by the name of a classical or bundled one, by a model's folder, or by what a file says.
 
-import json
-import struct
+Imports torch only when a learned codec is loaded.
+"""
+
+import functools
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
-
+from difflate import registry
 from difflate.codecs.base import Codec
-from difflate.codecs.cdc import CdcCodec
-from difflate.codecs.hyperprior import HyperpriorCodec
-from difflate.codecs.vq import VqCodec
-from difflate.entropy import ContextModel
-from difflate.errors import ModelError
-from difflate.files import atomic_path, atomic_write
-from difflate.models.diffusion_decoder import DiffusionCoder
-from difflate.models.refiner import Refiner
-from difflate.models.transform_coder import TransformCoder
-from difflate.quantize import ProductQuantizer, Quantizer, ResidualQuantizer
-from difflate.store import config as config_json
-from difflate.store.config import CARD, CONFIG
-
-WEIGHTS = "model.safetensors"
+from difflate.codecs.classical import classical_codecs, sniff
+from difflate.errors import ConfigError, ImageError, ModelError
+from difflate.format import container
+from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.store.config import read_config
+from difflate.store.hub import bundled_folder, bundled_models, model_folder
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The checked config.json of a model folder. Raises ModelError."""
-    config = config_json.read_config(folder)
-    path = folder / CONFIG
-    if config.get("codec") != "vq":
-        raise ModelError(f'{path}: codec (={config.get("codec")}) must be "vq"')
-    for key in ("name", "method", "fingerprint"):
-        if not isinstance(config.get(key), str):
-            raise ModelError(f"{path}: {key} (={config.get(key)}) must be a text; get the model folder again")
-    return config
+def load(name: str | Path, *, allow_download: bool = False) -> Codec:
+    """The codec of that name (``jpeg``, ``opq-32-8-8`` …), or in the folder that `model_folder` finds.
+
+    Raises ConfigError if there is none, ModelError if the folder's model is incomplete, altered or not here.
+    """
+    classical = classical_codecs()
+    if str(name) in classical:
+        return classical[str(name)]
+    if str(name).lower() in bundled_models("codec"):
+        return _load_bundled(bundled_folder(str(name).lower()))
+    folder = model_folder(name, allow_download=allow_download)
+    if folder is not None:
+        return _load_folder(folder)  # not cached: training may have written it anew
+    known = ", ".join([*classical, *bundled_models("codec")])
+    raise ConfigError(f"codec {str(name)!r} is unknown; choose one of {known}, or name a model's folder")
 
 
-def save_model(codec: VqCodec, folder: Path, method: str, card: str) -> None:
-    """Writes a model folder, each file complete or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "codec": "vq",
-        "name": codec.name,
-        "method": method,
-        "patch_px": codec.patch_px,
-        "neutral": list(codec.neutral.values()),
-        "plane_bits": codec.context.plane_bits,
-        "fingerprint": codec.fingerprint.hex(),
-    }
-    with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(codec.exact_tensors(), str(temporary), metadata={"format": "np"})
-    atomic_write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    atomic_write(folder / CARD, card.encode())
-
-
-def load_model(folder: Path) -> Codec:
-    """The codec of a model folder. Raises ModelError if a file is missing, or altered since it was written."""
-    kind = config_json.read_config(folder).get("kind")
-    if kind == TransformCoder.kind:
-        model = TransformCoder.from_pretrained(folder)
-        return HyperpriorCodec(folder.name, model, model.exact_coder)
-    if kind == DiffusionCoder.kind:
-        return CdcCodec(folder.name, DiffusionCoder.from_pretrained(folder))
-    if kind == Refiner.kind:
-        raise ModelError(f"{folder}: is a refiner, not a codec; difflate decompress takes it with --refiner")
-    if kind is not None:
-        raise ModelError(f"{folder}: is a generator ({kind}), not a codec; difflate sample takes it")
-    return _load_vq(folder)
-
-
-def _load_vq(folder: Path) -> VqCodec:
-    config = read_config(folder)
-    path = folder / WEIGHTS
-    try:
-        tensors = load_file(str(path))
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder}: {WEIGHTS} is missing; get the model folder again") from error
-    except (OSError, SafetensorError, ValueError, KeyError, struct.error) as error:
-        raise ModelError(f"{path}: damaged ({error}); get the model folder again") from error
-    try:
-        codec = _build(config, tensors)
-    except ModelError as error:
-        raise ModelError(f"{folder}: {error}; get the model folder again") from error
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
-        raise ModelError(f"{folder}: {CONFIG} and {WEIGHTS} do not fit together ({error}); get them again") from error
-    if codec.fingerprint.hex() != config.get("fingerprint"):
-        raise ModelError(f"{folder}: the weights are not those that the model was saved with; get the folder again")
+def load_for_files(name: str | Path, allow_download: bool = False) -> Codec:
+    """The learned codec that .dfl files are to be read with. Raises ConfigError for a classical one, and as `load`."""
+    codec = load(name, allow_download=allow_download)
+    if codec.suffix != ".dfl":
+        raise ConfigError(f"`codec` (={name}) must be a model's folder; {codec.suffix} files need none: leave it out")
     return codec
 
 
-def _build(config: dict[str, Any], tensors: dict[str, np.ndarray]) -> VqCodec:
-    quantizers = [_quantizer(config["method"], i, tensors) for i in range(3)]
-    plane_bits = [int(b) for b in config["plane_bits"]]
-    sizes = [size for q in quantizers for size in q.sizes]
-    if any(not 1 <= b <= 16 for b in plane_bits) or sizes != [2**b for b in plane_bits]:
-        raise ModelError(f"plane_bits (={plane_bits}) do not fit the codebooks of {sizes} entries")
-    patch_px = int(config["patch_px"])
-    for q in quantizers:
-        length = q.decode(torch.zeros(1, len(q.sizes), dtype=torch.int64)).shape[1]
-        if length != patch_px**2:
-            raise ModelError(f"codewords of {length} values do not fit patches of {patch_px}x{patch_px} px")
-    neutral = [int(v) for v in config["neutral"]]
-    chroma_bits = plane_bits[len(quantizers[0].sizes) :]
-    if len(neutral) != len(chroma_bits) or any(not 0 <= v < 2**b for v, b in zip(neutral, chroma_bits, strict=True)):
-        raise ModelError(f"neutral (={neutral}) must hold an index for each plane of Cr and Cb")
-    prefix = "context."
-    context = ContextModel(plane_bits, {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
-    return VqCodec(str(config["name"]), patch_px, quantizers, neutral, context)
+@functools.cache
+def _load_bundled(folder: Path) -> Codec:
+    return _load_folder(folder)
 
 
-def _quantizer(method: str, channel: int, tensors: dict[str, np.ndarray]) -> Quantizer:
-    start = f"quantizers.{channel}."
-    books = []
-    while (name := f"{start}codebooks.{len(books)}") in tensors:
-        book = tensors[name]
-        if book.ndim != 2 or book.dtype != np.float32 or not np.isfinite(book).all():
-            raise ModelError(f"tensor {name} must be a finite float32 matrix")
-        books.append(torch.from_numpy(book.copy()))
-    if not books:
-        raise ModelError(f"tensor {start}codebooks.0 is missing")
-    if method == "rq":
-        return ResidualQuantizer(books)
-    rotation = tensors.get(start + "rotation")
-    return ProductQuantizer(books, None if rotation is None else torch.from_numpy(rotation.copy()))
+def _load_folder(folder: Path) -> Codec:
+    config = read_config(folder)
+    kind = registry.kind_of(config)
+    if kind is None:
+        name = config.get("kind", config.get("codec"))
+        raise ModelError(f"{folder}: kind (={name}) is unknown to this version; update difflate or get another model")
+    if kind.role != "codec":
+        raise ModelError(f"{folder}: is a {kind.role} ({kind.name}), not a codec; use it with: {kind.verb}")
+    return kind.load_class().load(folder)
+
+
+def codec_for(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Codec:
+    """The codec that reads the file ``data``. Raises FormatError, ModelError (its model is not here), LimitExceeded."""
+    if data[:4] == container.MAGIC or not data:
+        return _codec_of_model(container.read_dfl(data, limits))
+    name = sniff(data)
+    if name is None:
+        if container.MAGIC.startswith(data[:4]):
+            container.read_dfl(data, limits)
+        raise ImageError("neither a .dfl file nor a JPEG, WebP, AVIF, PNG or JPEG XL image; nothing to restore")
+    return classical_codecs()[name]
+
+
+def model_of(file: container.DflFile) -> str | None:
+    """The name of the bundled model that a file was written with; None if it is another. Imports no torch."""
+    kind = registry.kind_of_number(file.codec)
+    for name, config in bundled_models("codec").items():
+        # a diffusion codec has the entropy model of the transform codec that it was made from
+        if registry.kind_of(config) == kind and config["fingerprint"].startswith(file.model_id.hex()):
+            return name
+    return None
+
+
+_used: list[Codec] = []
+
+
+def use_model(name: str | Path, *, allow_download: bool = False) -> Codec:
+    """The codec of a model that is not bundled; from now on this process finds it for the files that it wrote.
+
+    So Pillow and imageio open them too. Raises as `load`, and ConfigError for a classical codec.
+    """
+    codec = load_for_files(name, allow_download)
+    _used.insert(0, codec)
+    return codec
+
+
+def _codec_of_model(file: container.DflFile) -> Codec:
+    for codec in _used:
+        if (codec.kind.number, codec.model_id) == (file.codec, file.model_id):  # type: ignore[attr-defined]
+            return codec
+    name = model_of(file)
+    if name is not None:
+        return load(name)
+    raise ModelError(
+        f"written with model {file.model_id.hex()}, which is not bundled; name its folder "
+        "with --codec, or codec= or difflate.use_model() in Python"
+    )

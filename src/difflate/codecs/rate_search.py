@@ -1,25 +1,80 @@
-"""The best quality whose file is small enough."""
+"""A picture encoded as it is asked for: at a quality, or at the best one whose file is small enough."""
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from difflate.codecs.base import Codec
 from difflate.codecs.classical import PillowCodec
 from difflate.errors import ConfigError
+from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.picture import Picture
+
+log = logging.getLogger(__name__)
 
 _CLOSE = 0.985
 """A file of this share of the bytes allowed is large enough."""
 _TRIES = 16
 
 
-def encode_within(codec: Codec, max_bytes: int, encode: Callable[[float], bytes]) -> bytes:
-    """The bytes of a file of at most ``max_bytes``: of the best quality, or within 1.5 % of as many bytes.
+@dataclass(frozen=True)
+class Coded:
+    """A file, and how it was reached."""
+
+    data: bytes
+    short: bool = False
+    """More was allowed than the codec gives at its best quality."""
+
+
+def encode_picture(
+    codec: Codec,
+    picture: Picture,
+    *,
+    quality: float | None = None,
+    bpp: float | None = None,
+    max_bytes: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    options: Mapping[str, Any],
+) -> Coded:
+    """``picture`` at ``quality``, or within ``bpp`` bits per pixel or ``max_bytes``, whichever one is given.
+
+    Raises ConfigError for more than one of them, and if the codec's smallest file is larger than asked for.
+    """
+    check_request(quality, bpp, max_bytes)
+    if bpp is None and max_bytes is None:
+        return Coded(codec.encode(picture, quality=quality, limits=limits, **options))
+    pixels = picture.width * picture.height
+    allowed = max_bytes if bpp is None else math.floor(bpp * pixels / 8)
+    assert allowed is not None
+    coded = encode_within(codec, allowed, lambda q: codec.encode(picture, quality=q, limits=limits, **options))
+    if coded.short:
+        log.info(
+            "%d bytes (%.3f bpp) are the most that %s gives", len(coded.data), 8 * len(coded.data) / pixels, codec.name
+        )
+    return coded
+
+
+def check_request(quality: float | None, bpp: float | None, max_bytes: int | None) -> None:
+    """Raises ConfigError for more than one of them, and for a size that is no number above 0."""
+    given = {"quality": quality, "bpp": bpp, "max_bytes": max_bytes}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(f'`{name}`' for name in given)} exclude each other; give one of them")
+    for name in ("bpp", "max_bytes"):
+        if not 0 < given.get(name, 1) < math.inf:
+            raise ConfigError(f"`{name}` (={given[name]:g}) must be a number above 0")
+
+
+def encode_within(codec: Codec, max_bytes: int, encode: Callable[[float], bytes]) -> Coded:
+    """A file of at most ``max_bytes``: of the best quality, or within 1.5 % of as many bytes.
 
     ``encode``: makes the file of a quality. Raises ConfigError if the codec has one quality only, or if its smallest
     file is larger.
     """
     if codec.quality_range is None:
-        raise ConfigError(f"{codec.name} has one quality only, so a size cannot be asked for; choose another --codec")
+        raise ConfigError(f"{codec.name} has one quality only, so a size cannot be asked for; choose another codec")
     ends = [(encode(q), q) for q in codec.quality_range[:2]]
     (small, low), (large, high) = sorted(ends, key=lambda end: len(end[0]))  # jxl's numbers are distances
     if len(small) > max_bytes:
@@ -28,7 +83,7 @@ def encode_within(codec: Codec, max_bytes: int, encode: Callable[[float], bytes]
             "more, or make the image smaller"
         )
     if len(large) <= max_bytes:
-        return large
+        return Coded(large, short=len(large) < _CLOSE * max_bytes)
     best, least, most = small, len(small), len(large)
     whole = isinstance(codec, PillowCodec)
     for turn in range(_TRIES):
@@ -44,4 +99,4 @@ def encode_within(codec: Codec, max_bytes: int, encode: Callable[[float], bytes]
             low, least, best = middle, len(data), max(data, best, key=len)
         else:
             high, most = middle, len(data)
-    return best
+    return Coded(best)

@@ -5,11 +5,13 @@ the number of workers or processes nor an interruption changes what is shown.
 """
 
 import functools
+import logging
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +21,23 @@ from torch.utils.data import Dataset
 
 from difflate.data.items import Item
 from difflate.errors import ConfigError, DifflateError, FormatError, ImageError
+from difflate.media.alpha import over_white
 from difflate.media.picture import Picture, open_image
 from difflate.seeds import Stream, numpy_generator
 
 _TRIES = 100
 """So many unreadable images in a row are given up: what is read is something else than images."""
+
+log = logging.getLogger(__name__)
+
+
+class Note(NamedTuple):
+    """What was lost of an image when it was opened."""
+
+    name: str
+    """The image's file, and its place in it."""
+    text: str
+    """As `difflate.media.picture.Picture.notes` has it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,7 @@ class Batch:
     """Crops, or latents, with their numbers, which seed all randomness that belongs to them."""
 
     pixels: Tensor
-    """(B, 3, H, W) uint8; of latents (B, C, h, w), uint8 or int32 indices."""
+    """(B, 3, H, W) uint8 of crops, with the time before H of clips; of latents (B, C, …) uint8 or int32 indices."""
     numbers: Tensor
     """(B,) int64."""
     labels: Tensor
@@ -39,23 +53,40 @@ class Batch:
     skipped: list[str]
     """What was said of images that could not be read."""
     dropped: int = 0
-    """Crops that are missing: no other image could be taken instead."""
+    """Samples that are missing: no other could be taken instead."""
+    notes: tuple[Note, ...] = ()
+    """What was lost of images when they were opened."""
 
     def pin_memory(self) -> "Batch":
         """For DataLoader: copies from pinned memory do not hold up the GPU."""
-        return Batch(self.pixels.pin_memory(), self.numbers, self.labels, self.skipped, self.dropped)
+        return Batch(self.pixels.pin_memory(), self.numbers, self.labels, self.skipped, self.dropped, self.notes)
 
     def images(self, device: torch.device) -> Tensor:
-        """(B, 3, H, W) float32 in [-1, 1] on ``device``; of crops only."""
+        """(B, 3, …) float32 in [-1, 1] on ``device``; of crops only."""
         return self.pixels.to(device, non_blocking=True).float() / 127.5 - 1
 
 
-Sample = tuple[Tensor, int, int, list[str]]
-"""(3, size, size) uint8, number, label, what was said of images that could not be read; of latents (C, h, w)."""
+class Sample(NamedTuple):
+    """What a network is shown of one image."""
+
+    pixels: Tensor
+    """(3, size, size) uint8 of a crop; of a latent (C, …) indices. Without a value: nothing could be read."""
+    number: int
+    label: int = -1
+    """The class of the image; -1: none."""
+    skipped: Sequence[str] = ()
+    """What was said of images that could not be read."""
+    notes: tuple[Note, ...] = ()
+    """What was lost of the image when it was opened."""
 
 
 class Samples(Dataset[Sample], ABC):
     """What is trained on: sample n = 0, 1, 2 … follows from the seed and n alone."""
+
+    @functools.cached_property
+    def noted(self) -> set[str]:
+        """The kinds of notes that `log_notes` has logged of these."""
+        return set()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -69,19 +100,20 @@ class Samples(Dataset[Sample], ABC):
         """What tells these samples from others, in one line: a training goes on with the same only."""
 
     def __getitem__(self, number: int) -> Sample:
-        """Sample ``number``; with pixels (3, 0, 0) if it cannot be read, as a worker's error could not be told well."""
+        """Sample ``number``; with pixels (0,) if it cannot be read, as a worker's error could not be told well."""
         try:
             return self.read(number)
         except FormatError as error:
-            return torch.empty(3, 0, 0, dtype=torch.uint8), number, -1, str(error).splitlines()
+            return Sample(torch.empty(0, dtype=torch.uint8), number, skipped=str(error).splitlines())
 
 
 class Crops(Samples):
     """Square crops of ``items``: item n.
 
-    ``short_side``: images are scaled so that their short side has as many pixels; None: they keep their size. Smaller
-    images than a crop are enlarged to it. Without ``augment`` crop n is the centre of item n; with it the items are
-    shuffled anew each time round, cropped at random places and, with ``flips``, mirrored half of the time.
+    ``short_side``: images are scaled so that their short side has as many pixels; None: they keep their size.
+    Smaller images than a crop are enlarged to it, and transparent ones laid over white. Without ``augment`` crop n
+    is the centre of item n; with it the items are shuffled anew each time round, cropped at random places and, with
+    ``flips``, mirrored half of the time.
     """
 
     def __init__(
@@ -124,7 +156,9 @@ class Crops(Samples):
                 text = " ".join(str(error).split())
                 messages.append(text if text.startswith(item.path) else f"{item}: {text}")
                 continue
-            return torch.from_numpy(self._crop(picture, number)), number, item.label, messages
+            notes = tuple(Note(str(item), text) for text in picture.notes)
+            pixels = torch.from_numpy(self._crop(over_white(picture), number))
+            return Sample(pixels, number, item.label, messages, notes)
         raise ImageError("\n".join(messages))
 
     def _crop(self, picture: Picture, number: int) -> np.ndarray:
@@ -156,12 +190,22 @@ def order_of(seed: int, turn: int, count: int) -> np.ndarray:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """The batch of what `Samples` give."""
-    kept = [sample for sample in samples if sample[0].numel()]
-    messages = [text for sample in samples for text in sample[3]]
-    pixels = torch.stack([sample[0] for sample in kept]) if kept else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    """The batch of what `Samples` give; its pixels are (0,) if nothing could be read."""
+    kept = [sample for sample in samples if sample.pixels.numel()]
+    pixels = torch.stack([sample.pixels for sample in kept]) if kept else torch.empty(0, dtype=torch.uint8)
     numbers, labels = (torch.tensor([sample[i] for sample in kept], dtype=torch.int64) for i in (1, 2))
-    return Batch(pixels, numbers, labels, messages, len(samples) - len(kept))
+    skipped = [text for sample in samples for text in sample.skipped]
+    notes = tuple(note for sample in samples for note in sample.notes)
+    return Batch(pixels, numbers, labels, skipped, len(samples) - len(kept), notes)
+
+
+def log_notes(notes: Iterable[Note], logged: set[str]) -> None:
+    """Logs the first of each kind of ``notes``, with the image's name; ``logged`` holds the kinds that were."""
+    for note in notes:
+        kind = note.text.partition(" (")[0]
+        if kind not in logged:
+            logged.add(kind)
+            log.warning("%s: %s; the like is not said again of other images", note.name, note.text)
 
 
 def numbers_of(batch: int, part: int, parts: int, first_step: int, pieces: int) -> Iterator[list[int]]:

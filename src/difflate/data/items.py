@@ -8,9 +8,9 @@ import logging
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from difflate.data.images import SUFFIXES, list_images
+from difflate.data.images import SUFFIXES, check_images, check_not_compressed, files_in, is_hidden, log_hidden
 from difflate.errors import ConfigError, DifflateError, ImageError
 from difflate.media.files import open_pil
 
@@ -28,7 +28,7 @@ class Item:
     """Number of its class; -1: none."""
 
     def source(self) -> Path | bytes:
-        """For `difflate.media.picture.open_image`. Raises OSError."""
+        """What `difflate.media.picture.open_image` takes. Raises OSError."""
         if self.offset < 0:
             return Path(self.path)
         with open(self.path, "rb") as file:
@@ -42,9 +42,13 @@ class Item:
 def list_items(sources: Sequence[str | Path]) -> list[Item]:
     """The images of ``sources``: image files, folders of images or of shards, tar archives, ``name-{0000..0012}.tar``.
 
-    In the order of their names. Raises ConfigError for a source that does not exist or has no images.
+    In the order of their names; hidden files of folders and archives are left out, which is logged once. Raises
+    ConfigError for a source that does not exist, has no images or is a compressed archive.
     """
-    return [item for source in sources for item in _items_of(str(source))]
+    hidden: list[str] = []
+    items = [item for source in sources for item in _items_of(str(source), hidden)]
+    log_hidden(hidden)
+    return items
 
 
 def label_by_folder(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
@@ -63,33 +67,42 @@ def label_by_folder(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
     return [replace(item, label=numbers[folder]) for item, folder in zip(items, folders, strict=True)], names
 
 
-def _items_of(source: str) -> Iterator[Item]:
+def _items_of(source: str, hidden: list[str]) -> Iterator[Item]:
     for name in _braces(source):
         if not name:
             raise ConfigError("images holds an empty name; name folders of images with images=FOLDER")
         path = Path(name)
-        shards = sorted(path.rglob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" else []
-        members = [item for shard in shards for item in _members(shard)]
-        if shards and path.is_dir():  # images may lie beside the shards
-            members += [Item(str(p)) for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
-        if shards and not members:
+        if not path.exists():
+            raise ConfigError(f"{path}: no such file or folder")
+        check_not_compressed(path)
+        if path.is_dir():
+            shards, images = (files_in(path, suffixes, hidden) for suffixes in ({".tar"}, SUFFIXES))
+        else:
+            shards, images = ([path], []) if path.suffix == ".tar" else ([], [path])
+        items = [item for shard in shards for item in _members(shard, hidden)]
+        items += [Item(str(image)) for image in images]  # they may lie beside the shards
+        if shards and not items:
             raise ConfigError(f"{name}: no images in its tar archives; looked for {', '.join(sorted(SUFFIXES))}")
-        yield from members if shards else (Item(str(image)) for image in list_images([path]))
+        check_images(items, path)
+        yield from items
 
 
-def _members(shard: Path) -> Iterator[Item]:
-    found = 0
+def _members(shard: Path, hidden: list[str]) -> Iterator[Item]:
+    read = 0
     try:
         with tarfile.open(shard, "r:") as tar:  # without compression: only so can a member be read by itself
             for member in tar:
-                found += 1
-                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
+                read += 1
+                name = PurePosixPath(member.name)
+                if not member.isfile() or name.suffix.lower() not in SUFFIXES:
+                    continue
+                if is_hidden(name):
+                    hidden.append(f"{shard}: {name}")
+                else:
                     yield Item(str(shard), member.offset_data, member.size)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{shard}: no such file or folder") from error
     except (tarfile.TarError, OSError) as error:
-        if found:
-            log.warning("%s: is damaged (%s); only the %d members before that are used", shard, error, found)
+        if read:
+            log.warning("%s: is damaged (%s); only the %d members before that are used", shard, error, read)
             return
         raise ConfigError(f"{shard}: is not an uncompressed tar archive ({error}); unpack or repack it") from error
 

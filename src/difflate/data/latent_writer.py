@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from difflate.codecs.base import Codec
-from difflate.codecs.vq import VqCodec
 from difflate.data.crops import Batch, Crops
 from difflate.data.items import Item, common_side, unreadable
 from difflate.data.latents import LATENTS, MIRRORED, NUMBERS, LatentHeader, shard_files, shard_name
@@ -22,7 +21,7 @@ from difflate.data.loader import batches_of
 from difflate.errors import ConfigError, DifflateError
 from difflate.files import atomic_path, check_output
 from difflate.limits import DEFAULT_LIMITS
-from difflate.store.hub import bundled_codecs
+from difflate.models.latent_space import LatentSpace, latent_space
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +39,8 @@ class Written:
     shards: int
     image_px: int
     bytes: int
-    """Of all shards."""
+    """Size of all shards together."""
     seconds: float
-
-
-def vq_codec(codec: Codec) -> VqCodec:
-    """``codec``. Raises ConfigError if it is of another kind, which has no codebook indices."""
-    if not isinstance(codec, VqCodec):
-        names = ", ".join(name for name, config in bundled_codecs().items() if config.get("codec") == "vq")
-        raise ConfigError(f"codec {codec.name!r} has no codebook indices; choose one of {names}, or the folder of one")
-    return codec
 
 
 def check_shards(out: str | Path, force: bool) -> None:
@@ -60,7 +51,7 @@ def check_shards(out: str | Path, force: bool) -> None:
 
 def write_latents(
     items: Sequence[Item],
-    codec: Codec,
+    codec: Any,
     out: str | Path,
     *,
     sources: Sequence[str | Path] = (),
@@ -74,16 +65,17 @@ def write_latents(
 ) -> Written:
     """Writes the indices of ``items`` and, with ``flips``, of the mirrored images, as shards in the folder ``out``.
 
-    ``sources``: where the items are from, of which the names are kept. ``image_px``: images are scaled so that their
-    short side has as many pixels, and the middle is taken; None: they must be squares of one size. ``batch`` images are
-    encoded at once, on the codec's device, and ``workers`` processes read ahead. ``progress`` is told of how many
-    further images are read. Shards that are there are replaced when all is done, and only with ``force``.
+    ``codec``: a loaded codec with a finite latent space, or a `LatentSpace`. ``sources``: where the items are from, of
+    which the names are kept. ``image_px``: images are scaled so that their short side has as many pixels, and the
+    middle is taken; None: they must be squares of one size. ``batch`` images are encoded at once, on the space's
+    device, and ``workers`` processes read ahead. ``progress`` is told of how many further images are read. Shards that
+    are there are replaced when all is done, and only with ``force``.
 
     Images that cannot be read are left out. Raises ConfigError, OutputExists, ImageError if none can be read,
     LimitExceeded, DifflateError if ``out`` cannot be written.
     """
     began, out = time.perf_counter(), Path(out)
-    codec = vq_codec(codec)
+    space = latent_space(codec)
     for key, value, least in (("shard_images", shard_images, 1), ("batch", batch, 1), ("workers", workers, 0)):
         if value < least:
             raise ConfigError(f"{key} (={value}) must be at least {least}")
@@ -91,20 +83,21 @@ def write_latents(
     names = [Path(os.path.abspath(source)).name for source in sources]
     called = ", ".join(map(str, sources[:3])) + (", …" if len(sources) > 3 else "") if sources else "images"
     side = common_side(called, items) if image_px is None else image_px
-    if side < 1 or side % codec.patch_px:
+    stride = space.stride_px
+    if side < 1 or side % stride:
         raise ConfigError(
-            f"images of {side}x{side} px are not whole patches of {codec.patch_px}x{codec.patch_px} px, as "
-            f"{codec.name} has them; give --size, a multiple of {codec.patch_px}"
+            f"images of {side}x{side} px are not whole patches of {stride}x{stride} px, as {space.name} has them; give "
+            f"--size, a multiple of {stride}"
         )
     DEFAULT_LIMITS.check_size(side, side)
     starts = range(0, len(items), shard_images)
-    header = LatentHeader(codec.name, codec.fingerprint.hex(), tuple(codec.codebook_sizes), side, len(items))
+    header = LatentHeader(space.name, space.fingerprint.hex(), tuple(space.sizes), side, len(items))
     metadata = header.metadata(len(starts), names)
     groups = [range(start, min(start + shard_images, len(items))) for start in starts]
     lists = [[list(group[i : i + batch]) for i in range(0, len(group), batch)] for group in groups]
     crops = Crops(items, side, short_side=side, augment=False)
-    batches = batches_of(crops, (numbers for of_shard in lists for numbers in of_shard), workers, codec.device)
-    told = _told(batches, progress)
+    batches = batches_of(crops, (numbers for of_shard in lists for numbers in of_shard), workers, space.device)
+    batches = _with_warnings(batches, progress)
     written = size = 0
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -113,7 +106,7 @@ def write_latents(
             new.mkdir()
             old.mkdir()
             for number, of_shard in enumerate(lists):
-                tensors = _encoded(codec, header, islice(told, len(of_shard)), len(groups[number]), flips)
+                tensors = _encode_shard(space, header, islice(batches, len(of_shard)), len(groups[number]), flips)
                 with atomic_path(new / shard_name(number)) as temporary:
                     save_file(tensors, str(temporary), metadata)
                 written += len(tensors[NUMBERS])
@@ -127,7 +120,7 @@ def write_latents(
     return Written(written, len(items) - written, len(lists), side, size, time.perf_counter() - began)
 
 
-def _told(batches: Iterator[Batch], progress: Callable[[int], object] | None) -> Iterator[Batch]:
+def _with_warnings(batches: Iterator[Batch], progress: Callable[[int], object] | None) -> Iterator[Batch]:
     """``batches``, with a warning for the first images that cannot be read."""
     skipped = 0
     for batch in batches:
@@ -139,24 +132,24 @@ def _told(batches: Iterator[Batch], progress: Callable[[int], object] | None) ->
         yield batch
 
 
-def _encoded(
-    codec: VqCodec, header: LatentHeader, batches: Iterator[Batch], count: int, flips: bool
+def _encode_shard(
+    space: LatentSpace, header: LatentHeader, batches: Iterator[Batch], count: int, flips: bool
 ) -> dict[str, np.ndarray]:
     """The tensors of a shard of at most ``count`` images."""
-    side = header.image_px // codec.patch_px
+    side = header.image_px // space.stride_px
     shape = (count, len(header.codebook_sizes), side, side)
-    found = {name: np.empty(shape, header.dtype) for name in (LATENTS, MIRRORED)[: 1 + flips]}
+    planes = {name: np.empty(shape, header.dtype) for name in (LATENTS, MIRRORED)[: 1 + flips]}
     numbers, used = np.empty(count, np.int64), 0
     for batch in batches:
         if not len(batch.numbers):
             continue
         part = slice(used, used + len(batch.numbers))
-        for name, array in found.items():
+        for name, array in planes.items():
             pixels = batch.pixels.flip(3) if name == MIRRORED else batch.pixels
-            array[part] = codec.to_latent(pixels).cpu().numpy()
+            array[part] = space.to_latent(pixels).cpu().numpy()
         numbers[part] = batch.numbers.numpy()
         used = part.stop
-    return {name: array[:used] for name, array in {**found, NUMBERS: numbers}.items()}
+    return {name: array[:used] for name, array in {**planes, NUMBERS: numbers}.items()}
 
 
 def _swap(new: Path, old: Path, out: Path) -> None:

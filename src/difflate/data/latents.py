@@ -2,7 +2,7 @@
 
 A folder has latents-00000.safetensors and so on, with the tensors
 
-    latents   (N, C, h, w) uint8, or uint16 if a codebook has more than 256 entries
+    latents   (N, C, h, h) uint8, or uint16 if a plane has more than 256 indices
     mirrored  the same of the mirrored images; not in all
     numbers   (N,) int64, the images' numbers in the list of all, rising; one that could not be read is left out
 
@@ -33,6 +33,7 @@ LATENTS, MIRRORED, NUMBERS = "latents", "mirrored", "numbers"
 _NAME = re.compile(r"latents-(\d{5,})\.safetensors")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _MAX_PLANES, _MAX_CODEBOOK, _MAX_NUMBER = 64, 1 << 16, 1 << 32
+_DTYPES = {np.uint8: "U8", np.uint16: "U16"}
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class LatentHeader:
     codec: str
     """Name of the codec whose indices they hold."""
     fingerprint: str
-    """Of its weights, 64 hexadecimal digits."""
+    """The fingerprint of its weights, 64 hexadecimal digits."""
     codebook_sizes: tuple[int, ...]
-    """K_c of the C planes."""
+    """K_c, the indices of each of the C planes."""
     image_px: int
-    """Side of the images."""
+    """Side of the images, which are squares."""
     images: int
-    """How many were listed, those that could not be read among them."""
+    """How many images were listed, those that could not be read among them."""
 
     def __post_init__(self) -> None:
         if not _FINGERPRINT.fullmatch(self.fingerprint):
@@ -63,11 +64,11 @@ class LatentHeader:
 
     @property
     def dtype(self) -> type[np.unsignedinteger]:
-        """Of the indices in a file."""
+        """The type of the indices in a file."""
         return np.uint8 if max(self.codebook_sizes) <= 256 else np.uint16
 
     def metadata(self, shards: int, sources: Sequence[str]) -> dict[str, str]:
-        """Of each of so many ``shards``; ``sources``: names of the folders that the images are from."""
+        """What each of so many ``shards`` says; ``sources``: names of the folders that the images are from."""
         return {
             "format": FORMAT,
             "version": str(VERSION),
@@ -93,16 +94,16 @@ def shard_name(number: int) -> str:
 
 def shard_files(folder: Path) -> list[Path]:
     """The shards in ``folder``, in the order of their numbers."""
-    found = {path: match for path in folder.glob("latents-*") if (match := _NAME.fullmatch(path.name))}
-    return sorted(found, key=lambda path: int(found[path][1]))
+    matches = {path: match for path in folder.glob("latents-*") if (match := _NAME.fullmatch(path.name))}
+    return sorted(matches, key=lambda path: int(matches[path][1]))
 
 
 def read_header(path: str | Path) -> LatentHeader:
-    """That of a shard, or of all shards of a folder.
+    """The header of a shard, or of all shards of a folder.
 
     Raises ConfigError if there is none, or there are several kinds, FormatError for a file that is damaged or no shard.
     """
-    return next(_sets([path]))[0].header
+    return next(_shards_by_folder([path]))[0].header
 
 
 class _Shard:
@@ -115,29 +116,29 @@ class _Shard:
             with safe_open(str(path), "np") as file:
                 self.header, self.count = _read_metadata(path, file.metadata() or {})
                 slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-                self.shape = self._check({name: (s.get_dtype(), s.get_shape()) for name, s in slices.items()})
+                self.shape = self._latent_shape({name: (s.get_dtype(), s.get_shape()) for name, s in slices.items()})
                 self.mirrored = MIRRORED in slices
                 self.numbers: np.ndarray = file.get_tensor(NUMBERS)
         except FileNotFoundError as error:
             raise ConfigError(f"{path}: no such file or folder") from error
         except (SafetensorError, OSError) as error:
-            raise _damaged(path, error) from error
+            raise _damage_error(path, error) from error
         inside = len(self.numbers) == 0 or (self.numbers[0] >= 0 and self.numbers[-1] < self.header.images)
         if not inside or (np.diff(self.numbers) <= 0).any():
-            raise _damaged(path, f"{NUMBERS} must rise from 0 to below {self.header.images}")
+            raise _damage_error(path, f"{NUMBERS} must rise from 0 to below {self.header.images}")
 
-    def _check(self, found: dict[str, tuple[str, list[int]]]) -> tuple[int, int, int]:
-        """(C, h, w) of the tensors, by their names (dtype, shape). Raises FormatError."""
-        dtype = {np.uint8: "U8", np.uint16: "U16"}[self.header.dtype]
-        kind, shape = found.get(LATENTS, ("", []))
+    def _latent_shape(self, tensors: dict[str, tuple[str, list[int]]]) -> tuple[int, int, int]:
+        """(C, h, h), after (dtype, shape) of all ``tensors`` have been checked. Raises FormatError."""
+        dtype = _DTYPES[self.header.dtype]
+        kind, shape = tensors.get(LATENTS, ("", []))
         planes = len(self.header.codebook_sizes)
         if kind != dtype or len(shape) != 4 or shape[1] != planes or shape[2] != shape[3] or not shape[2]:
-            raise _damaged(self.path, f"{LATENTS} must be {dtype} of (N, {planes}, h, h), not {kind} of {shape}")
+            raise _damage_error(self.path, f"{LATENTS} must be {dtype} of (N, {planes}, h, h), not {kind} of {shape}")
         if self.header.image_px % shape[2]:
-            raise _damaged(self.path, f"{shape[2]} patches are no side of {self.header.image_px} px")
+            raise _damage_error(self.path, f"{shape[2]} sites are no side of {self.header.image_px} px")
         for name, expected in ((MIRRORED, (kind, shape)), (NUMBERS, ("I64", shape[:1]))):
-            if found.get(name, expected if name == MIRRORED else None) != expected:
-                raise _damaged(self.path, f"{name} must be {expected[0]} of {expected[1]}")
+            if tensors.get(name, expected if name == MIRRORED else None) != expected:
+                raise _damage_error(self.path, f"{name} must be {expected[0]} of {expected[1]}")
         return shape[1], shape[2], shape[3]
 
     def row(self, index: int, mirrored: bool) -> np.ndarray:
@@ -147,11 +148,11 @@ class _Shard:
                 file = safe_open(str(self.path), "np")
                 self._slices = {name: file.get_slice(name) for name in (LATENTS, MIRRORED)[: 1 + self.mirrored]}
             except (SafetensorError, OSError) as error:
-                raise _damaged(self.path, error) from error
+                raise _damage_error(self.path, error) from error
         row = self._slices[MIRRORED if mirrored else LATENTS][index]
         sizes = self.header.codebook_sizes
         if (row.reshape(len(sizes), -1).max(axis=1) >= sizes).any():
-            raise _damaged(self.path, f"an index of row {index} is outside of its codebook")
+            raise _damage_error(self.path, f"an index of row {index} is outside of its codebook")
         return row
 
     def __getstate__(self) -> dict[str, Any]:
@@ -186,7 +187,7 @@ class Latents(Samples):
         Raises ConfigError for one that has none and for different kinds of latents, FormatError for a file that is
         damaged or no shard.
         """
-        sets = list(_sets(sources))
+        sets = list(_shards_by_folder(sources))
         if not sets:
             raise ConfigError("there are no latents to train on; name folders that difflate latents has written")
         header, first, numbers = sets[0][0].header, 0, []
@@ -198,9 +199,9 @@ class Latents(Samples):
         joined = np.concatenate(numbers)
         if not len(joined):
             raise ConfigError(f"{sets[0][0].path}: has no latents, none of its images could be read; name others")
-        found = cls([shard for shards in sets for shard in shards], joined, replace(header, images=first))
-        found.flips, found.augment, found.seed = flips, augment, seed
-        return found
+        latents = cls([shard for shards in sets for shard in shards], joined, replace(header, images=first))
+        latents.flips, latents.augment, latents.seed = flips, augment, seed
+        return latents
 
     def hold_back(self, count: int) -> tuple[Self, Self | None]:
         """(for training, held back): the images that `difflate.data.items.hold_back` holds back of the list of all.
@@ -244,23 +245,23 @@ class Latents(Samples):
         place = bisect.bisect_right(self._starts, row) - 1
         indices = self._shards[place].row(row - self._starts[place], mirrored)
         # torch computes little with uint16
-        return torch.from_numpy(indices if indices.dtype == np.uint8 else indices.astype(np.int32)), number, -1, []
+        return Sample(torch.from_numpy(indices if indices.dtype == np.uint8 else indices.astype(np.int32)), number)
 
 
-def _sets(sources: Sequence[str | Path]) -> Iterator[list[_Shard]]:
+def _shards_by_folder(sources: Sequence[str | Path]) -> Iterator[list[_Shard]]:
     """The shards of each folder that ``sources`` names, or names shards of. Raises ConfigError, FormatError."""
     named: dict[Path, list[Path]] = {}
     whole = set()
     for source in sources:
         path = Path(source)
         folder = path if path.is_dir() else path.parent
-        found = shard_files(path) if path.is_dir() else [path]
-        if not found:
+        files = shard_files(path) if path.is_dir() else [path]
+        if not files:
             raise ConfigError(f"{path}: no latents in this folder; write them with difflate latents IMAGES -o {path}")
         before = named.setdefault(folder, [])
-        if {*before} & {*found}:
+        if {*before} & {*files}:
             raise ConfigError(f"{path}: is named twice; name it once")
-        before += found
+        before += files
         if path.is_dir():
             whole.add(folder)
     for folder, paths in named.items():
@@ -300,9 +301,9 @@ def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[LatentHeader, 
         numbers = (int(metadata[key]) for key in ("image_px", "images"))
         return LatentHeader(metadata["codec"], metadata["fingerprint"], sizes, *numbers), int(metadata["shards"])
     except (KeyError, TypeError, ValueError, RecursionError, ConfigError) as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
 
 
-def _damaged(path: Path, reason: Exception | str) -> FormatError:
+def _damage_error(path: Path, reason: Exception | str) -> FormatError:
     text = " ".join(str(reason).split())[:200]
     return FormatError(f"{path}: is damaged, or no shard of latents ({text}); write it again with difflate latents")

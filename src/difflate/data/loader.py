@@ -6,11 +6,14 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader
 
-from difflate.data.crops import Batch, Samples, collate
+from difflate.data.crops import Batch, Samples, collate, log_notes
 
 
 def batches_of(samples: Samples, numbers: Iterator[list[int]], workers: int, device: torch.device) -> Iterator[Batch]:
-    """The batch of each list of ``numbers``, in their order, on the CPU; ``workers`` processes read ahead, 0: none."""
+    """The batch of each list of ``numbers``, in their order, on the CPU; ``workers`` processes read ahead, 0: none.
+
+    What is lost of images when they are opened is logged, once of each kind.
+    """
     loader = DataLoader(
         samples,
         batch_sampler=_Once(numbers),
@@ -19,7 +22,13 @@ def batches_of(samples: Samples, numbers: Iterator[list[int]], workers: int, dev
         pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals,
     )
-    return iter(loader)  # type: ignore[arg-type]  # collate makes batches
+
+    def log_first(batch: Batch) -> Batch:
+        log_notes(batch.notes, samples.noted)
+        return batch
+
+    # not a generator: the workers start now
+    return map(log_first, iter(loader))  # type: ignore[arg-type]  # collate makes batches
 
 
 def _leave_signals(worker: int) -> None:

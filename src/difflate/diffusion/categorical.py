@@ -67,11 +67,11 @@ class IndexSpace:
         if not sigma >= LEAST_SIGMA:
             raise ConfigError(f"`sigma` (={sigma}) must be at least {LEAST_SIGMA:g}")
         self._tops(z)
-        found = []
+        planes = []
         for plane, size in zip(z.float().unbind(1), self.sizes, strict=True):
-            places = torch.linspace(-1, 1, size, device=z.device)
-            found.append((-0.5 * ((plane[..., None] - places) / sigma).square()).softmax(-1).movedim(-1, 1))
-        return found
+            places = torch.linspace(-1, 1, size, dtype=torch.float32, device=z.device)
+            planes.append((-0.5 * ((plane[..., None] - places) / sigma).square()).softmax(-1).movedim(-1, 1))
+        return planes
 
     def sample(self, logits: Tensor, gamma: float = 1.0, generator: Generators = None) -> Tensor:
         """(B, C, …) int64 drawn from softmax(ẑ0/γ) (Eq. 25) of ``logits: (B, K_1 + … + K_C, …)``; γ = 0 is argmax."""

@@ -20,7 +20,7 @@ class ProcessConfig:
 
     schedule: Literal["cosine", "linear", "edm", "flow"] = "cosine"
     schedule_options: dict[str, float] = field(default_factory=dict)
-    """Of the schedule's class in difflate.diffusion, for instance logsnr_min of cosine."""
+    """Arguments of the schedule's class in difflate.diffusion, for instance logsnr_min of cosine."""
     shift: float = 1.0
     """Noise for images so many times as large (Hoogeboom et al. 2023)."""
     scaling: Scaling = "vp"
@@ -30,9 +30,9 @@ class ProcessConfig:
     weighting: Literal["none", "constant", "min-snr", "p2", "sech", "truncated", "edm"] = "none"
     """On the squared error of x0; none: the plain squared error of the target."""
     weighting_options: dict[str, Any] = field(default_factory=dict)
-    """Of the weight's class in difflate.diffusion, for instance gamma of min-snr."""
+    """Arguments of the weight's class in difflate.diffusion, for instance gamma of min-snr."""
     N: int = 1000
-    """Discrete times of the condition n/N."""
+    """Number of discrete times of the condition n/N."""
 
     def __post_init__(self) -> None:
         one_of("schedule", self.schedule, SCHEDULES)
@@ -45,10 +45,10 @@ class ProcessConfig:
 
     def build(self) -> Process:
         """The process. Raises ConfigError for options that its parts do not have."""
-        schedule = _made(SCHEDULES[self.schedule], self.schedule, "schedule_options", self.schedule_options)
+        schedule = _part(SCHEDULES[self.schedule], self.schedule, "schedule_options", self.schedule_options)
         weighting = None
         if self.weighting != "none":
-            weighting = _made(WEIGHTS[self.weighting], self.weighting, "weighting_options", self.weighting_options)
+            weighting = _part(WEIGHTS[self.weighting], self.weighting, "weighting_options", self.weighting_options)
         return Process(
             schedule if self.shift == 1 else Shifted(schedule, self.shift),
             self.scaling,
@@ -64,7 +64,8 @@ class ProcessConfig:
         return _NOISE_SCALE[self.condition]
 
 
-def _made(cls: Any, name: str, key: str, options: Mapping[str, Any]) -> Any:
+def _part(cls: Any, name: str, key: str, options: Mapping[str, Any]) -> Any:
+    """``cls`` with ``options``, the setting ``key`` of the choice ``name``. Raises ConfigError."""
     known = [field.name for field in dataclasses.fields(cls)]
     for option in options:
         if option not in known:

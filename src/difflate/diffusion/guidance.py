@@ -51,7 +51,7 @@ def self_condition(
     extra forward pass is then saved half of the time.
     """
     zeros = torch.zeros_like(x)
-    if torch.rand((), generator=generator).item() >= probability:
+    if torch.rand((), generator=generator, dtype=torch.float32).item() >= probability:
         return zeros
     with torch.no_grad():
         x0 = denoise(process, model, x, t, zeros, clip=clip)[0]
@@ -87,5 +87,8 @@ def guided(conditional: Model, unconditional: Model, w: float | Tensor, rescale:
 
 
 def _item_std(y: Tensor) -> Tensor:
-    """(B,) Item by item: one reduction over the batch may add in an order that depends on the batch's size."""
+    """(B,) standard deviations of ``y: (B, …)``.
+
+    Item by item: one reduction over the batch may add in an order that depends on the batch's size.
+    """
     return torch.stack([item.std() for item in y])

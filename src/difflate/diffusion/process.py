@@ -38,7 +38,7 @@ class Process:
     weighting: Weight | None = None
     """On the squared x0 error; None is the plain squared error of the target."""
     N: int = 1000
-    """Of the condition n/N, for which there are N discrete times in training."""
+    """Number of discrete times in training, for the condition n/N."""
 
     def __post_init__(self) -> None:
         one_of("scaling", self.scaling, get_args(Scaling))
@@ -131,7 +131,7 @@ class Process:
 
     def draw_times(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """(batch,) float32 times to train at, on the CPU, drawn independently."""
-        return self.training_times(torch.rand(batch, generator=generator))
+        return self.training_times(torch.rand(batch, generator=generator, dtype=torch.float32))
 
     def start(
         self,
@@ -153,5 +153,8 @@ class Process:
 
 
 def expand(s: Tensor, x: Tensor) -> Tensor:
-    """``s: (B,)`` as (B, 1 …) to multiply ``x: (B, …)`` with; () stays, a number that leaves x its dtype and device."""
-    return s.reshape(-1, *[1] * (x.ndim - 1)) if s.ndim else s
+    """``s: (B,)`` as (B, 1 …), or (B, C) as (B, C, 1 …), to multiply ``x: (B, …)`` with.
+
+    () stays: a number that leaves x its dtype and device.
+    """
+    return s.reshape(*s.shape, *[1] * (x.ndim - s.ndim)) if s.ndim else s

@@ -84,17 +84,17 @@ class SymbolReader:
 
     def read(self, count: int, tables: Tables, index: np.ndarray | None = None) -> np.ndarray:
         """(count,) int32 symbols. Raises DesyncError where the stream cannot have been written with these tables."""
-        found = np.empty(count, np.int32)
+        grouped = np.empty(count, np.int32)
         order, groups = tables.groups(index, count)
         for table, start, end in groups:
             slots = self._decode(tables.model(table), end - start)
-            escaped = tables.escaped(slots, table)
+            escaped = tables.are_escapes(slots, table)
             excess = self._read_excess(int(escaped.sum())) if escaped.any() else np.empty(0, np.int64)
-            found[start:end] = tables.from_slots(slots, escaped, excess, table)
+            grouped[start:end] = tables.from_slots(slots, escaped, excess, table)
         if order is None:
-            return found
+            return grouped
         symbols = np.empty(count, np.int32)
-        symbols[order] = found
+        symbols[order] = grouped
         return symbols
 
     def read_each(self, counts: np.ndarray) -> np.ndarray:

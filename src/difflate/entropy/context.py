@@ -52,9 +52,9 @@ class ContextModel:
         self.plane_bits = list(plane_bits)
         self.tensors = {name: np.ascontiguousarray(tensors[name]) for name in shapes(plane_bits) if name in tensors}
         for name, shape in shapes(plane_bits).items():
-            found = self.tensors.get(name)
+            tensor = self.tensors.get(name)
             dtype = np.int32 if name == "exp" or name.endswith("bias") else np.int8
-            if found is None or found.shape != shape or found.dtype != dtype:
+            if tensor is None or tensor.shape != shape or tensor.dtype != dtype:
                 raise ModelError(f"context model: tensor {name} must be there with shape {shape}")
         self._wide = {name: t.astype(np.float32) for name, t in self.tensors.items()}
         for name in [n for n in self._wide if n.endswith(".prefix")]:
@@ -219,24 +219,24 @@ def _relu(sums: np.ndarray) -> np.ndarray:
 
 def shapes(plane_bits: Sequence[int]) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor of a model for planes of ``plane_bits``: int8, but biases and exp int32."""
-    found: dict[str, tuple[int, ...]] = {
+    result: dict[str, tuple[int, ...]] = {
         "exp": (EXP_TABLE_SIZE,),
         "trunk.weight": (KINDS - 1, NEIGHBOURS * (DIMS.descriptor + 1), DIMS.trunk),
         "trunk.bias": (KINDS, DIMS.trunk),
     }
     stage = 0
     for p, bits in enumerate(plane_bits):
-        found[f"describe.{p}"] = (2**bits, DIMS.descriptor)
+        result[f"describe.{p}"] = (2**bits, DIMS.descriptor)
         if p + 1 < len(plane_bits):
-            found[f"current.{p}"] = (2**bits, DIMS.current)
+            result[f"current.{p}"] = (2**bits, DIMS.current)
         done = 0
         for part in stage_bits(bits):
-            found[f"stage.{stage}.hidden.weight"] = (DIMS.trunk + DIMS.current * p, DIMS.hidden)
-            found[f"stage.{stage}.hidden.bias"] = (DIMS.hidden,)
+            result[f"stage.{stage}.hidden.weight"] = (DIMS.trunk + DIMS.current * p, DIMS.hidden)
+            result[f"stage.{stage}.hidden.bias"] = (DIMS.hidden,)
             if done:
-                found[f"stage.{stage}.prefix"] = (2**done, DIMS.hidden)
-            found[f"stage.{stage}.out.weight"] = (DIMS.hidden, 2**part)
-            found[f"stage.{stage}.out.bias"] = (2**part,)
+                result[f"stage.{stage}.prefix"] = (2**done, DIMS.hidden)
+            result[f"stage.{stage}.out.weight"] = (DIMS.hidden, 2**part)
+            result[f"stage.{stage}.out.bias"] = (2**part,)
             done += part
             stage += 1
-    return found
+    return result

@@ -39,7 +39,7 @@ def check(weights: np.ndarray, biases: np.ndarray | None = None) -> None:
         raise ModelError("a layer of the entropy model is too large for exact arithmetic; get the model folder again")
 
 
-def shifted(sums: np.ndarray) -> np.ndarray:
+def shift(sums: np.ndarray) -> np.ndarray:
     """``sums`` in units of 2^-20 as activations in units of 2^-8, rounded half up; in place, float64."""
     sums += 1 << (WEIGHT_BITS - 1)
     sums *= 2.0**-WEIGHT_BITS
@@ -48,7 +48,7 @@ def shifted(sums: np.ndarray) -> np.ndarray:
 
 def relu(sums: np.ndarray) -> np.ndarray:
     """Activations, 0 to `ACTIVATION_MAX`, of ``sums`` in units of 2^-20; in place, float64."""
-    return np.clip(shifted(sums), 0, ACTIVATION_MAX, out=sums)
+    return np.clip(shift(sums), 0, ACTIVATION_MAX, out=sums)
 
 
 def conv3x3(x: np.ndarray, weights: np.ndarray, biases: np.ndarray) -> np.ndarray:

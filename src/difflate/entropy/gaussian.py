@@ -10,23 +10,23 @@ import numpy as np
 
 from difflate.entropy.tables import Tables
 
-SCALE_MIN, SCALE_MAX, LEVELS = 0.11, 256.0, 64
+SCALE_MIN, SCALE_MAX, RUNGS = 0.11, 256.0, 64
 """The ladder of Ballé et al. 2018: below the first rung nearly all integers are 0."""
 _REACH = 5.0
 """Standard deviations that a table reaches to; what is beyond is escaped."""
 _ESCAPE_MIN = 2.0**-15
-"""Share of the escape. A Gaussian has less so far out, values that a network misjudges have more; it costs all others a
+"""The escape's share. A Gaussian has less so far out, values that a network misjudges have more; it costs all others a
 twenty-thousandth of a bit."""
 
 
 def scale_ladder() -> np.ndarray:
     """(64,) float64, from 0.11 to 256 in equal ratios."""
-    return np.exp(np.linspace(np.log(SCALE_MIN), np.log(SCALE_MAX), LEVELS))
+    return np.exp(np.linspace(np.log(SCALE_MIN), np.log(SCALE_MAX), RUNGS))
 
 
 def scale_index(scales: np.ndarray) -> np.ndarray:
     """int64, same shape: the first rung that is not below each of ``scales``, the last for those above all."""
-    return np.minimum(np.searchsorted(scale_ladder(), np.asarray(scales, np.float64)), LEVELS - 1)
+    return np.minimum(np.searchsorted(scale_ladder(), np.asarray(scales, np.float64)), RUNGS - 1)
 
 
 def gaussian_tables() -> Tables:
@@ -44,9 +44,9 @@ def gaussian_tables() -> Tables:
 
 
 BIT_PRICE = 1 / 24
-"""Of a bit in squared quantizer steps, when integers are chosen. At high rates a uniform quantizer of step Δ is best
-for λ = 6/(Δ²·ln 2), where a bit is worth 1/8.7 squared steps. About a third of that is taken: synthesis networks are
-trained with half steps of error in all numbers, and expect them."""
+"""What a bit costs in squared quantizer steps, when integers are chosen. At high rates a uniform quantizer of step Δ is
+best for λ = 6/(Δ²·ln 2), where a bit is worth 1/8.7 squared steps. About a third of that is taken: synthesis networks
+are trained with half steps of error in all numbers, and expect them."""
 _STEPS = 9
 
 
@@ -57,7 +57,7 @@ def rounding_offsets() -> np.ndarray:
     and more are taken for 8. Only an encoder's choice: decoders do not know of it.
     """
     tables = gaussian_tables()
-    offsets = np.zeros((LEVELS, _STEPS))
+    offsets = np.zeros((RUNGS, _STEPS))
     for rung, (frequencies, low) in enumerate(zip(tables.frequencies, tables.low, strict=True)):
         bits = -np.log2(frequencies[-low:-1] / frequencies.sum())  # of 0, 1, 2 …
         for n in range(1, _STEPS):

@@ -10,11 +10,11 @@ BITSTREAM: all of it. docs/format.md says the same in words.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from difflate.entropy.coder import SymbolReader, SymbolWriter
+from difflate.entropy.factorized import FactorizedCoder
 from difflate.entropy.fixed_point import (
     ACTIVATION_MAX,
     ONE,
@@ -22,21 +22,22 @@ from difflate.entropy.fixed_point import (
     conv3x3,
     pixel_shuffle,
     relu,
-    shifted,
+    shift,
 )
-from difflate.entropy.gaussian import LEVELS, rounding_offsets
+from difflate.entropy.gaussian import RUNGS, rounding_offsets
+from difflate.entropy.latent import Latent, channel_index, from_decoder, to_symbols
 from difflate.entropy.tables import Tables
-from difflate.errors import DesyncError, ModelError
+from difflate.errors import ModelError
 
-LEVEL_MAX = 65535
-"""A quality level in files: this is quality 100."""
+QUALITY_MAX = 65535
+"""A quality in files is a whole number from 0 to this, which is quality 100."""
 Z_STRIDE = 4
-SYMBOL_MAX = 32767
+"""Sites of y, in height and width, for one of z."""
 _BAND_SITES = 8192
 """Sites of a band, which bounds the memory of large images."""
 _MEAN_MAX = 1 << 22
-_RUNGS = 8
-"""The network counts scales in so many rungs of the ladder."""
+RUNGS_PER_UNIT = 8
+"""The network counts scales in so many rungs of the ladder: it learns them faster than in single ones."""
 _NEAR = [(i, j) for i in range(-2, 3) for j in range(-2, 3) if (i + j) % 2]
 """(row, column) of the neighbours that the second pass knows, 12 of them."""
 _KEYS = (
@@ -44,33 +45,8 @@ _KEYS = (
     "out.weight", "out.bias", "near_values.weight", "near_values.bias", "near_sizes.weight", "near_mix.weight",
     "level_rungs", "log_sizes",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Latent:
-    """What a file holds of an image: integers, the same on every machine."""
-
-    z: np.ndarray
-    """(Z, ⌈h/4⌉, ⌈w/4⌉) int16 side information; Z = 0 without."""
-    q: np.ndarray
-    """(M, h, w) int16: round(y - mean)."""
-    wide: np.ndarray | None = None
-    """(h, w, M) int32: q + mean in units of 2^-8; None: there is no mean."""
-
-    @property
-    def y_hat(self) -> np.ndarray:
-        """(M, h, w) float32: q + mean, a multiple of 1/256. Made when it is asked for: an encoder has no use for it."""
-        y_hat = np.empty(self.q.shape, np.float32)
-        if self.wide is None:
-            y_hat[:] = self.q
-        else:
-            np.multiply(self.wide.transpose(2, 0, 1), np.float32(1 / ONE), out=y_hat, casting="unsafe")
-        return y_hat
-
-    def symbols(self) -> bytes:
-        """z, then q, as little-endian 16-bit integers: what the file's symbol check is taken of."""
-        planes = (np.ascontiguousarray(symbols, "<i2") for symbols in (self.z, self.q))
-        return b"".join(plane.data for plane in planes)  # one copy: of large images it is a hundred megabytes
+"""Names of stored tensors; fingerprints, and so the numbers of models in files, depend on them. `level_rungs` is what
+each quality adds to the rung."""
 
 
 class HyperpriorCoder:
@@ -109,8 +85,8 @@ class HyperpriorCoder:
             raise ModelError(f"tensor level_rungs (={w['level_rungs'].shape}) must be (2 or more, {m})")
         if w["log_sizes"].ndim != 1 or not w["log_sizes"].size or np.abs(w["log_sizes"]).max() > ACTIVATION_MAX:
             raise ModelError("tensor log_sizes must be a list of activations; get the model folder again")
-        if len(self.y_tables) != LEVELS:
-            raise ModelError(f"the latent has {len(self.y_tables)} tables, {LEVELS} are needed")
+        if len(self.y_tables) != RUNGS:
+            raise ModelError(f"the latent has {len(self.y_tables)} tables, {RUNGS} are needed")
 
     def exact_tensors(self) -> dict[str, np.ndarray]:
         """All that the meaning of a file's bits depends on: networks and tables, integers."""
@@ -118,38 +94,37 @@ class HyperpriorCoder:
 
     # -- writing and reading, in the same order ----------------------------------------------------------------------
 
-    def encode(self, y: np.ndarray, z: np.ndarray, level: int, writer: SymbolWriter) -> Latent:
+    def encode(self, y: np.ndarray, z: np.ndarray, quality: int, writer: SymbolWriter) -> Latent:
         """Writes ``y: (M, h, w)`` float32 in quantizer steps with side information ``z: (Z, ⌈h/4⌉, ⌈w/4⌉)`` integers.
 
-        ``level``: 0 to `LEVEL_MAX`. What is beyond ± 32767 is clipped.
+        ``quality``: 0 to `QUALITY_MAX`. What is beyond ± 32767 is clipped.
         """
-        z = np.clip(z, -SYMBOL_MAX, SYMBOL_MAX).astype(np.int16)
-        writer.write(z, self.z_tables, _channel_index(z.shape))
+        z = to_symbols(z)
+        writer.write(z, self.z_tables, channel_index(z.shape))
         y = y.transpose(1, 2, 0)
         state = _State(*y.shape)
-        for sites, mean, index in self._steps(z, level, state):
-            q = np.clip(_thrifty(y[sites] - mean.astype(np.float32) / ONE, index), -SYMBOL_MAX, SYMBOL_MAX)
-            q = q.astype(np.int16)
+        for sites, mean, index in self._steps(z, quality, state):
+            q = to_symbols(_round_thriftily(y[sites] - mean.astype(np.float32) / ONE, index))
             writer.write(q, self.y_tables, index)
             state.put(sites, q, mean)
         return state.latent(z)
 
-    def decode(self, height: int, width: int, level: int, reader: SymbolReader) -> Latent:
+    def decode(self, height: int, width: int, quality: int, reader: SymbolReader) -> Latent:
         """The latent of h x w = ``height`` x ``width`` sites. Raises DesyncError for symbols that cannot be."""
         shape = (self.channels, -(-height // Z_STRIDE), -(-width // Z_STRIDE))
-        z = _checked(reader.read(int(np.prod(shape)), self.z_tables, _channel_index(shape))).reshape(shape)
+        z = from_decoder(reader.read(int(np.prod(shape)), self.z_tables, channel_index(shape))).reshape(shape)
         state = _State(height, width, self.latent_channels)
-        for sites, mean, index in self._steps(z, level, state):
-            q = _checked(reader.read(index.size, self.y_tables, index)).reshape(mean.shape)
+        for sites, mean, index in self._steps(z, quality, state):
+            q = from_decoder(reader.read(index.size, self.y_tables, index)).reshape(mean.shape)
             state.put(sites, q, mean)
         return state.latent(z)
 
-    def _steps(self, z: np.ndarray, level: int, state: _State) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
+    def _steps(self, z: np.ndarray, quality: int, state: _State) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
         """For each step the sites (row numbers, column numbers), and (sites, M) means and table numbers.
 
         The caller puts the step's symbols into ``state`` before it goes on.
         """
-        rungs = self._level_rungs(level)
+        rungs = self._quality_rungs(quality)
         rows = max(Z_STRIDE, _BAND_SITES // state.width // Z_STRIDE * Z_STRIDE)
         z_columns = z.transpose(1, 2, 0).astype(np.float64) * ONE
         features = np.empty(0)
@@ -196,8 +171,8 @@ class HyperpriorCoder:
         mean, rung = out[:, :m], out[:, m:]
         if near is not None:
             mean += near[0]
-        mean = np.clip(shifted(mean), -_MEAN_MAX, _MEAN_MAX).astype(np.int64)
-        index = np.clip(shifted(_RUNGS * rung + rungs), 0, ONE * (LEVELS - 1)).astype(np.int64)
+        mean = np.clip(shift(mean), -_MEAN_MAX, _MEAN_MAX).astype(np.int64)
+        index = np.clip(shift(RUNGS_PER_UNIT * rung + rungs), 0, ONE * (RUNGS - 1)).astype(np.int64)
         return mean, (index + ONE // 2) // ONE
 
     def _near(self, state: _State, sites: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -210,18 +185,18 @@ class HyperpriorCoder:
             values += state.y_hat[place] * w["near_values.weight"][n]
             known = np.minimum(np.abs(state.q[place]), w["log_sizes"].size - 1)
             sizes += w["log_sizes"][known] * w["near_sizes.weight"][n]
-        return values, np.clip(shifted(sizes), -ACTIVATION_MAX, ACTIVATION_MAX, out=sizes)
+        return values, np.clip(shift(sizes), -ACTIVATION_MAX, ACTIVATION_MAX, out=sizes)
 
-    def _level_rungs(self, level: int) -> np.ndarray:
+    def _quality_rungs(self, quality: int) -> np.ndarray:
         """(M,) float64 whole numbers, in units of 2^-20 rungs: what the quality adds to the table number."""
         knots = self.tensors["level_rungs"].astype(np.int64)
-        place = level * (len(knots) - 1)
-        left = min(place // LEVEL_MAX, len(knots) - 2)
-        share = place - left * LEVEL_MAX
-        return ((knots[left] * (LEVEL_MAX - share) + knots[left + 1] * share) // LEVEL_MAX).astype(np.float64)
+        place = quality * (len(knots) - 1)
+        left = min(place // QUALITY_MAX, len(knots) - 2)
+        share = place - left * QUALITY_MAX
+        return ((knots[left] * (QUALITY_MAX - share) + knots[left + 1] * share) // QUALITY_MAX).astype(np.float64)
 
 
-def _thrifty(residual: np.ndarray, index: np.ndarray) -> np.ndarray:
+def _round_thriftily(residual: np.ndarray, index: np.ndarray) -> np.ndarray:
     """``residual`` rounded, down by one where that saves more bits than it costs: see `rounding_offsets`."""
     size = np.abs(residual)
     n = np.rint(size)
@@ -233,7 +208,7 @@ _OFFSETS = rounding_offsets().astype(np.float32)
 
 
 class _State:
-    """What of a latent is known: q, and y_hat in units of 2^-8, both with a margin of 2 for neighbours outside."""
+    """What is known of a latent: q, and y_hat in units of 2^-8, both with a margin of 2 for neighbours outside."""
 
     def __init__(self, height: int, width: int, channels: int):
         self.height, self.width = height, width
@@ -251,30 +226,6 @@ class _State:
         return Latent(z, self.q[inside, inside].transpose(2, 0, 1), self.y_hat[inside, inside])
 
 
-class FactorizedCoder:
-    """Latents without side information: a table for each channel (Ballé et al. 2017)."""
-
-    def __init__(self, tables: Tables):
-        self.tables = tables
-        self.latent_channels = len(tables)
-
-    def exact_tensors(self) -> dict[str, np.ndarray]:
-        """The tables, integers."""
-        return self.tables.to_tensors("y_tables")
-
-    def encode(self, y: np.ndarray, z: np.ndarray, level: int, writer: SymbolWriter) -> Latent:
-        """Writes ``y: (M, h, w)`` float32, rounded; ``z`` and ``level`` have no meaning here."""
-        q = np.clip(np.rint(y), -SYMBOL_MAX, SYMBOL_MAX).astype(np.int16)
-        writer.write(q, self.tables, _channel_index(q.shape))
-        return Latent(_no_z(), q)
-
-    def decode(self, height: int, width: int, level: int, reader: SymbolReader) -> Latent:
-        """The latent of h x w = ``height`` x ``width`` sites. Raises DesyncError for symbols that cannot be."""
-        shape = (self.latent_channels, height, width)
-        q = _checked(reader.read(int(np.prod(shape)), self.tables, _channel_index(shape))).reshape(shape)
-        return Latent(_no_z(), q)
-
-
 def coder_from(tensors: dict[str, np.ndarray]) -> HyperpriorCoder | FactorizedCoder:
     """The coder of a model's `exact_tensors`. Raises ModelError if they do not fit together."""
     for name, tensor in tensors.items():
@@ -285,18 +236,3 @@ def coder_from(tensors: dict[str, np.ndarray]) -> HyperpriorCoder | FactorizedCo
         return FactorizedCoder(y_tables)
     network = {name: tensor for name, tensor in tensors.items() if "_tables." not in name}
     return HyperpriorCoder(network, Tables.from_tensors(tensors, "z_tables"), y_tables)
-
-
-def _no_z() -> np.ndarray:
-    return np.empty((0, 0, 0), np.int16)
-
-
-def _channel_index(shape: tuple[int, ...]) -> np.ndarray:
-    """Table number of each symbol of (C, h, w): its channel."""
-    return np.repeat(np.arange(shape[0]), shape[1] * shape[2])
-
-
-def _checked(symbols: np.ndarray) -> np.ndarray:
-    if symbols.size and np.abs(symbols.astype(np.int64)).max() > SYMBOL_MAX:
-        raise DesyncError("a decoded symbol is larger than any that is written; get an intact copy of the file")
-    return symbols.astype(np.int16)

@@ -106,7 +106,7 @@ class Tables:
         excess = np.where(value < 0, -2 * value - 1, 2 * (value - escape))
         return np.where(outside, escape, slots).astype(np.int32), excess
 
-    def escaped(self, slots: np.ndarray, table: int) -> np.ndarray:
+    def are_escapes(self, slots: np.ndarray, table: int) -> np.ndarray:
         """(N,) bool: which of the table entries ``slots`` are the escape."""
         return slots == len(self.frequencies[table]) - 1
 
@@ -120,15 +120,13 @@ class Tables:
 
     def model(self, table: int):
         """The coder's model of a table, built when first used."""
-        found = self._models.get(table)
-        if found is None:
+        if table not in self._models:
             # BITSTREAM: see difflate.entropy.coder on why one is taken off each frequency
             counts = (self.frequencies[table] - 1).astype(np.float64)
             if counts.size == 1:
                 counts = np.append(counts - 1, 0.0)  # the coder wants two symbols; the second never occurs
-            found = stream.model.Categorical(counts, perfect=False)
-            self._models[table] = found
-        return found
+            self._models[table] = stream.model.Categorical(counts, perfect=False)
+        return self._models[table]
 
 
 def _normalise(weights: np.ndarray) -> np.ndarray:

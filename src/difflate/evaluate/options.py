@@ -1,13 +1,15 @@
 """Codecs with options of decoding: ``cdc-small+steps=1+gamma=0`` as a codec of its own in an evaluation."""
 
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
 
-from difflate.codecs.base import Codec, options_for
+from difflate.codecs.base import Codec
 from difflate.errors import ConfigError
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
+from difflate.options import Options, type_of
 
 _WITH_OPTIONS = re.compile(r"(?P<name>[^+]+)(?P<options>(\+\w+=[^+=]*)+)")
 
@@ -15,21 +17,28 @@ _WITH_OPTIONS = re.compile(r"(?P<name>[^+]+)(?P<options>(\+\w+=[^+=]*)+)")
 def load_with_options(name: str, load: Callable[[str], Codec]) -> Codec:
     """The codec that ``load`` has for ``name`` without its options, decoding with them.
 
-    Raises ConfigError for an option that it does not take, or whose value is no number.
+    Raises ConfigError for an option that it does not take, or whose value cannot be.
     """
-    found = _WITH_OPTIONS.fullmatch(name)
-    if found is None:
+    parts = _WITH_OPTIONS.fullmatch(name)
+    if parts is None:
         return load(name)
-    codec = load(found["name"])
-    options: dict[str, Any] = {}
-    for item in found["options"][1:].split("+"):
+    codec = load(parts["name"])
+    given: dict[str, Any] = {}
+    for item in parts["options"][1:].split("+"):
         key, _, text = item.partition("=")
-        try:
-            value = float(text)
-        except ValueError as error:
-            raise ConfigError(f"{name}: {key} (={text}) must be a number") from error
-        options[key] = int(value) if value == int(value) else value
-    return _Decoding(name, codec, options_for(codec, codec.decode, options))
+        given[key] = _value(codec, name, key, text)
+    codec.decoding.of(given, codec.name)
+    return _Decoding(name, codec, given)
+
+
+def _value(codec: Codec, name: str, key: str, text: str) -> Any:
+    """``text`` as what the option ``key`` holds. Raises ConfigError."""
+    known = {field.name for field in dataclasses.fields(codec.decoding)}
+    value_type = type_of(codec.decoding, key) if key in known else str  # the codec says that it has no such option
+    try:
+        return bool(int(text)) if value_type is bool else value_type(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {key} (={text}) must be a number") from error
 
 
 class _Decoding:
@@ -38,9 +47,12 @@ class _Decoding:
     def __init__(self, name: str, codec: Codec, options: dict[str, Any]):
         self.name, self.codec, self.options = name, codec, options
         self.suffix, self.quality_range = codec.suffix, codec.quality_range
+        self.encoding, self.decoding = codec.encoding, Options
 
-    def encode(self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS) -> bytes:
-        return self.codec.encode(picture, quality=quality, limits=limits)
+    def encode(
+        self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
+    ) -> bytes:
+        return self.codec.encode(picture, quality=quality, limits=limits, **options)
 
-    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
-        return self.codec.decode(data, limits=limits, **self.options)
+    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
+        return self.codec.decode(data, limits=limits, **{**self.options, **options})

@@ -8,31 +8,14 @@ import zlib
 from dataclasses import dataclass
 
 from difflate.errors import ChecksumError, FormatError, LimitExceeded, NotDflError, TruncatedError, VersionError
+from difflate.format import sections as kinds
 from difflate.limits import DEFAULT_LIMITS, Limits
 
 MAGIC = b"\x8fDFL"
 VERSION_MAJOR, VERSION_MINOR = 1, 0
 
-CODEC_VQ, CODEC_HYPERPRIOR, CODEC_CDC = 1, 2, 3
-"""Codec numbers are registered in docs/format.md and never given to another codec."""
-
-SECTION_CONTEXT = 1
-SECTION_FIXED = 2
-SECTION_ALPHA = 3
-SECTION_LATENT = 4
-SECTION_EXIF = 0x41
-SECTION_ICC = 0x42
-SECTION_XMP = 0x43
-SECTION_DIFFUSION = 0x44
-_OPTIONAL = 0x40
 _LAST = 0x80
-_KNOWN = {
-    SECTION_CONTEXT, SECTION_FIXED, SECTION_ALPHA, SECTION_LATENT, SECTION_EXIF, SECTION_ICC, SECTION_XMP,
-    SECTION_DIFFUSION,
-}  # fmt: skip
-_METADATA = {SECTION_EXIF, SECTION_ICC, SECTION_XMP}
 _FLAG_GREY = 0x10
-_TRAILER_BYTES = 6
 
 
 @dataclass(frozen=True)
@@ -40,7 +23,7 @@ class DflFile:
     """What a .dfl file holds, before its symbols are decoded."""
 
     codec: int
-    """1 to 14."""
+    """1 to 14: a number of `difflate.registry`."""
     model_id: bytes
     """First 4 bytes of the model's fingerprint."""
     width: int
@@ -52,9 +35,9 @@ class DflFile:
     sections: tuple[tuple[int, bytes], ...]
     """(type, data), at least one; a type occurs at most once."""
 
-    def section(self, kind: int) -> bytes | None:
-        """The data of the section of type ``kind``, None if there is none."""
-        return dict(self.sections).get(kind)
+    def section(self, number: int) -> bytes | None:
+        """The data of the section of that type, None if there is none."""
+        return dict(self.sections).get(number)
 
 
 def symbols_crc(symbols: bytes) -> int:
@@ -117,9 +100,9 @@ def read_dfl(data: bytes, limits: Limits = DEFAULT_LIMITS) -> DflFile:
     if not (width and height):
         raise FormatError(f"the image is declared as {width}x{height} px; both must be at least 1")
     for number, _ in sections:
-        if number not in _KNOWN and not number & _OPTIONAL:
+        if number not in kinds.NAMES and not number & kinds.OPTIONAL:
             raise VersionError(f"section type {number} is unknown; install a newer difflate")
-    known = tuple(s for s in sections if s[0] in _KNOWN)
+    known = tuple(s for s in sections if s[0] in kinds.NAMES)
     if len({number for number, _ in known}) != len(known):
         raise FormatError("a section occurs twice")
     file = DflFile(features & 15, model_id, width, height, bool(features & _FLAG_GREY), check, known)
@@ -129,7 +112,7 @@ def read_dfl(data: bytes, limits: Limits = DEFAULT_LIMITS) -> DflFile:
 
 def _check_limits(file: DflFile, limits: Limits) -> None:
     limits.check_size(file.width, file.height)
-    limits.check_metadata(sum(len(data) for kind, data in file.sections if kind in _METADATA))
+    limits.check_metadata(sum(len(data) for kind, data in file.sections if kind in kinds.METADATA))
 
 
 def _varint(value: int) -> bytes:

@@ -6,8 +6,9 @@
 'DFL'
 
 Opening reads and checks the file but decodes nothing until pixels are asked for. Saving takes ``codec=`` (a name, a
-model's folder or a loaded codec), the codec's own ``quality=``, ``steps=`` …, and as other formats ``exif=``,
-``icc_profile=`` and ``xmp=``.
+model's folder or a loaded codec), ``quality=``, ``bpp=`` or ``max_bytes=``, the codec's own ``steps=`` …, and as other
+formats ``exif=``, ``icc_profile=`` and ``xmp=``. Files of a model that is not bundled are opened after
+`difflate.use_model`.
 imageio then reads and writes .dfl too, through Pillow: ``imageio.v3.imread("x.dfl")``.
 """
 
@@ -19,15 +20,15 @@ from typing import IO, TYPE_CHECKING, Any
 from PIL import Image, ImageFile
 
 from difflate.errors import DifflateError
-from difflate.format.container import MAGIC, SECTION_ALPHA, SECTION_EXIF, SECTION_ICC, SECTION_XMP, read_dfl
+from difflate.format import sections
+from difflate.format.container import MAGIC, read_dfl
+from difflate.registry import codec_kinds
 
 if TYPE_CHECKING:
     from difflate.media.picture import Picture
 
 _FORMAT = "DFL"
-_OPTIONS = ("quality", "fixed_rate", "steps", "gamma", "seed")
-"""Of codecs, in `Image.save`."""
-_CARRIED = {SECTION_EXIF: "exif", SECTION_ICC: "icc_profile", SECTION_XMP: "xmp"}
+_CARRIED = {sections.EXIF: "exif", sections.ICC: "icc_profile", sections.XMP: "xmp"}
 
 
 class DflImageFile(ImageFile.ImageFile):
@@ -35,19 +36,21 @@ class DflImageFile(ImageFile.ImageFile):
 
     format = _FORMAT
     format_description = "Difflate"
+    _data: bytes | None = None
+    """The file, until it is decoded; of the class as well, since an unpickled image has its pixels and no file."""
 
     def _open(self) -> None:
         assert self.fp is not None
-        self._data: bytes | None = self.fp.read()
+        self._data = self.fp.read()
         try:
             file = read_dfl(self._data)
         except DifflateError as error:
             raise OSError(str(error)) from error
         self._size = (file.width, file.height)
-        alpha = file.section(SECTION_ALPHA) is not None
+        alpha = file.section(sections.ALPHA) is not None
         self._mode = ("LA" if alpha else "L") if file.grey else ("RGBA" if alpha else "RGB")
-        for section, key in _CARRIED.items():
-            content = file.section(section)
+        for number, key in _CARRIED.items():
+            content = file.section(number)
             if content is not None:
                 self.info[key] = content
 
@@ -69,18 +72,25 @@ class DflImageFile(ImageFile.ImageFile):
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     from difflate import DEFAULT_CODEC
-    from difflate.codecs.base import Codec, options_for
-    from difflate.store.hub import load
+    from difflate.codecs.base import Codec
+    from difflate.codecs.loading import load
+    from difflate.codecs.rate_search import encode_picture
 
-    options = image.encoderinfo  # type: ignore[attr-defined]
+    given = image.encoderinfo  # type: ignore[attr-defined]
     try:
-        picture = _picture(image, options)
-        named = options.get("codec", DEFAULT_CODEC)
+        picture = _picture(image, given)
+        named = given.get("codec", DEFAULT_CODEC)
         codec = named if isinstance(named, Codec) else load(named)
         if codec.suffix != ".dfl":
             raise OSError(f"codec {codec.name} does not write .dfl files; save with its own format")
-        kept = options_for(codec, codec.encode, {key: options.get(key) for key in _OPTIONS})
-        file.write(codec.encode(picture, **kept))
+        # others, such as optimize=True, are for other formats: Pillow's writers ignore what they do not know
+        known = {field.name for kind in codec_kinds() for field in dataclasses.fields(kind.encoding)}
+        options = {name: value for name, value in given.items() if name in known}
+        coded = encode_picture(
+            codec, picture, quality=given.get("quality"), bpp=given.get("bpp"), max_bytes=given.get("max_bytes"),
+            options=options,
+        )  # fmt: skip
+        file.write(coded.data)
     except DifflateError as error:
         raise OSError(str(error)) from error
 

@@ -12,6 +12,8 @@ from typing import IO
 from PIL import Image, ImageFile
 
 from difflate.errors import ConfigError, DifflateError, ImageError, LimitExceeded
+from difflate.media.notes import depth_notes, file_notes, frame_notes
+from difflate.media.png import keep_used_chunks
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """A path, the bytes of a file, or a file opened for reading in binary mode."""
@@ -63,25 +65,66 @@ def sniff_format(prefix: bytes) -> str | None:
 
 
 def open_pil(source: ImageSource, formats: Collection[str] = FORMATS.keys()) -> ImageFile.ImageFile:
-    """The image file ``source`` at its first frame, not yet decoded: check its size, then `load` it.
+    """The image of `open_with_notes` alone."""
+    return open_with_notes(source, formats)[0]
 
-    Raises ConfigError for a path that cannot be opened or another type of ``source``, ImageError for what is not an
-    image in one of ``formats`` or has a damaged header.
+
+def open_with_notes(
+    source: ImageSource, formats: Collection[str] = FORMATS.keys()
+) -> tuple[ImageFile.ImageFile, list[str]]:
+    """The image file ``source`` at its photograph or first frame, not yet decoded, and what is lost of it.
+
+    Check its size, then `load` it. Raises ConfigError for a path that cannot be opened or another type of ``source``,
+    ImageError for what is not an image in one of ``formats``, has a damaged header, or is a raw file.
     """
-    name, file = _open(source)
+    name, file = open_source(source)
     with file:
         prefix = file.read(PREFIX_BYTES)
-        kind = _check_format(name, prefix, formats)
+        kind = _format_of(name, prefix, formats)
         # in memory from here on: Pillow reads lazily, and would hold the file open
-        data = io.BytesIO(prefix + file.read())
+        data = prefix + file.read()
+    if kind == "PNG":
+        data, notes = keep_used_chunks(data)
+        return (image := _open_as(kind, name, data)), _unique(notes + depth_notes(image))
+    if kind == "TIFF":
+        return _open_tiff(name, data)
+    image = _open_as(kind, name, data)
+    return image, _unique(file_notes(kind, data, image) + frame_notes(image) + depth_notes(image))
+
+
+def _open_as(kind: str, name: str, data: bytes) -> ImageFile.ImageFile:
     module, cls = FORMATS[kind]
     factory = getattr(importlib.import_module(f"PIL.{module}"), cls)
     # Not Image.open: its bomb check warns and refuses by a number that is global to the process, where here the
     # caller's limits decide.
     try:
-        return factory(data, name)
+        return factory(io.BytesIO(data), name)
     except Exception as error:
-        raise _mapped(name, error) from error
+        raise _error_of(name, error) from error
+
+
+def _open_tiff(name: str, data: bytes) -> tuple[ImageFile.ImageFile, list[str]]:
+    """As `open_with_notes`."""
+    # imported here, as every other format's module is
+    from difflate.media.tiff import inherit_metadata, select_photograph
+
+    changed, notes = select_photograph(data)
+    if changed is None:
+        image = _open_as("TIFF", name, data)
+        return image, notes + depth_notes(image)
+    try:
+        image = _open_as("TIFF", name, changed)
+    except ImageError as error:
+        raise ImageError(
+            f"{name}: only the preview of this raw file can be read, not its photograph; develop it to PNG or JPEG "
+            "with a raw converter first"
+        ) from error
+    inherit_metadata(image, data)
+    return image, notes + depth_notes(image)
+
+
+def _unique(notes: list[str]) -> list[str]:
+    return list(dict.fromkeys(notes))
 
 
 def load(image: Image.Image, name: str = "image") -> None:
@@ -89,10 +132,10 @@ def load(image: Image.Image, name: str = "image") -> None:
     try:
         image.load()
     except Exception as error:
-        raise _mapped(name, error) from error
+        raise _error_of(name, error) from error
 
 
-def _open(source: ImageSource) -> tuple[str, IO[bytes]]:
+def open_source(source: ImageSource) -> tuple[str, IO[bytes]]:
     """A name for messages, and a file that the caller may close."""
     if isinstance(source, bytes | bytearray | memoryview):
         return "image data", io.BytesIO(source)
@@ -113,7 +156,7 @@ def _open(source: ImageSource) -> tuple[str, IO[bytes]]:
     raise ConfigError(f"an image cannot be opened from {type(source).__name__}; give a path, bytes or a binary file")
 
 
-def _check_format(name: str, prefix: bytes, formats: Collection[str]) -> str:
+def _format_of(name: str, prefix: bytes, formats: Collection[str]) -> str:
     """The key of `FORMATS` that the file is in. Raises ImageError if there is none, or it is not among ``formats``."""
     if not prefix:
         raise ImageError(f"{name}: the file is empty; get a complete copy of it")
@@ -126,7 +169,7 @@ def _check_format(name: str, prefix: bytes, formats: Collection[str]) -> str:
     raise ImageError(f"{name}: {kind or 'this'} is not an image format that is read here ({known}); convert it first")
 
 
-def _mapped(name: str, error: Exception) -> DifflateError:
+def _error_of(name: str, error: Exception) -> DifflateError:
     """Pillow raises a dozen kinds of exception for a damaged file; this is the one that users see instead."""
     if isinstance(error, DifflateError):
         return error

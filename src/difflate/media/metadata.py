@@ -10,7 +10,7 @@ from PIL import Image
 
 EXIF_PREFIX = b"Exif\0\0"
 """What JPEG writes before the EXIF block itself."""
-_ORIENTATION_TAG = 0x0112
+ORIENTATION_TAG = 0x0112
 _SHORT = 3
 # Description, make, model, resolution, software, date, artist, copyright, EXIF and GPS: the tags of a TIFF file that
 # tell of the picture. The others tell how the file is laid out and would be wrong in any other file.
@@ -21,7 +21,7 @@ _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>)\s*)[2-8]")
 def orientation(image: Image.Image) -> int:
     """How the stored pixels lie, 1 (upright) to 8, as EXIF counts; 1 if nothing sensible is said."""
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        value = image.getexif().get(ORIENTATION_TAG, 1)
     except Exception:
         # damaged EXIF is common, and no reason to refuse the picture
         return 1
@@ -39,13 +39,16 @@ def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array
 
 
-def read_exif(image: Image.Image) -> bytes | None:
-    """The EXIF block of ``image`` from its byte order mark on, orientation set to upright; None if it has none."""
+def read_exif(image: Image.Image, turned: bool) -> bytes | None:
+    """The EXIF block of ``image`` from its byte order mark on, orientation set to upright; None if it has none.
+
+    Where the pixels are ``turned`` its thumbnail, which still lies as they did, is unlinked.
+    """
     raw = image.info.get("exif")
     if not isinstance(raw, bytes):
-        raw = _rebuilt_exif(image)
+        raw = _build_exif(image)
     raw = raw.removeprefix(EXIF_PREFIX)
-    return _reset_orientation(raw) if raw else None
+    return _reset_orientation(raw, turned) if raw else None
 
 
 def read_xmp(image: Image.Image) -> bytes | None:
@@ -58,31 +61,41 @@ def read_xmp(image: Image.Image) -> bytes | None:
     return _XMP_ORIENTATION.sub(rb"\g<1>1", raw)
 
 
-def _rebuilt_exif(image: Image.Image) -> bytes:
+def tiff_exif(image: Image.Image) -> Image.Exif:
+    """The tags of the TIFF file ``image`` that tell of the picture."""
+    tags, kept = image.getexif(), Image.Exif()
+    for tag in _TIFF_TAGS:
+        if tag in tags:
+            kept[tag] = tags.get_ifd(tag) if tag in (34665, 34853) else tags[tag]
+    return kept
+
+
+def _build_exif(image: Image.Image) -> bytes:
     """EXIF that does not lie in the file as one block: TIFF spreads it, old PNG files hold it as text."""
     try:
-        found = image.getexif()
-        if image.format == "TIFF":
-            kept = Image.Exif()
-            for tag in _TIFF_TAGS:
-                if tag in found:
-                    kept[tag] = found.get_ifd(tag) if tag in (34665, 34853) else found[tag]
-            found = kept
-        return found.tobytes() if found else b""
+        exif = tiff_exif(image) if image.format == "TIFF" else image.getexif()
+        return exif.tobytes() if exif else b""
     except Exception:
         return b""
 
 
-def _reset_orientation(exif: bytes) -> bytes:
-    """``exif`` with the orientation 1, changed in place: writing it anew would lose thumbnails and maker notes."""
+def _reset_orientation(exif: bytes, turned: bool) -> bytes:
+    """``exif`` with the orientation 1, and without a link to its thumbnail (IFD1) if ``turned``.
+
+    Changed in place: writing it anew would lose maker notes.
+    """
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None or len(exif) < 8:
         return exif
     (start,) = struct.unpack_from(f"{order}I", exif, 4)
     if start + 2 > len(exif):
         return exif
+    changed = bytearray(exif)
     (entries,) = struct.unpack_from(f"{order}H", exif, start)
-    for at in range(start + 2, min(start + 2 + 12 * entries, len(exif) - 11), 12):
-        if struct.unpack_from(f"{order}HH", exif, at) == (_ORIENTATION_TAG, _SHORT):
-            return exif[: at + 8] + struct.pack(f"{order}H", 1) + exif[at + 10 :]
-    return exif
+    end = start + 2 + 12 * entries
+    for at in range(start + 2, min(end, len(exif) - 11), 12):
+        if struct.unpack_from(f"{order}HH", exif, at) == (ORIENTATION_TAG, _SHORT):
+            struct.pack_into(f"{order}H", changed, at + 8, 1)
+    if turned and end + 4 <= len(exif):
+        struct.pack_into(f"{order}I", changed, end, 0)
+    return bytes(changed)

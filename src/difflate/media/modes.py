@@ -10,7 +10,7 @@ from difflate.errors import ImageError
 _THROUGH_RGBA = ("PA", "RGBa", "RGBA")
 _THROUGH_RGB = ("RGB", "RGBX", "YCbCr", "HSV", "LAB")
 FLOAT_SLACK = 1e-3
-"""How far a float may lie outside of [0, 1], half of half a level: rounding errors pass, a range to 255 does not."""
+"""How far a float may lie outside of [0, 1], a quarter of a step of 8 bits: rounding errors pass, 255 does not."""
 
 
 def split_alpha(image: Image.Image, key: int | tuple[int, ...] | None) -> tuple[Image.Image, np.ndarray | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from PIL import Image
 
 from difflate.errors import ConfigError, ImageError
 from difflate.limits import DEFAULT_LIMITS, Limits
-from difflate.media.files import ImageSource, load, open_pil
+from difflate.media.files import ImageSource, load, open_with_notes
 from difflate.media.metadata import EXIF_PREFIX, orientation, read_exif, read_xmp, turn_upright
 from difflate.media.modes import colour_key, depth_to_8_bits, split_alpha, unit_to_8_bits
+from difflate.media.notes import depth_notes, frame_notes
 from difflate.media.profiles import apply_profile
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Picture:
     icc: bytes | None = None
     """Profile that the pixels are to be read with; None: sRGB."""
     xmp: bytes | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What is lost of the file or image that it was read from, one short clause each; not saved."""
 
     @property
     def width(self) -> int:
@@ -51,7 +54,8 @@ def open_image(source: ImageSource, metadata: bool = False, limits: Limits = DEF
     Raises ConfigError for a path that cannot be opened, ImageError for a file that is no image or is damaged,
     LimitExceeded (before decoding) for one that is too large.
     """
-    return from_pil(open_pil(source), metadata, limits)
+    image, notes = open_with_notes(source)
+    return _decode(image, notes, metadata, limits)
 
 
 def as_picture(image: Any, *, metadata: bool = False, limits: Limits = DEFAULT_LIMITS) -> Picture:
@@ -79,21 +83,7 @@ def from_pil(image: Image.Image, metadata: bool = False, limits: Limits = DEFAUL
 
     ``metadata`` as in `open_image`. Raises ImageError for other modes and damaged files, LimitExceeded.
     """
-    name = str(getattr(image, "filename", "") or "image")
-    limits.check_size(*image.size, what=name)
-    key = colour_key(image)
-    load(image, name)
-    colour, alpha = split_alpha(image, key)
-    colour, icc = apply_profile(colour, image.info.get("icc_profile"), keep=metadata)
-    planes = np.asarray(colour)
-    planes = planes[None] if planes.ndim == 2 else planes.transpose(2, 0, 1)
-    turn = orientation(image)
-    exif = read_exif(image) if metadata else None
-    xmp = read_xmp(image) if metadata else None
-    limits.check_metadata(sum(len(block) for block in (exif, icc, xmp) if block))
-    return Picture(
-        turn_upright(planes, turn).copy(), None if alpha is None else turn_upright(alpha, turn).copy(), exif, icc, xmp
-    )
+    return _decode(image, frame_notes(image) + depth_notes(image), metadata, limits)
 
 
 def to_pil(picture: Picture) -> Image.Image:
@@ -151,8 +141,32 @@ def to_srgb(picture: Picture) -> Picture:
     """``picture`` with its pixels converted from its ICC profile to sRGB and the profile dropped."""
     if picture.icc is None:
         return picture
-    colour, _ = apply_profile(to_pil(Picture(picture.pixels)), picture.icc, keep=False)
-    return Picture(from_array(np.asarray(colour)).pixels, picture.alpha, picture.exif, None, picture.xmp)
+    colour, _, notes = apply_profile(to_pil(Picture(picture.pixels)), picture.icc, keep=False)
+    return replace(picture, pixels=from_array(np.asarray(colour)).pixels, icc=None, notes=picture.notes + notes)
+
+
+def _decode(image: Image.Image, notes: list[str], metadata: bool, limits: Limits) -> Picture:
+    """As `from_pil`, with the ``notes`` of opening."""
+    name = str(getattr(image, "filename", "") or "image")
+    limits.check_size(*image.size, what=name)
+    key = colour_key(image)
+    load(image, name)
+    colour, alpha = split_alpha(image, key)
+    colour, icc, profile_notes = apply_profile(colour, image.info.get("icc_profile"), keep=metadata)
+    planes = np.asarray(colour)
+    planes = planes[None] if planes.ndim == 2 else planes.transpose(2, 0, 1)
+    turn = orientation(image)
+    exif = read_exif(image, turned=turn != 1) if metadata else None
+    xmp = read_xmp(image) if metadata else None
+    limits.check_metadata(sum(len(block) for block in (exif, icc, xmp) if block))
+    return Picture(
+        turn_upright(planes, turn).copy(),
+        None if alpha is None else turn_upright(alpha, turn).copy(),
+        exif,
+        icc,
+        xmp,
+        (*notes, *profile_notes),
+    )
 
 
 def _from_planes(planes: np.ndarray, what: str) -> Picture:

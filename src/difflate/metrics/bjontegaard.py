@@ -85,7 +85,7 @@ def _mean_difference(
     if rate_range is not None:
         if not 0 < rate_range[0] < rate_range[1] < math.inf:
             raise ConfigError(f"rate_range (={rate_range[0]:g}, {rate_range[1]:g}) must be two rising rates above 0")
-        ends = [_where(interpolator(*reference), *reference, math.log(rate)) for rate in rate_range]
+        ends = [_quality_at(interpolator(*reference), *reference, math.log(rate)) for rate in rate_range]
         low, high = max(low, ends[0]), min(high, ends[1])
     if low >= high:
         raise ConfigError(f"the two curves have no {axis} in common; measure them over overlapping ranges")
@@ -93,8 +93,8 @@ def _mean_difference(
     return (areas[1] - areas[0]) / float(high - low)
 
 
-def _where(function: Any, x: np.ndarray, y: np.ndarray, value: float) -> float:
-    """The x at which ``function``, through the rising points (x, y), has ``value``; the nearer end if there is none."""
+def _quality_at(function: Any, x: np.ndarray, y: np.ndarray, value: float) -> float:
+    """The quality x at which ``function``, through the rising points (x, y), has ``value``; else the nearer end."""
     if not y[0] < value < y[-1]:
         return float(x[0] if value <= y[0] else x[-1])
     return float(function.solve(value, extrapolate=False)[0])

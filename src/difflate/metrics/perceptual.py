@@ -6,7 +6,7 @@ that torchmetrics ships, both read as tensors only. docs/metrics.md has the prot
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from difflate.errors import ConfigError
 from difflate.extras import require
-from difflate.metrics.distortion import check_pair
+from difflate.media.picture import as_picture
+from difflate.metrics.pairs import check_pair, planes_of_pair
 
 Net = Literal["alex", "vgg"]
 EPSILON = 1e-8
@@ -36,7 +37,7 @@ class Backbone:
     layers: tuple[int, ...]
     """Indices in its ``features`` of the last ReLU of each of the five stages."""
     channels: tuple[int, ...]
-    """Of the features there."""
+    """How many features there are in each."""
     min_side_px: int
     """What leaves one feature in the last stage."""
 
@@ -64,8 +65,8 @@ class Lpips(nn.Module):
         self.features = features
         self.linear = nn.ParameterList(nn.Parameter(weights) for weights in linear)
         # from [-1, 1] to what the backbones were trained with: (x / 2 + 1 / 2 - mean) / std of ImageNet, rounded
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[:, None, None])
-        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[:, None, None])
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188], dtype=torch.float32)[:, None, None])
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450], dtype=torch.float32)[:, None, None])
         self.requires_grad_(False)
         self.eval()
 
@@ -89,8 +90,8 @@ class Lpips(nn.Module):
             images = layer(images)
             if i in self.backbone.layers:
                 # not in half precision, in which the epsilon is 0
-                found = images.to(torch.promote_types(images.dtype, torch.float32))
-                stages.append(found / (found.square().sum(1, keepdim=True) + EPSILON).sqrt())
+                features = images.to(torch.promote_types(images.dtype, torch.float32))
+                stages.append(features / (features.square().sum(1, keepdim=True) + EPSILON).sqrt())
         return stages
 
     def _check(self, x: Tensor, y: Tensor) -> None:
@@ -122,8 +123,8 @@ def load_lpips(net: Net = "alex") -> Lpips:
     with torch.device("meta"):  # neither memory nor random numbers for what is overwritten, or for the classifier
         features = getattr(models, backbone.model)(weights=None).features[: backbone.layers[-1] + 1]
     wanted = {f"features.{key}": tensor.shape for key, tensor in features.state_dict().items()}
-    found = _read(path, wanted, f"{advice} again")
-    features.load_state_dict({key.removeprefix("features."): tensor for key, tensor in found.items()}, assign=True)
+    weights = _read(path, wanted, f"{advice} again")
+    features.load_state_dict({key.removeprefix("features."): tensor for key, tensor in weights.items()}, assign=True)
     shapes = {f"lin{i}.model.1.weight": (1, count, 1, 1) for i, count in enumerate(backbone.channels)}
     linear = _read(package / f"functional/image/lpips_models/{net}.pth", shapes, "install torchmetrics 1.9")
     return Lpips(net, features, [tensor.flatten() for tensor in linear.values()])
@@ -132,9 +133,25 @@ def load_lpips(net: Net = "alex") -> Lpips:
 def lpips(reference: Any, restored: Any, network: Lpips) -> float | None:
     """LPIPS of two images in their own size; None if a side is too small for the network (31 px alex, 16 px vgg).
 
-    Images as of `difflate.metrics.psnr`. Raises VerificationFailed if they do not belong together (`check_pair`).
+    Images as `difflate.metrics.psnr` takes them. Raises VerificationFailed if they do not belong together
+    (`check_pair`).
     """
-    pair = check_pair(reference, restored)
+    reference, restored = as_picture(reference), as_picture(restored)
+    check_pair(reference, restored)
+    return _lpips(reference, restored, network)
+
+
+def lpips_with(net: Net) -> Callable[[Any, Any], float | None]:
+    """`lpips` with the network of that name as a measure of an evaluation, whose pairs belong together.
+
+    Raises ConfigError as `load_lpips` does.
+    """
+    network = load_lpips(net)
+    return lambda reference, restored: _lpips(reference, restored, network)
+
+
+def _lpips(reference: Any, restored: Any, network: Lpips) -> float | None:
+    pair = planes_of_pair(reference, restored)
     if min(pair[0].shape[1:]) < network.backbone.min_side_px:
         return None
     with torch.inference_mode():

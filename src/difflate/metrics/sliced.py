@@ -22,16 +22,16 @@ DIRECTIONS = 512
 LOWEST_PX = 16
 """No level has a shorter side, unless the images have."""
 SCALE = 1e3
-"""Of the values, as in the paper's tables."""
+"""Factor of the values, as in the paper's tables."""
 
 _KERNEL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 """Burt and Adelson 1983, with a = 3/8."""
 _BATCH_PX = 2**21
 """Pixels that are filtered at once."""
 _PROJECTED_BYTES = 2**26
-"""Of one set, held at once: some directions at a time."""
+"""Projections of one set that are held at once: some directions at a time."""
 _DESCRIPTOR_BYTES = 2**30
-"""Of one set and level: more descriptors than these (of 14 000 images) are made anew for each pass."""
+"""Descriptors of one set and level that are held: more than these (14 000 images) are made anew for each pass."""
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, seed: int = 0) -> dict[str, float]:
@@ -80,8 +80,8 @@ def _level_distance(a: Tensor, b: Tensor, level: int, sizes: list[tuple[int, int
     places = torch_generator(seed, Stream.SLICED_SPOTS, key)
     spots = [torch.randint(side - PATCH_PX + 1, (most, PATCHES), generator=places) for side in sizes[level]]
     spots = torch.stack(spots).to(a.device)  # (2, N, PATCHES): row and column of each patch's corner
-    rng = torch_generator(seed, Stream.SLICED_DIRECTIONS, key)
-    directions = torch.randn(DIRECTIONS, 3 * PATCH_PX**2, generator=rng)
+    generator = torch_generator(seed, Stream.SLICED_DIRECTIONS, key)
+    directions = torch.randn(DIRECTIONS, 3 * PATCH_PX**2, generator=generator, dtype=torch.float32)
     directions = F.normalize(directions, dim=1).to(a.device)
     first, second = (_Descriptors(images, level, level == len(sizes) - 1, spots) for images in (a, b))
     steps = None if len(a) == len(b) else quantile_steps(len(a) * PATCHES, len(b) * PATCHES, a.device)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from difflate.diffusion import Generators, Model, ProcessConfig, sampled_x0
 from difflate.errors import ConfigError
-from difflate.models.generator import no_guidance
+from difflate.models.generator import refuse_guidance
 from difflate.models.latent_diffusion import LatentGenerator, LatentSpec, check_network
 from difflate.nn import UNet, UNetConfig
 
@@ -35,8 +35,8 @@ class CategoricalDiffusion(LatentGenerator):
         if network.self_condition:
             raise ConfigError("`self_condition` of the network must be false; that of the model is the one to set")
         check_temperature(temperature)
-        self.network = check_network(network, *channels(latent, self_condition))
-        self.self_condition, self.temperature = self_condition, temperature
+        check_network(network, *channels(latent, self_condition))
+        self.network, self.self_condition, self.temperature = network, self_condition, temperature
         self.unet = UNet(network)
 
     @property
@@ -59,10 +59,10 @@ class CategoricalDiffusion(LatentGenerator):
         temperature: float | None = None,
         generators: Generators = None,
     ) -> Model:
-        no_guidance(guidance)
+        refuse_guidance(guidance)
         gamma = self.temperature if temperature is None else temperature
         check_temperature(gamma)
-        return sampled_x0(self, self.latent.space, gamma, generators)
+        return sampled_x0(self, self.latent.index_space, gamma, generators)
 
 
 def channels(latent: LatentSpec, self_condition: bool) -> tuple[int, int]:

@@ -22,28 +22,28 @@ from torch import Tensor, nn
 
 from difflate.diffusion import ProcessConfig, ddim, expand
 from difflate.errors import ConfigError
-from difflate.models.transform_coder import MIDDLE_LMBDA, TransformCoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB, mix
 from difflate.nn.entropy_network import HyperpriorConfig
-from difflate.nn.layers import conv
-from difflate.nn.transforms import STRIDE, Block, TransformConfig
+from difflate.nn.layers import channels_last, conv, settle
+from difflate.nn.transforms import LMBDA_MIDDLE, Block, TransformConfig
 from difflate.nn.unet import UNet, UNetConfig
 from difflate.store.folders import FolderModel
 
 BLOCK_PX = 16
 """Side of the blocks in which a refinement is bounded."""
-_LEVEL_FEATURES = 4
+_QUALITY_FEATURES = 4
 _MAX_STEPS, _MAX_GAMMA = 1000, 2.0
 _STD, _STD_POWER = 0.066, -0.24
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """What the diffusion of a `DiffusionCoder` makes, and what of the decoded latent it is told."""
+    """What the diffusion of a `DiffusionDecoder` makes, and what of the decoded latent it is told."""
 
     residual: bool = True
-    """The diffusion runs on what the synthesis leaves, in units of `DiffusionCoder.residual_std`; false: on the image,
-    as in the paper."""
+    """The diffusion runs on what the synthesis leaves, in units of `DiffusionDecoder.residual_std`; false: on the
+    image, as in the paper."""
     residual_chroma: float | None = None
     """What the synthesis leaves is taken in Y, Cr and Cb, the last two divided by this, their typical size in units of
     Y's: noise of one size for R, G and B is too much for their differences, and stays as specks of colour. null: in
@@ -52,12 +52,12 @@ class DecoderConfig:
     """The synthesis is a condition of the network's highest level."""
     context_widths: list[int] | tuple[int, ...] = (0, 0, 96)
     """Channels made of the decoded latent for each level of the network; 0: none. The context decoder starts from the
-    latent at 1/16 of the size and doubles it, so levels between its first and 1/16 cannot be left out."""
+    latent's size and doubles it, so levels between its first and the latent's cannot be left out."""
     max_refinement: float = 1.0
-    """Largest rms of what is added to the synthesis in a block of 16x16 px, in units of `DiffusionCoder.residual_std`;
-    0: any, as in the paper."""
+    """Largest rms of what is added to the synthesis in a block of 16x16 px, in units of
+    `DiffusionDecoder.residual_std`; 0: any, as in the paper."""
     steps: int = 4
-    """Of decoding, unless asked for others."""
+    """Steps of decoding, unless asked for others."""
     gamma: float = 0.8
     """γ: standard deviation of the noise that decoding starts from, unless asked for another."""
 
@@ -84,36 +84,46 @@ class Conditions:
     """What all steps of a decoding share, computed once for each image."""
 
     synthesis: Tensor
-    """(B, 3, H, W) in about [-1, 1]: the image of the transform coder, H and W multiples of 16."""
+    """(B, 3, H, W) in about [-1, 1]: the image of the transform coder, H and W multiples of the latent's stride."""
     spatial: list[Tensor | None]
     """For each level of the network (B, C, its height, its width)."""
     vector: Tensor | None
-    """(B, 4) the quality level, as the network is told; None where there is one rate."""
+    """(B, 4) the quality, as the network is told; None where there is one rate."""
     std: Tensor
-    """(B,) of what the synthesis leaves, typically, in units of the pixels."""
+    """(B,) the typical rms of what the synthesis leaves, in units of the pixels."""
 
 
-def fitted(network: UNetConfig, decoder: DecoderConfig, process: ProcessConfig, levels: bool = True) -> UNetConfig:
-    """``network`` with the settings that follow from the others; ``levels``: it is for more than one quality.
+def fit_network(
+    network: UNetConfig, decoder: DecoderConfig, process: ProcessConfig, stride_px: int, one_rate: bool = False
+) -> UNetConfig:
+    """``network`` with the settings that follow from the others.
 
-    Raises ConfigError if they were set to something else, or if levels and ``context_widths`` do not fit.
+    ``stride_px``: of the latent; ``one_rate``: the network is not told a quality. Raises ConfigError if the settings
+    were given other values, or if levels and ``context_widths`` do not fit.
     """
     if (network.in_channels, network.out_channels) != (3, 3):
         raise ConfigError("`in_channels` and `out_channels` must be 3; pixels are RGB")
     widths, patch = list(decoder.context_widths), network.patch
-    if patch not in (1, 2, 4, 8, 16):
-        raise ConfigError(f"`patch` (={patch}) must be 1, 2, 4, 8 or 16, which divide the latent's stride of {STRIDE}")
+    if stride_px % patch:
+        divisors = ", ".join(str(n) for n in range(1, stride_px + 1) if not stride_px % n)
+        raise ConfigError(f"`patch` (={patch}) must be one of {divisors}, divisors of the latent's stride in pixels")
     if len(widths) != len(network.widths):
         raise ConfigError(
             f"`context_widths` (={widths}) must have an entry for each of `widths` (={len(network.widths)})"
         )
     at = {patch << level: width for level, width in enumerate(widths) if width}
-    if any(stride > STRIDE for stride in at):
-        raise ConfigError(f"`context_widths` (={widths}) must be 0 for levels below 1/{STRIDE} of the size")
-    if any(stride not in at for stride in _strides(at)):
-        raise ConfigError(f"`context_widths` (={widths}) must have no 0 between its first and 1/{STRIDE} of the size")
+    if any(stride > stride_px for stride in at):
+        raise ConfigError(f"`context_widths` (={widths}) must be 0 for levels below 1/{stride_px} of the size")
+    if any(stride not in at for stride in _strides(at, stride_px)):
+        raise ConfigError(
+            f"`context_widths` (={widths}) must have no 0 between its first and 1/{stride_px} of the size"
+        )
     conds = [widths[0] + (3 * patch**2 if decoder.see_synthesis else 0), *widths[1:]]
-    follows = {"cond_channels": conds, "vector_channels": _LEVEL_FEATURES * levels, "noise_scale": process.noise_scale}
+    follows = {
+        "cond_channels": conds,
+        "vector_channels": 0 if one_rate else _QUALITY_FEATURES,
+        "noise_scale": process.noise_scale,
+    }
     for key, value in follows.items():
         given = getattr(network, key)
         given = list(given) if isinstance(given, tuple) else given
@@ -122,45 +132,45 @@ def fitted(network: UNetConfig, decoder: DecoderConfig, process: ProcessConfig, 
     return dataclasses.replace(network, **follows)
 
 
-def _strides(at: dict[int, int]) -> list[int]:
-    """Of the levels that the context decoder passes, from 8 to the first."""
-    first = min(at, default=STRIDE)
-    return [STRIDE >> n for n in range(1, 5) if STRIDE >> n >= first]
+def _strides(at: dict[int, int], stride_px: int) -> list[int]:
+    """Strides of the levels that the context decoder passes, from half of the latent's ``stride_px`` to the first."""
+    first = min(at, default=stride_px)
+    return [stride_px >> n for n in range(1, stride_px.bit_length()) if stride_px >> n >= first]
 
 
 class ContextDecoder(nn.Module):
     """Features of a latent at the sizes of the U-Net's levels.
 
-    From 8 to 1 px a site each level is a block and an upsampling of the one before, as in the paper, where they mirror
-    the analysis; at 16 px a site it is the latent through a matrix.
+    From half of the latent's stride to 1 px a site each level is a block and an upsampling of the one before, as in the
+    paper, where they mirror the analysis; at the latent's own stride it is the latent through a matrix.
     """
 
-    def __init__(self, channels: int, widths: list[int], patch: int):
-        """``channels``: of the latent; ``widths``: for each level, the first at 1/``patch`` of the size."""
+    def __init__(self, channels: int, widths: list[int], patch: int, stride_px: int):
+        """``channels``, ``stride_px``: of the latent. ``widths``: of each level, the first ``patch`` px a site."""
         super().__init__()
         self.levels = {patch << level: level for level, width in enumerate(widths) if width}
-        strides = _strides({stride: widths[level] for stride, level in self.levels.items()})
+        strides = _strides(self.levels, stride_px)
         sizes = [channels, *(widths[self.levels[stride]] for stride in strides)]
-        self.strides = strides
-        self.same = conv(channels, widths[self.levels[STRIDE]], 1) if STRIDE in self.levels else None
+        self.stride_px, self.strides = stride_px, strides
+        self.same = conv(channels, widths[self.levels[stride_px]], 1) if stride_px in self.levels else None
         self.up = nn.ModuleList(
             nn.Sequential(Block(before, after), nn.ConvTranspose2d(after, after, 4, 2, 1))
             for before, after in itertools.pairwise(sizes)
         )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        settle(self)
 
     def forward(self, y: Tensor) -> dict[int, Tensor]:
         """Level of the U-Net to features (B, width, its height, its width), of ``y: (B, M, h, w)``."""
-        y = y.contiguous(memory_format=torch.channels_last)
-        found = {} if self.same is None else {self.levels[STRIDE]: self.same(y)}
+        y = channels_last(y)
+        features = {} if self.same is None else {self.levels[self.stride_px]: self.same(y)}
         for stride, layer in zip(self.strides, self.up, strict=True):
             y = layer(y)
-            found[self.levels[stride]] = y
-        return found
+            features[self.levels[stride]] = y
+        return features
 
 
-class DiffusionCoder(FolderModel):
-    """A `TransformCoder` and the diffusion model that decodes for it."""
+class DiffusionDecoder(FolderModel):
+    """A `TransformModel` and the diffusion model that decodes for it."""
 
     kind = "cdc"
     usage = "difflate compress photo.png --codec FOLDER --bpp 0.4"
@@ -175,15 +185,17 @@ class DiffusionCoder(FolderModel):
         network: UNetConfig,
         process: ProcessConfig,
     ):
-        """The first four are those of `TransformCoder`. Of ``network``, `cond_channels`, `vector_channels` and
-        `noise_scale` follow from the others (`fitted`). Raises ConfigError."""
+        """The first four are those of `TransformModel`. `cond_channels`, `vector_channels` and `noise_scale` of
+        ``network`` follow from the others (`fit_network`). Raises ConfigError."""
         super().__init__()
         self.coder_transform, self.coder_hyperprior = coder_transform, coder_hyperprior
         self.lmbda_min, self.lmbda_max = lmbda_min, lmbda_max
         self.decoder, self.process = decoder, process
-        self.network = fitted(network, decoder, process, lmbda_min < lmbda_max)
-        self.coder = TransformCoder(coder_transform, coder_hyperprior, lmbda_min, lmbda_max)
-        self.context = ContextDecoder(coder_transform.latent_channels, list(decoder.context_widths), network.patch)
+        self.network = fit_network(network, decoder, process, coder_transform.stride_px, lmbda_min == lmbda_max)
+        self.coder = TransformModel(coder_transform, coder_hyperprior, lmbda_min, lmbda_max)
+        self.context = ContextDecoder(
+            coder_transform.latent_channels, list(decoder.context_widths), network.patch, self.stride_px
+        )
         self.unet = UNet(self.network)
         self.diffusion = process.build()
 
@@ -193,19 +205,25 @@ class DiffusionCoder(FolderModel):
     def _load_beside(self, folder: Path) -> None:
         self.coder.load_exact(folder)
 
-    def residual_std(self, level: Tensor) -> Tensor:
-        """Typical rms of image minus synthesis at ``level``, same shape, in pixels of [-1, 1].
+    @property
+    def stride_px(self) -> int:
+        """Pixels between two sites of the latent, down and sideways."""
+        return self.coder_transform.stride_px
+
+    def residual_std(self, quality: Tensor) -> Tensor:
+        """Typical rms of image minus synthesis at ``quality``, same shape, in pixels of [-1, 1].
 
         A power of λ, fitted to what a trained `dct` coder left of photographs, from .12 at λ = .0006 to .04 at .08.
         BITSTREAM: no, but part of every trained decoder, which is scaled by it.
         """
-        return _STD * (self.coder.lmbda(level) / MIDDLE_LMBDA) ** _STD_POWER
+        return _STD * (self.coder.lmbda(quality) / LMBDA_MIDDLE) ** _STD_POWER
 
-    def conditions(self, y_hat: Tensor, level: Tensor) -> Conditions:
-        """Of ``y_hat: (B, M, h, w)``, the decoded latent in quantizer steps, and ``level: (B,)`` in [0, 1]."""
+    def conditions(self, y_hat: Tensor, quality: Tensor) -> Conditions:
+        """What all steps share, for ``y_hat: (B, M, h, w)``, the decoded latent in quantizer steps, and
+        ``quality: (B,)`` in [0, 1]."""
         with torch.autocast(y_hat.device.type, enabled=False):  # residuals are measured from it: as a codec has it
-            y = self.coder.dequantised(y_hat.float(), level)
-            synthesis = self.coder.synthesis(y, level)
+            y = self.coder.dequantise(y_hat.float(), quality)
+            synthesis = self.coder.synthesis(y, quality)
         if self.coder_transform.kind == "dct":
             y = y.sign() * y.abs().log1p()  # coefficients of a block transform span decades
         features = self.context(y)
@@ -213,13 +231,13 @@ class DiffusionCoder(FolderModel):
         if self.decoder.see_synthesis:
             seen = F.pixel_unshuffle(synthesis, self.network.patch)
             spatial[0] = seen if spatial[0] is None else torch.cat([spatial[0], seen], dim=1)
-        return Conditions(synthesis, spatial, self._vector(level), self.residual_std(level))
+        return Conditions(synthesis, spatial, self._vector(quality), self.residual_std(quality))
 
-    def _vector(self, level: Tensor) -> Tensor | None:
+    def _vector(self, quality: Tensor) -> Tensor | None:
         if not self.network.vector_channels:
             return None
-        waves = torch.arange(1, _LEVEL_FEATURES + 1, device=level.device) * math.pi
-        return (level[:, None] * waves).cos()
+        waves = torch.arange(1, _QUALITY_FEATURES + 1, dtype=torch.float32, device=quality.device) * math.pi
+        return (quality[:, None] * waves).cos()
 
     def forward(self, x: Tensor, condition: Tensor, x0_prev: Tensor | None = None, *, conditions: Conditions) -> Tensor:
         """The network as `difflate.diffusion.Model`: the target (B, 3, H, W) for ``x: (B, 3, H, W)`` and the noise
@@ -267,9 +285,9 @@ class DiffusionCoder(FolderModel):
         clip = None if self.decoder.residual else 1.0
         for step in ddim(self.diffusion, model, noise, steps, clip=clip, self_condition=self.network.self_condition):
             x0 = step.x
-        return self._bounded(self.to_images(x0, conditions), conditions)
+        return self._bound(self.to_images(x0, conditions), conditions)
 
-    def _bounded(self, images: Tensor, conditions: Conditions) -> Tensor:
+    def _bound(self, images: Tensor, conditions: Conditions) -> Tensor:
         if not self.decoder.max_refinement:
             return images
         # what is no number is no refinement
@@ -281,5 +299,5 @@ class DiffusionCoder(FolderModel):
 
 
 def _chroma_scales(chroma: float) -> Tensor:
-    """(3,) of Y, Cr and Cb."""
-    return torch.tensor([1.0, chroma, chroma])
+    """(3,) what Y, Cr and Cb are divided by."""
+    return torch.tensor([1.0, chroma, chroma], dtype=torch.float32)

@@ -20,9 +20,9 @@ class Generator(FolderModel, ABC):
     network: UNetConfig
     process: ProcessConfig
     image_px: int
-    """Side of the images that it was trained on."""
+    """Side of the images that the model was trained on."""
     sampler: str = "dpmpp_2m"
-    """That samples are drawn with unless another is asked for."""
+    """Name of the sampler that is taken unless another is asked for."""
 
     @property
     def self_conditioned(self) -> bool:
@@ -60,15 +60,15 @@ def check_size(size: tuple[int, int], multiple: int = 1) -> None:
             )
 
 
-def no_temperature(temperature: float | None) -> None:
-    """Raises ConfigError if there is one."""
+def refuse_temperature(temperature: float | None) -> None:
+    """Raises ConfigError for any temperature but None."""
     if temperature is not None:
         raise ConfigError(
             f"temperature (={temperature:g}) has a meaning for categorical models only; this one has none: leave it out"
         )
 
 
-def no_guidance(guidance: float) -> None:
-    """Raises ConfigError if there is any."""
+def refuse_guidance(guidance: float) -> None:
+    """Raises ConfigError for any guidance but 1."""
     if guidance != 1:
         raise ConfigError(f"guidance (={guidance:g}) needs a model with classes; this one has none: leave it out")

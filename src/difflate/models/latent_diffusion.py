@@ -1,10 +1,10 @@
-"""Diffusion in the model-based latent space (Scribano et al. 2023, 3.2 and 4.2): the indices of a vq codec.
+"""Diffusion in a finite latent space (Scribano et al. 2023, 3.2 and 4.2): the indices of a codec, taken as numbers.
 
     noise ── sampler, network ── z in [-1, 1] ── round ── indices ── codec ── image [── refiner]
 
-The codebooks are ordered, so that a number near an index means a patch like that of the index, and the diffusion may
-take the indices as numbers. As codewords are alike along one axis only, a number that is a little wrong costs much; in
-the place of rounding, the codewords around it may be averaged.
+Neighbouring indices mean similar pictures: scalars do by themselves, codebooks are ordered so. As the codewords of a
+codebook are alike along one axis only, a number that is a little wrong costs much there; in the place of rounding, the
+codewords around it may be averaged.
 """
 
 import copy
@@ -15,11 +15,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from difflate.codecs.vq import VqCodec
 from difflate.diffusion import Generators, IndexSpace, Model, ProcessConfig, expected_codewords
 from difflate.diffusion.categorical import LEAST_SIGMA
 from difflate.errors import ConfigError, ModelError
-from difflate.models.generator import Generator, check_size, no_guidance, no_temperature
+from difflate.models.generator import Generator, check_size, refuse_guidance, refuse_temperature
+from difflate.models.latent_space import LatentSpace, latent_space
 from difflate.models.refiner import Refiner
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.colour import signed_to_uint8
@@ -34,12 +34,13 @@ class LatentSpec:
     """The latent space of a codec, by which a generator knows the one that it was trained for."""
 
     codec: str
-    """Its name."""
+    """The codec's name."""
     fingerprint: str
-    """Of its weights, 64 hexadecimal digits."""
+    """The fingerprint of its weights, 64 hexadecimal digits."""
     codebook_sizes: list[int] | tuple[int, ...]
-    """K_c of the C planes."""
+    """K_c, the indices of each of the C planes."""
     patch_px: int = 8
+    """Pixels between two sites."""
 
     def __post_init__(self) -> None:
         for key in ("codec", "fingerprint"):
@@ -52,32 +53,30 @@ class LatentSpec:
             raise ConfigError(f"`patch_px` (={self.patch_px}) must be an integer from 1 to 64")
 
     @classmethod
-    def of(cls, codec: VqCodec) -> Self:
-        """That of ``codec``."""
-        return cls(codec.name, codec.fingerprint.hex(), codec.codebook_sizes, codec.patch_px)
+    def of(cls, space: LatentSpace) -> Self:
+        """What tells ``space`` from others."""
+        return cls(space.name, space.fingerprint.hex(), list(space.sizes), space.stride_px)
 
     @property
-    def space(self) -> IndexSpace:
+    def index_space(self) -> IndexSpace:
         """Indices and their places in [-1, 1]."""
         return IndexSpace(tuple(self.codebook_sizes))
 
-    def check(self, codec: Any) -> VqCodec:
-        """``codec``. Raises ModelError if the space is another's."""
-        if not isinstance(codec, VqCodec) or codec.fingerprint.hex() != self.fingerprint:
-            other = f"{codec.name} ({codec.fingerprint.hex()[:8]})" if isinstance(codec, VqCodec) else codec.name
+    def check(self, space: LatentSpace) -> None:
+        """Raises ModelError if ``space`` is another."""
+        if space.fingerprint.hex() != self.fingerprint:
             raise ModelError(
-                f"the latents are of {self.codec} ({self.fingerprint[:8]}), not of {other}; name the folder of theirs"
+                f"the latents are of {self.codec} ({self.fingerprint[:8]}), not of {space.name} "
+                f"({space.fingerprint.hex()[:8]}); name the folder of theirs"
             )
-        own = LatentSpec.of(codec)
-        if (list(own.codebook_sizes), own.patch_px) != (list(self.codebook_sizes), self.patch_px):
+        if (list(space.sizes), space.stride_px) != (list(self.codebook_sizes), self.patch_px):
             raise ModelError(
-                f"`codebook_sizes` or `patch_px` of the latents are not those of {codec.name}; get the folder again"
+                f"`codebook_sizes` or `patch_px` of the latents are not those of {space.name}; get the folder again"
             )
-        return codec
 
 
 class LatentGenerator(Generator):
-    """What continuous and categorical models share: the codec that makes images of their latents."""
+    """What continuous and categorical models share: the codec's latent space, which makes images of their latents."""
 
     latent: LatentSpec
 
@@ -87,24 +86,27 @@ class LatentGenerator(Generator):
             raise ConfigError(f"`image_px` (={image_px}) must be a multiple of the codec's patch (={latent.patch_px})")
         check_size((image_px, image_px), latent.patch_px)
         self.latent, self.process, self.image_px = latent, process, image_px
-        self._codec: tuple[VqCodec, ...] = ()  # no submodule: it is not saved with the model
+        self._space: tuple[LatentSpace, ...] = ()  # no submodule: it is not saved with the model
         self._refiner: tuple[Refiner, ...] = ()
 
     @property
-    def codec(self) -> VqCodec:
-        """That decodes the latents. Raises ModelError if none has been given."""
-        if not self._codec:
+    def space(self) -> LatentSpace:
+        """The latent space that decodes what is sampled. Raises ModelError if none has been given."""
+        if not self._space:
             raise ModelError(f"the generator's codec {self.latent.codec} is missing; give it with `use_codec`")
-        return self._codec[0]
+        return self._space[0]
 
     def use_codec(self, codec: Any, refiner: Refiner | None = None) -> Self:
-        """Takes the codec that it was trained on, and a refiner for its images, or none. Raises ModelError for others.
+        """Takes the latent space of the codec that the model was trained on, and a refiner for its images, or none.
 
         They are copied, as they move to the generator's device, and those that are loaded by name are everybody's.
+        Raises ModelError for those of another codec, ConfigError for a codec without such a space.
         """
+        space = latent_space(codec)
+        self.latent.check(space)
         if refiner is not None:
-            refiner.check(self.latent.check(codec))
-        self._codec = (copy.deepcopy(self.latent.check(codec)),)
+            refiner.check(space)
+        self._space = (copy.deepcopy(space),)
         self._refiner = () if refiner is None else (copy.deepcopy(refiner),)
         return self
 
@@ -113,14 +115,14 @@ class LatentGenerator(Generator):
         return len(self.latent.codebook_sizes), size[0] // self.latent.patch_px, size[1] // self.latent.patch_px
 
     def images(self, x: Tensor) -> Tensor:
-        found = self._decoded(x, self.codec.to(x.device))
+        images = self._decode(x, self.space.to(x.device))
         for refiner in self._refiner:
-            found = refiner.to(x.device).refine(found, refiner.max_noise)  # a sample's indices are not quite right
-        return found
+            images = refiner.to(x.device).refine(images, refiner.max_noise)  # a sample's indices are not quite right
+        return images
 
-    def _decoded(self, x: Tensor, codec: VqCodec) -> Tensor:
+    def _decode(self, x: Tensor, space: LatentSpace) -> Tensor:
         """(B, 3, H, W) uint8 of ``x: (B, C, h, w)``."""
-        return codec.from_latent(self.latent.space.indices(x))
+        return space.from_latent(self.latent.index_space.indices(x))
 
 
 class LatentDiffusion(LatentGenerator):
@@ -141,7 +143,8 @@ class LatentDiffusion(LatentGenerator):
         """
         super().__init__(latent, process, image_px)
         planes = len(latent.codebook_sizes)
-        self.network = check_network(network, planes, planes)
+        check_network(network, planes, planes)
+        self.network = network
         self.unet = UNet(network)
         self.soften(softness)
 
@@ -165,26 +168,27 @@ class LatentDiffusion(LatentGenerator):
         temperature: float | None = None,
         generators: Generators = None,
     ) -> Model:
-        no_temperature(temperature)
-        no_guidance(guidance)
+        refuse_temperature(temperature)
+        refuse_guidance(guidance)
         return self
 
-    def _decoded(self, x: Tensor, codec: VqCodec) -> Tensor:
+    def _decode(self, x: Tensor, space: LatentSpace) -> Tensor:
         if not self.softness:
-            return super()._decoded(x, codec)
-        return signed_to_uint8(codec.from_codewords([self._mean_codewords(x, c) for c in range(x.shape[1])]))
+            return super()._decode(x, space)
+        planes = zip(x.split(1, dim=1), space.codebooks, strict=True)
+        return signed_to_uint8(space.from_codewords([self._mean_codewords(z, book) for z, book in planes]))
 
-    def _mean_codewords(self, x: Tensor, plane: int) -> Tensor:
-        """(B, n, h, w) of a plane of ``x: (B, C, h, w)``."""
-        book = self.codec.codebooks[plane]
-        space = IndexSpace((len(book),))
-        rows = max(1, _MAX_WEIGHTS // (x.shape[0] * x.shape[3] * len(book)))  # the weights are K numbers for each index
-        bands = x[:, plane : plane + 1].split(rows, dim=2)
-        return torch.cat([expected_codewords(space.posterior(z, self.softness), [book])[0] for z in bands], dim=2)
+    def _mean_codewords(self, z: Tensor, book: Tensor) -> Tensor:
+        """(B, n, h, w) for ``z: (B, 1, h, w)``, a plane, and its codebook ``book: (K, n)``."""
+        places = IndexSpace((len(book),))
+        rows = max(1, _MAX_WEIGHTS // (z.shape[0] * z.shape[3] * len(book)))  # the weights are K numbers for each index
+        bands = z.split(rows, dim=2)
+        means = [expected_codewords(places.posterior(band, self.softness), [book])[0] for band in bands]
+        return torch.cat(means, dim=2)
 
 
-def check_network(network: UNetConfig, in_channels: int, out_channels: int) -> UNetConfig:
-    """``network``. Raises ConfigError if it is not from the one number of planes to the other, or sees more."""
+def check_network(network: UNetConfig, in_channels: int, out_channels: int) -> None:
+    """Raises ConfigError if ``network`` is not from the one number of planes to the other, or sees more."""
     if (network.in_channels, network.out_channels) != (in_channels, out_channels):
         raise ConfigError(
             f"`in_channels` and `out_channels` (={network.in_channels}, {network.out_channels}) must be {in_channels} "
@@ -192,10 +196,9 @@ def check_network(network: UNetConfig, in_channels: int, out_channels: int) -> U
         )
     if any(network.cond_channels or ()) or network.vector_channels:
         raise ConfigError("`cond_channels` and `vector_channels` must be 0: the latent is all that the network sees")
-    return network
 
 
-def fitted(network: UNetConfig, process: ProcessConfig, in_channels: int, out_channels: int) -> UNetConfig:
+def network_for(network: UNetConfig, process: ProcessConfig, in_channels: int, out_channels: int) -> UNetConfig:
     """``network`` with the settings that follow from codec and process. Raises ConfigError for one that is set."""
     follows = {"in_channels": in_channels, "out_channels": out_channels, "noise_scale": process.noise_scale}
     for key, value in follows.items():

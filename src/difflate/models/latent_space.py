@@ -1,26 +1,36 @@
 """What generators, latent data sets and refiners ask of a codec: a finite latent space, and nothing of files."""
 
 from collections.abc import Sequence
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from difflate.errors import ConfigError
 
 
 @runtime_checkable
 class LatentSpace(Protocol):
     """Pixels to planes of indices and back: codebooks (VQ, PQ, OPQ, RQ) and finite scalars alike.
 
-    A latent has C planes of h x w sites; the indices of plane c are numbers below ``sizes[c]``, and neighbouring indices
-    of a plane mean similar pictures.
+    A latent has C planes of h x w sites; the indices of plane c are numbers below ``sizes[c]``, and neighbouring
+    indices of a plane mean similar pictures.
     """
 
-    name: str
-    """Of the model that it is of."""
-    sizes: list[int]
-    """K_c of each of the C planes."""
-    stride_px: int
-    """Pixels between two sites, down and sideways."""
+    @property
+    def name(self) -> str:
+        """The name of the model which it belongs to."""
+        ...
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """K_c, the number of indices, of each of the C planes."""
+        ...
+
+    @property
+    def stride_px(self) -> int:
+        """Pixels between two sites, down and sideways."""
+        ...
 
     @property
     def fingerprint(self) -> bytes:
@@ -49,3 +59,17 @@ class LatentSpace(Protocol):
         """(B, 3, H, W) float32 in about [-1, 1] of C ``codewords: (B, n_c, h, w)``, those of `codebooks` or mixtures of
         them; differentiable."""
         ...
+
+
+def latent_space(codec: Any) -> LatentSpace:
+    """The finite latent space of a loaded ``codec``, or ``codec`` itself if it is a space.
+
+    Raises ConfigError for a codec that has none.
+    """
+    for space in (getattr(codec, "space", None), codec):
+        if isinstance(space, LatentSpace):
+            return space
+    raise ConfigError(
+        f"codec {codec.name!r} has no finite latent space; choose one that has, such as eopq-32-8-8 or opq-32-8-8, or "
+        "the folder of one"
+    )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from difflate.diffusion import Generators, Model, ProcessConfig, guided
 from difflate.errors import ConfigError
-from difflate.models.generator import MAX_IMAGE_PX, Generator, check_size, no_guidance, no_temperature
+from difflate.models.generator import MAX_IMAGE_PX, Generator, check_size, refuse_guidance, refuse_temperature
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.colour import signed_to_uint8
 
@@ -79,9 +79,9 @@ class PixelDiffusion(Generator):
 
         Raises ConfigError for guidance of a network that knows no classes, and for any temperature.
         """
-        no_temperature(temperature)
+        refuse_temperature(temperature)
         if not self.classes:
-            no_guidance(guidance)
+            refuse_guidance(guidance)
             return self
 
         def conditional(x: Tensor, condition: Tensor, *extra: Tensor) -> Tensor:

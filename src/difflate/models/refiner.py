@@ -1,4 +1,4 @@
-"""The refiner of the model-based codec: a small U-Net that improves the images which the codec restores.
+"""The refiner of a codec of indices: a small U-Net that improves the images which the codec restores.
 
     image = x + U-Net(x, noise / max_noise) / 10    of    x = D(E(original) + noise)
 
@@ -11,28 +11,25 @@ import functools
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from difflate.errors import ConfigError, ModelError
-from difflate.nn.colour import pad_to_multiple
+from difflate.models.latent_space import LatentSpace
+from difflate.nn.padding import pad_to_multiple
 from difflate.nn.tiles import TILE_PX, Span, in_bands, sites_of
 from difflate.nn.unet import UNet, UNetConfig, reach_px
 from difflate.store import hub
 from difflate.store.folders import FolderModel
 
-if TYPE_CHECKING:
-    from difflate.codecs.vq import VqCodec
-
 NETWORK = UNetConfig(widths=(32, 64, 128), blocks=(1, 1, 2), patch=2)
 """A network that a laptop trains and runs."""
-_PATCH_PX = 8
-"""Of the codec. Tiles begin where patches do."""
+_GRID_PX = 8
+"""Tiles begin at multiples of it; images are padded to them."""
 _SCALE = 0.1
-"""Of what the network adds: about what a codec leaves. With 1 the first steps of a training are ten times too large; a
-network of which 70 steps make .4 dB had gained nothing after 130 (measured)."""
+"""Factor of what the network adds: about what a codec leaves. With 1 the first steps of a training are ten times too
+large; a network of which 70 steps make .4 dB had gained nothing after 130 (measured)."""
 _RAMP = 2
 """In sites: over them one tile fades into the next. Only attention makes them differ there."""
 _MAX_NOISE = 2.0
@@ -40,13 +37,13 @@ _FINGERPRINT = re.compile("[0-9a-f]{64}")
 
 
 class Refiner(FolderModel):
-    """Improves images restored by the `VqCodec` that it was trained for; before training it leaves them as they are."""
+    """Improves images that the codec restores for which it was trained; before training it leaves them as they are."""
 
     kind = "refiner"
     usage = "difflate decompress photo.dfl --refiner FOLDER"
 
     def __init__(self, network: UNetConfig, codec: str, codec_fingerprint: str, max_noise: float = 0.03):
-        """``codec``, ``codec_fingerprint``: name and `VqCodec.fingerprint`, in hex, of the codec.
+        """``codec``, ``codec_fingerprint``: name and `LatentSpace.fingerprint`, in hex, of the codec.
 
         ``max_noise``: largest standard deviation of the noise on indices scaled to [-1, 1]
         (`difflate.diffusion.categorical.IndexSpace.scale`) that it is trained with; 0: none. Raises ConfigError.
@@ -84,36 +81,36 @@ class Refiner(FolderModel):
             raise ConfigError(f"noise (={noise:g}) must be from 0 to {self.max_noise:g}, which {self.codec} has here")
         sites_of(tile_px, self._site_px)
         # one by one: how numbers are added up in a batch depends on its size
-        refined = [self._refined(image, noise, tile_px) for image in images]
+        refined = [self._refine_image(image, noise, tile_px) for image in images]
         return torch.stack(refined).to(images.device) if refined else images
 
     @property
     def _site_px(self) -> int:
         """Tiles begin and end at multiples of it: there the network divides a tile as it divides the whole image."""
-        return math.lcm(_PATCH_PX, self.network.stride_px)
+        return math.lcm(_GRID_PX, self.network.stride_px)
 
-    def _refined(self, image: Tensor, noise: float, tile_px: int) -> Tensor:
+    def _refine_image(self, image: Tensor, noise: float, tile_px: int) -> Tensor:
         """(3, H, W) uint8 on the CPU, of ``image: (3, H, W)`` uint8."""
         site = self._site_px
         device = next(self.parameters()).device
-        told = torch.tensor([noise], device=device)
+        noises = torch.tensor([noise], dtype=torch.float32, device=device)
         grey = bool((image == image[:1]).all())
 
         def restore(rows: Span, columns: Span) -> Tensor:
             part = image[None, :, rows.start * site : rows.stop * site, columns.start * site : columns.stop * site]
-            found = self(pad_to_multiple(part, site).to(device).float() / 127.5 - 1, told)
-            return found.mean(1, keepdim=True).expand(-1, 3, -1, -1) if grey else found
+            refined = self(pad_to_multiple(part, site).to(device).float() / 127.5 - 1, noises)
+            return refined.mean(1, keepdim=True).expand(-1, 3, -1, -1) if grey else refined
 
         margin = -(-reach_px(self.network) // site)
         height, width = image.shape[1:]
         return in_bands(restore, height, width, sites_of(tile_px, site), margin, _RAMP, site)
 
-    def check(self, codec: "VqCodec") -> None:
-        """Raises ModelError if it is a refiner for the images of another codec."""
-        if self.codec_fingerprint != codec.fingerprint.hex():
+    def check(self, space: LatentSpace) -> None:
+        """Raises ModelError if this is a refiner for the images of another codec than ``space`` belongs to."""
+        if self.codec_fingerprint != space.fingerprint.hex():
             raise ModelError(
-                f"the refiner is for images of {self.codec} ({self.codec_fingerprint[:8]}), not of {codec.name} "
-                f"({codec.model_id.hex()}); name another with --refiner FOLDER, or refiner= in Python"
+                f"the refiner is for images of {self.codec} ({self.codec_fingerprint[:8]}), not of {space.name} "
+                f"({space.fingerprint.hex()[:8]}); name another with --refiner FOLDER, or refiner= in Python"
             )
 
 
@@ -128,30 +125,30 @@ def open_refiner(name: str | Path, *, allow_download: bool = False) -> Refiner:
     return Refiner.from_pretrained(folder)
 
 
-def load_refiner(codec: "VqCodec", name: str | Path | Refiner | None = None) -> Refiner:
-    """The refiner ``name`` if it is one for ``codec``; None: the bundled one that is.
+def load_refiner(space: LatentSpace, name: str | Path | Refiner | None = None) -> Refiner:
+    """The refiner ``name`` if it is one for the codec of ``space``; None: the bundled one that is.
 
     Raises ConfigError if there is none of that name; ModelError if none is bundled, if it is for another codec, or if
     its folder is incomplete or altered.
     """
     if name is None:
-        return _bundled(_bundled_folder(codec))
+        return _load_bundled(_bundled_folder(space))
     refiner = name if isinstance(name, Refiner) else open_refiner(name)
-    refiner.check(codec)
+    refiner.check(space)
     return refiner
 
 
-def _bundled_folder(codec: "VqCodec") -> Path:
-    for name, config in hub.bundled_models().items():
-        if config.get("kind") == Refiner.kind and config.get("codec_fingerprint") == codec.fingerprint.hex():
-            return hub.WEIGHTS_FOLDER / name
+def _bundled_folder(space: LatentSpace) -> Path:
+    for name, config in hub.bundled_models("refiner").items():
+        if config.get("codec_fingerprint") == space.fingerprint.hex():
+            return hub.bundled_folder(name)
     raise ModelError(
-        f"no refiner for {codec.name} ({codec.model_id.hex()}) is bundled; train one with `difflate train "
+        f"no refiner for {space.name} ({space.fingerprint.hex()[:8]}) is bundled; train one with `difflate train "
         "configs/refiner-opq-32-8-8.yaml codec=NAME-OR-FOLDER out=runs/refiner` and name its folder with --refiner, or "
         "refiner= in Python"
     )
 
 
 @functools.cache
-def _bundled(folder: Path) -> Refiner:
+def _load_bundled(folder: Path) -> Refiner:
     return Refiner.from_pretrained(folder)

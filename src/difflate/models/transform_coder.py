@@ -17,9 +17,10 @@ from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder, coder_
 from difflate.errors import ConfigError, ModelError
 from difflate.files import atomic_path
 from difflate.nn.dct import basis
-from difflate.nn.entropy_models import FactorizedPrior, noisy, rounded
-from difflate.nn.entropy_network import LEVEL_KNOTS, Coded, HyperpriorConfig, HyperpriorNetwork, between
-from difflate.nn.transforms import TransformConfig, pad_to_stride, transforms
+from difflate.nn.entropy_models import FactorizedPrior, add_noise, round_through
+from difflate.nn.entropy_network import QUALITY_KNOTS, Coded, HyperpriorConfig, HyperpriorNetwork, between
+from difflate.nn.padding import pad_to_multiple
+from difflate.nn.transforms import LMBDA_MIDDLE, TransformConfig, transforms
 from difflate.store.config import read_config
 from difflate.store.fingerprint import fingerprint
 from difflate.store.folders import FolderModel
@@ -37,7 +38,7 @@ class Reconstruction:
     coded: Coded
 
 
-class TransformCoder(FolderModel):
+class TransformModel(FolderModel):
     """Analysis, gain, entropy model, inverse gain, synthesis (Ballé et al. 2018, Cui et al. 2021)."""
 
     kind = "hyperprior"
@@ -67,13 +68,18 @@ class TransformCoder(FolderModel):
         m = transform.latent_channels
         self.analysis, self.synthesis = transforms(transform)
         # logarithms, beside what the theory of uniform quantizers says: a step is proportional to 1/√λ
-        self.gain = nn.Parameter(torch.zeros(LEVEL_KNOTS, m))
-        self.inverse_gain = nn.Parameter(torch.zeros(LEVEL_KNOTS, m))
+        self.gain = nn.Parameter(torch.zeros(QUALITY_KNOTS, m, dtype=torch.float32))
+        self.inverse_gain = nn.Parameter(torch.zeros(QUALITY_KNOTS, m, dtype=torch.float32))
         gain_range = math.log(lmbda_max / lmbda_min) / 4
         spread = basis(m)[1] if transform.kind == "dct" else None
         self._stored: tuple[HyperpriorCoder | FactorizedCoder, bytes] | None = None
         """The entropy model in integers that was loaded, and the digest of the one in floating point beside it."""
         self.entropy = HyperpriorNetwork(hyperprior, m, gain_range, spread) if hyperprior else _Factorized(m)
+
+    @property
+    def stride_px(self) -> int:
+        """Pixels between two sites of the latent, down and sideways."""
+        return self.transform.stride_px
 
     @property
     def exact_coder(self) -> HyperpriorCoder | FactorizedCoder:
@@ -124,37 +130,34 @@ class TransformCoder(FolderModel):
     def _load_beside(self, folder: Path) -> None:
         self.load_exact(folder)
 
-    def lmbda(self, level: Tensor) -> Tensor:
-        """λ at ``level``, same shape, in [0, 1]: even steps of its logarithm."""
+    def lmbda(self, quality: Tensor) -> Tensor:
+        """λ at ``quality``, same shape, in [0, 1]: even steps of its logarithm."""
         low, high = math.log(self.lmbda_min), math.log(self.lmbda_max)
-        return (low + (high - low) * level).exp()
+        return (low + (high - low) * quality).exp()
 
-    def analyse(self, images: Tensor, level: Tensor) -> Tensor:
-        """(B, M, ⌈H/16⌉, ⌈W/16⌉) y in quantizer steps, of ``images: (B, 3, H, W)`` in [-1, 1], ``level: (B,)``."""
-        return self.analysis(pad_to_stride(images), level) * self._gain(self.gain, level).exp()
+    def analyse(self, images: Tensor, quality: Tensor) -> Tensor:
+        """(B, M, ⌈H/s⌉, ⌈W/s⌉) y in quantizer steps, of ``images: (B, 3, H, W)`` in [-1, 1], ``quality: (B,)``; s is
+        `stride_px`."""
+        return self.analysis(pad_to_multiple(images, self.stride_px), quality) * self._gain(self.gain, quality).exp()
 
-    def synthesise(self, y_hat: Tensor, level: Tensor) -> Tensor:
-        """(B, 3, 16·h, 16·w) in about [-1, 1], of ``y_hat: (B, M, h, w)``; the caller crops."""
-        return self.synthesis(self.dequantised(y_hat, level), level)
+    def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        """(B, 3, s·h, s·w) in about [-1, 1], of ``y_hat: (B, M, h, w)``; the caller crops."""
+        return self.synthesis(self.dequantise(y_hat, quality), quality)
 
-    def dequantised(self, y_hat: Tensor, level: Tensor) -> Tensor:
+    def dequantise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
         """``y_hat: (B, M, h, w)`` in the units of the synthesis, same shape."""
-        return y_hat * (-self._gain(self.inverse_gain, level)).exp()
+        return y_hat * (-self._gain(self.inverse_gain, quality)).exp()
 
-    def forward(self, images: Tensor, level: Tensor, generator: Generators = None) -> Reconstruction:
-        """``images: (B, 3, H, W)`` coded and restored at ``level: (B,)``; noise from ``generator`` when training."""
+    def forward(self, images: Tensor, quality: Tensor, generator: Generators = None) -> Reconstruction:
+        """``images: (B, 3, H, W)`` coded and restored at ``quality: (B,)``; noise from ``generator`` when training."""
         height, width = images.shape[2:]
-        coded = self.entropy(self.analyse(images, level), level, generator)
-        return Reconstruction(self.synthesise(coded.y_hat, level)[:, :, :height, :width], coded)
+        coded = self.entropy(self.analyse(images, quality), quality, generator)
+        return Reconstruction(self.synthesise(coded.y_hat, quality)[:, :, :height, :width], coded)
 
-    def _gain(self, knots: Tensor, level: Tensor) -> Tensor:
+    def _gain(self, knots: Tensor, quality: Tensor) -> Tensor:
         """(B, M, 1, 1) logarithms of the gains."""
-        theory = self.lmbda(level).log() / 2 - math.log(MIDDLE_LMBDA) / 2
-        return (between(knots, level) + theory[:, None])[:, :, None, None]
-
-
-MIDDLE_LMBDA = 0.0067
-"""λ at which a quantizer step is one unit of the transforms."""
+        theory = self.lmbda(quality).log() / 2 - math.log(LMBDA_MIDDLE) / 2
+        return (between(knots, quality) + theory[:, None])[:, :, None, None]
 
 
 class _Factorized(nn.Module):
@@ -164,7 +167,7 @@ class _Factorized(nn.Module):
         super().__init__()
         self.prior = FactorizedPrior(channels)
 
-    def forward(self, y: Tensor, level: Tensor, generator: Generators = None) -> Coded:
-        y_hat = rounded(y)
-        bits = self.prior.bits(noisy(y, generator) if self.training else y_hat)
+    def forward(self, y: Tensor, quality: Tensor, generator: Generators = None) -> Coded:
+        y_hat = round_through(y)
+        bits = self.prior.bits(add_noise(y, generator) if self.training else y_hat)
         return Coded(y_hat, bits.flatten(1).sum(1), bits.new_zeros(len(y)))

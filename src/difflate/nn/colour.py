@@ -1,7 +1,6 @@
-"""RGB to YCbCr and back, and images cut into patches: what the model-based codec does before it quantizes."""
+"""RGB to YCbCr and back, and the rounding of pixels."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _KR, _KB = 0.299, 0.114
@@ -12,10 +11,11 @@ RGB_TO_YCRCB = torch.tensor(
         [_KR, _KG, _KB],
         [0.5, -0.5 * _KG / (1 - _KR), -0.5 * _KB / (1 - _KR)],
         [-0.5 * _KR / (1 - _KB), -0.5 * _KG / (1 - _KB), 0.5],
-    ]
+    ],
+    dtype=torch.float32,
 )
 YCRCB_TO_RGB = torch.linalg.inv(RGB_TO_YCRCB.double()).float()
-_OFFSET = torch.tensor([0.0, 128.0, 128.0])
+_OFFSET = torch.tensor([0.0, 128.0, 128.0], dtype=torch.float32)
 
 
 def rgb_to_ycrcb(rgb: Tensor) -> Tensor:
@@ -48,27 +48,3 @@ def to_uint8(values: Tensor) -> Tensor:
 def signed_to_uint8(images: Tensor) -> Tensor:
     """(B, C, H, W) uint8 of ``images: (B, C, H, W)`` float in [-1, 1]; values beyond are clipped."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """(B, C, H', W') ``images: (B, C, H, W)``, its last row and column repeated until H' and W' are multiples."""
-    height, width = images.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
-    if not (bottom or right):
-        return images
-    # replicate padding exists for floating point only, and up to 255 is exact in any
-    padded = F.pad(images.float(), (0, right, 0, bottom), mode="replicate")
-    return padded.to(images.dtype)
-
-
-def to_patches(plane: Tensor, size: int) -> Tensor:
-    """(B*h*w, size*size) row-major non-overlapping patches of ``plane: (B, H, W)``, H = h*size, W = w*size."""
-    b, height, width = plane.shape
-    grid = plane.reshape(b, height // size, size, width // size, size)
-    return grid.transpose(2, 3).reshape(-1, size * size)
-
-
-def from_patches(patches: Tensor, size: int, batch: int, rows: int, columns: int) -> Tensor:
-    """(B, H, W) the inverse of `to_patches`, for ``rows`` x ``columns`` patches per image."""
-    grid = patches.reshape(batch, rows, columns, size, size)
-    return grid.transpose(2, 3).reshape(batch, rows * size, columns * size)

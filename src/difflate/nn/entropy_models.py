@@ -18,6 +18,7 @@ from difflate.diffusion.draws import Generators, uniform
 from difflate.entropy.gaussian import SCALE_MIN
 from difflate.entropy.tables import Tables
 from difflate.errors import ModelError
+from difflate.quantize.scalar import straight_through
 
 _LIKELIHOOD_MIN = 1e-9
 """30 bits: no value costs more in training, where an escape would take over."""
@@ -43,18 +44,18 @@ def lower_bound(x: Tensor, bound: float) -> Tensor:
     return out
 
 
-def noisy(x: Tensor, generator: Generators = None) -> Tensor:
+def add_noise(x: Tensor, generator: Generators = None) -> Tensor:
     """``x: (B, …)`` + U(-½, ½), same shape: rounding, as the rate is trained with."""
     return x + (uniform(x.shape, generator, x.device) - 0.5).to(x)
 
 
-def rounded(x: Tensor) -> Tensor:
+def round_through(x: Tensor) -> Tensor:
     """``x`` rounded, same shape; the gradient passes straight through."""
-    return x + (x.round() - x).detach()
+    return straight_through(x.round(), x)
 
 
 def gaussian_bits(y: Tensor, scale: Tensor) -> Tensor:
-    """Bits of each of ``y``, same shape: values minus their mean, rounded or `noisy`, of N(0, ``scale``²) rounded.
+    """Bits of each of ``y``, same shape: values minus their mean, rounded or `add_noise`, of N(0, ``scale``²) rounded.
 
     -log2 of Φ((y + ½)/σ) - Φ((y - ½)/σ) (Ballé et al. 2018, Eq. 8); ``scale`` is kept at 0.11 or more.
     """
@@ -82,13 +83,13 @@ class FactorizedPrior(nn.Module):
         self.matrices, self.biases, self.factors = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         for i, (before, after) in enumerate(pairwise(sizes)):
             start = math.log(math.expm1(1 / scale / after))
-            self.matrices.append(torch.full((channels, after, before), start))
-            self.biases.append(torch.rand(channels, after, 1) - 0.5)
+            self.matrices.append(torch.full((channels, after, before), start, dtype=torch.float32))
+            self.biases.append(torch.empty(channels, after, 1, dtype=torch.float32).uniform_(-0.5, 0.5))
             if i < len(widths):
-                self.factors.append(torch.zeros(channels, after, 1))
+                self.factors.append(torch.zeros(channels, after, 1, dtype=torch.float32))
 
     def bits(self, z: Tensor) -> Tensor:
-        """Bits of each of ``z: (B, C, …)``, rounded or `noisy`, same shape."""
+        """Bits of each of ``z: (B, C, …)``, rounded or `add_noise`, same shape."""
         values = z.float().movedim(1, 0).flatten(1).unsqueeze(1)  # (C, 1, B·…)
         lower, upper = self._logits(values - 0.5), self._logits(values + 0.5)
         sign = -(lower + upper).sign().detach()  # both into the tail where a sigmoid keeps its digits

@@ -15,17 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.diffusion.draws import Generators
+from difflate.diffusion.process import expand
 from difflate.entropy.fixed_point import ONE, to_biases, to_weights
-from difflate.entropy.gaussian import LEVELS, SCALE_MAX, SCALE_MIN, rounding_offsets
+from difflate.entropy.gaussian import RUNGS, SCALE_MAX, SCALE_MIN, rounding_offsets
+from difflate.entropy.hyperprior import RUNGS_PER_UNIT, Z_STRIDE
 from difflate.errors import ConfigError
-from difflate.nn.entropy_models import FactorizedPrior, gaussian_bits, lower_bound, noisy, rounded
-from difflate.nn.layers import conv, zeroed
-from difflate.nn.transforms import pad_to_stride
+from difflate.nn.entropy_models import FactorizedPrior, add_noise, gaussian_bits, lower_bound, round_through
+from difflate.nn.layers import conv, rescale, settle, zero_weights
+from difflate.nn.padding import pad_to_multiple
+from difflate.quantize.scalar import straight_through
 
-RUNG = math.log(SCALE_MAX / SCALE_MIN) / (LEVELS - 1)
-"""Of the ladder of scales: the logarithm of one's ratio to the one before."""
-HYPER_STRIDE = 4
-"""Sites of y, in height and width, for one of z."""
+RUNG = math.log(SCALE_MAX / SCALE_MIN) / (RUNGS - 1)
+"""The logarithm of the ratio of two neighbours in the ladder of scales."""
 _MAX_CHANNELS = 4096
 
 
@@ -36,7 +37,7 @@ class HyperpriorConfig:
     channels: int = 64
     """Channels of the side information z."""
     width: int = 128
-    """Of its analysis, and of the first layer of its synthesis."""
+    """Channels of its analysis, and of the first layer of its synthesis."""
     features: int = 192
     """Channels of what the synthesis tells of each site, and of the layer behind it."""
 
@@ -77,59 +78,62 @@ class HyperpriorNetwork(nn.Module):
         self.hidden = conv(f, f, 1)
         self.out = conv(f, 2 * m, 1)
         # from the other colour's sites around: their values for the mean, their sizes for the scale
-        self.near_values = zeroed(nn.Conv2d(m, m, 5, padding=2, groups=m))
+        self.near_values = zero_weights(nn.Conv2d(m, m, 5, padding=2, groups=m))
         self.near_sizes = nn.Conv2d(m, m, 5, padding=2, groups=m, bias=False)
         self.near_mix = nn.Conv2d(m, f, 1, bias=False)
+        device = self.out.weight.device
         with torch.no_grad():
             self.near_sizes.weight.copy_(neighbours() / neighbours().sum())
-            self.near_mix.weight *= 0.3
-            self.out.weight *= 0.1
+            rescale(self.near_mix.weight, 0.3)
+            rescale(self.out.weight, 0.1)
             assert self.out.bias is not None
             self.out.bias[:m] = 0
             self.out.bias[m:] = 0
-            scale = torch.ones(m) if spread is None else 0.6 * spread
-            # the scale of each channel, and how it rises with the quality's gain
-            theory = torch.linspace(-gain_range, gain_range, LEVEL_KNOTS)[:, None] + (scale / SCALE_MIN).log()
-            self.level_rungs = nn.Parameter(theory / RUNG / _RUNGS)
+            # the scale of each channel, and how it rises with the quality's gain; on the CPU, as `spread` is
+            gains = torch.linspace(-gain_range, gain_range, QUALITY_KNOTS, dtype=torch.float32, device="cpu")
+            spread = torch.ones(m, dtype=torch.float32, device="cpu") if spread is None else 0.6 * spread
+            theory = gains[:, None] + (spread / SCALE_MIN).log()
+            # the name of a stored tensor, which fingerprints depend on: the rungs of each quality
+            self.level_rungs = nn.Parameter((theory / RUNG / RUNGS_PER_UNIT).to(device))
         self.mask: Tensor
         self.offsets: Tensor
-        self.register_buffer("mask", neighbours(), persistent=False)
-        self.register_buffer("offsets", torch.from_numpy(rounding_offsets()).float(), persistent=False)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.register_buffer("mask", neighbours().to(device), persistent=False)
+        self.register_buffer("offsets", torch.from_numpy(rounding_offsets()).float().to(device), persistent=False)
+        settle(self)
 
-    def forward(self, y: Tensor, level: Tensor, generator: Generators = None) -> Coded:
-        """``y: (B, M, h, w)`` coded, in units of the quantizer's step at ``level: (B,)``.
+    def forward(self, y: Tensor, quality: Tensor, generator: Generators = None) -> Coded:
+        """``y: (B, M, h, w)`` coded, in units of the quantizer's step at ``quality: (B,)``.
 
         Noise in the place of rounding, when training, is from ``generator``.
         """
         z = self.hyper_analysis(y)
-        z_hat = rounded(z)
-        z_bits = self.prior.bits(noisy(z, generator) if self.training else z_hat)
+        z_hat = round_through(z)
+        z_bits = self.prior.bits(add_noise(z, generator) if self.training else z_hat)
         features = self.hyper_synthesis(z_hat, y.shape[2:])
         first = chessboard(y)
-        mean, scale = self.parameters_of(features, level, None)
-        residual = self._rounded(y - mean, scale) * first
+        mean, scale = self.parameters_of(features, quality, None)
+        residual = self._round(y - mean, scale) * first
         y_first = (residual + mean) * first
-        mean_2, scale_2 = self.parameters_of(features, level, (y_first, residual))
+        mean_2, scale_2 = self.parameters_of(features, quality, (y_first, residual))
         mean, scale = torch.where(first > 0, mean, mean_2), torch.where(first > 0, scale, scale_2)
         residual = y - mean
-        integers = self._rounded(residual, scale)
-        bits = gaussian_bits(noisy(residual, generator) if self.training else integers, scale)
+        integers = self._round(residual, scale)
+        bits = gaussian_bits(add_noise(residual, generator) if self.training else integers, scale)
         return Coded(integers + mean, bits.flatten(1).sum(1), z_bits.flatten(1).sum(1))
 
-    def _rounded(self, residual: Tensor, scale: Tensor) -> Tensor:
+    def _round(self, residual: Tensor, scale: Tensor) -> Tensor:
         """As files are written: down by one where that saves more bits than it costs; the gradient passes through."""
         with torch.no_grad():
             size = residual.abs()
             n = size.round()
-            rung = ((scale / SCALE_MIN).log() / RUNG).round().clamp(0, LEVELS - 1).long()
+            rung = ((scale / SCALE_MIN).log() / RUNG).round().clamp(0, RUNGS - 1).long()
             offset = self.offsets[rung, n.clamp_max(self.offsets.shape[1] - 1).long()]
             chosen = torch.copysign(n - (size < n - 0.5 + offset).to(n), residual)
-        return residual + (chosen - residual).detach()
+        return straight_through(chosen, residual)
 
     def hyper_analysis(self, y: Tensor) -> Tensor:
         """(B, Z, ⌈h/4⌉, ⌈w/4⌉), not rounded, of ``y: (B, M, h, w)``."""
-        y = pad_to_stride(y, HYPER_STRIDE)
+        y = pad_to_multiple(y, Z_STRIDE)
         return self.analysis(y.abs().log1p().copysign(y))  # y spans decades
 
     def hyper_synthesis(self, z_hat: Tensor, size: torch.Size) -> Tensor:
@@ -140,7 +144,7 @@ class HyperpriorNetwork(nn.Module):
         return x[:, :, : size[0], : size[1]]
 
     def parameters_of(
-        self, features: Tensor, level: Tensor, near: tuple[Tensor, Tensor] | None
+        self, features: Tensor, quality: Tensor, near: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         """(mean, scale): each (B, M, h, w). ``near``: y_hat and integers of the sites known, (B, M, h, w), 0 elsewhere.
 
@@ -154,34 +158,32 @@ class HyperpriorNetwork(nn.Module):
             )
             hidden = hidden + self.near_mix(sizes)
         mean, rung = self.out(F.relu(hidden)).chunk(2, dim=1)
-        rung = rung + between(self.level_rungs, level)[:, :, None, None]
+        rung = rung + expand(between(self.level_rungs, quality), rung)
         if near is not None:
             layer = self.near_values
             mean = mean + F.conv2d(near[0], layer.weight * self.mask, layer.bias, padding=2, groups=layer.groups)
-        return mean, SCALE_MIN * (RUNG * lower_bound(_RUNGS * rung, 0.0).clamp_max(2 * LEVELS)).exp()
+        return mean, SCALE_MIN * (RUNG * lower_bound(RUNGS_PER_UNIT * rung, 0.0).clamp_max(2 * RUNGS)).exp()
 
     @torch.no_grad()
     def fixed_point(self) -> dict[str, np.ndarray]:
         """The tensors of `difflate.entropy.hyperprior.HyperpriorCoder`. Raises ModelError for weights out of range."""
         values = {name: value.cpu().double().numpy() for name, value in self.state_dict().items()}
         known = self.mask[0, 0].cpu().numpy() > 0
-        found = {}
+        tensors = {}
         for layer in ("synthesis.0", "synthesis.1", "hidden", "out", "near_mix"):
             weight = values[f"{layer}.weight"].transpose(2, 3, 1, 0)  # the window's rows, its columns, inputs; outputs
-            found[f"{layer}.weight"] = to_weights(weight.reshape(-1, weight.shape[3]))
+            tensors[f"{layer}.weight"] = to_weights(weight.reshape(-1, weight.shape[3]))
         for layer in ("near_values", "near_sizes"):
-            found[f"{layer}.weight"] = to_weights(values[f"{layer}.weight"][:, 0, known].T)
+            tensors[f"{layer}.weight"] = to_weights(values[f"{layer}.weight"][:, 0, known].T)
         for layer in ("synthesis.0", "synthesis.1", "hidden", "out", "near_values"):
-            found[f"{layer}.bias"] = to_biases(values[f"{layer}.bias"])
-        found["level_rungs"] = to_biases(values["level_rungs"] * _RUNGS)
-        found["log_sizes"] = np.rint(np.log1p(np.arange(_LOG_SIZES)) * ONE).astype(np.int32)
-        return found
+            tensors[f"{layer}.bias"] = to_biases(values[f"{layer}.bias"])
+        tensors["level_rungs"] = to_biases(values["level_rungs"] * RUNGS_PER_UNIT)
+        tensors["log_sizes"] = np.rint(np.log1p(np.arange(_LOG_SIZES)) * ONE).astype(np.int32)
+        return tensors
 
 
 _LOG_SIZES = 256
 """Entries of the table of log(1 + |q|); larger integers are taken for the last."""
-_RUNGS = 8.0
-"""What the network's output counts in: it learns scales faster than in single rungs."""
 
 
 def _conv(width_in: int, width: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -189,21 +191,21 @@ def _conv(width_in: int, width: int, kernel: int = 3, stride: int = 1) -> nn.Con
     return conv(width_in, width, kernel, stride=stride, padding_mode="replicate")
 
 
-LEVEL_KNOTS = 8
-"""Quality levels that have gains and scales of their own; those between are interpolated."""
+QUALITY_KNOTS = 8
+"""Qualities that have gains and scales of their own; those between are interpolated."""
 
 
-def between(knots: Tensor, level: Tensor) -> Tensor:
-    """(B, M) ``knots: (8, M)`` interpolated at ``level: (B,)`` in [0, 1]."""
-    place = level.clamp(0, 1) * (LEVEL_KNOTS - 1)
-    left = place.floor().clamp_max(LEVEL_KNOTS - 2)
+def between(knots: Tensor, quality: Tensor) -> Tensor:
+    """(B, M) ``knots: (8, M)`` interpolated at ``quality: (B,)`` in [0, 1]."""
+    place = quality.clamp(0, 1) * (QUALITY_KNOTS - 1)
+    left = place.floor().clamp_max(QUALITY_KNOTS - 2)
     return knots[left.long()].lerp(knots[left.long() + 1], (place - left)[:, None])
 
 
 def neighbours() -> Tensor:
-    """(1, 1, 5, 5): 1 at the sites of the other colour, the centre's 12 neighbours that the second pass knows."""
-    rows, columns = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
-    return ((rows + columns) % 2).float()[None, None]
+    """(1, 1, 5, 5) float32 on the CPU: 1 at the sites of the other colour, the 12 neighbours of the centre that the
+    second pass knows."""
+    return torch.from_numpy(np.indices((5, 5)).sum(0) % 2).float()[None, None]
 
 
 def chessboard(y: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Large images in overlapping tiles, blended where they overlap: memory depends on the tile, not on the image.
 
-Everything counts in sites: those of a latent, 16 pixels apart, unless another distance is given.
+Everything counts in sites, those of a latent; how many pixels are between two of them is an argument.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from difflate.errors import ConfigError
-from difflate.nn.transforms import STRIDE
 
 TILE_PX = 896
 """Default side of the tiles: 45 megapixels then take less than 2·10^9 bytes."""
@@ -38,21 +37,21 @@ def spans(size: int, tile: int, margin: int, ramp: int, scale: int) -> list[Span
     shared = 2 * margin + ramp
     tile = max(tile, 2 * shared + 1)
     if size <= tile:
-        return [Span(0, size, torch.ones(size * scale))]
+        return [Span(0, size, torch.ones(size * scale, dtype=torch.float32))]
     count = -(-(size - shared) // (tile - shared))
     edges = [i * (size - shared) // count for i in range(count + 1)]  # even lengths
-    found = []
-    rising = ((torch.arange(ramp * scale) + 0.5) / (ramp * scale)) if ramp else torch.empty(0)
-    nothing = torch.zeros(margin * scale)
+    tiles = []
+    rising = (torch.arange(ramp * scale, dtype=torch.float32) + 0.5) / max(ramp * scale, 1)
+    nothing = torch.zeros(margin * scale, dtype=torch.float32)
     for i in range(count):
         start, stop = edges[i], edges[i + 1] + shared
-        weight = torch.ones((stop - start) * scale)
+        weight = torch.ones((stop - start) * scale, dtype=torch.float32)
         if i:
             weight[: len(nothing) + len(rising)] = torch.cat([nothing, rising])
         if i + 1 < count:
             weight[len(weight) - len(nothing) - len(rising) :] = torch.cat([1 - rising, nothing])
-        found.append(Span(start, stop, weight))
-    return found
+        tiles.append(Span(start, stop, weight))
+    return tiles
 
 
 def windows(height: int, width: int, tile: int, margin: int, ramp: int, scale: int) -> Iterator[tuple[Span, Span]]:
@@ -74,20 +73,21 @@ def blend(out: Tensor, part: Tensor, rows: Span, columns: Span, scale: int, top:
     out[:, place[0], place[1]] += (part * weights.to(part))[:, :height, :width]
 
 
-def restored_in_tiles(
+def restore_in_tiles(
     restore: Callable[[Tensor, int, int], Tensor], y_hat: np.ndarray, height: int, width: int, tile_px: int,
-    margin: int, ramp: int, device: torch.device,
+    margin: int, ramp: int, stride_px: int, device: torch.device,
 ) -> Tensor:  # fmt: skip
     """(3, ``height``, ``width``) uint8 on the CPU, of ``y_hat: (M, h, w)`` float32.
 
-    ``restore``: latents (1, M, h', w') of a tile, and its first row and column, to (1, 3, 16·h', 16·w') in [-1, 1].
+    ``restore``: latents (1, M, h', w') of a tile, and its first row and column, to (1, 3, s·h', s·w') in [-1, 1],
+    s = ``stride_px``.
     """
 
-    def restored(rows: Span, columns: Span) -> Tensor:
+    def image_of(rows: Span, columns: Span) -> Tensor:
         part = torch.from_numpy(y_hat[:, rows.start : rows.stop, columns.start : columns.stop])
         return restore(part[None].to(device), rows.start, columns.start)
 
-    return in_bands(restored, height, width, sites_of(tile_px), margin, ramp, STRIDE)
+    return in_bands(image_of, height, width, sites_of(tile_px, stride_px), margin, ramp, stride_px)
 
 
 def in_bands(
@@ -99,10 +99,11 @@ def in_bands(
     """
     out = torch.empty(3, height, width, dtype=torch.uint8)
     all_rows, all_columns = (spans(-(-side // site_px), tile, margin, ramp, site_px) for side in (height, width))
-    shared = torch.empty(3, 0, width)
+    shared = torch.empty(3, 0, width, dtype=torch.float32)
     for number, rows in enumerate(all_rows):
         top, bottom = rows.start * site_px, min(rows.stop * site_px, height)
-        band = torch.zeros(3, bottom - top, width)  # of the tiles side by side: all of it would be half a gigabyte
+        # of the tiles side by side: of the whole image it would be half a gigabyte
+        band = torch.zeros(3, bottom - top, width, dtype=torch.float32)
         band[:, : shared.shape[1]] = shared
         for columns in all_columns:
             image = restore(rows, columns)
@@ -114,7 +115,7 @@ def in_bands(
     return out
 
 
-def sites_of(tile_px: int, site_px: int = STRIDE) -> int:
+def sites_of(tile_px: int, site_px: int) -> int:
     """A tile's side in sites of ``site_px`` pixels. Raises ConfigError if it has none."""
     if tile_px < site_px:
         raise ConfigError(f"tile (={tile_px} px) must be at least {site_px}")

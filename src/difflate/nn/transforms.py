@@ -3,7 +3,7 @@
 Three kinds: `gdn` (Ballé et al. 2018), `residual` (the layout of Yang & Mandt 2023), and `dct`, whose first and last
 layers start as a block transform, so that training begins where JPEG is (`difflate.nn.dct`).
 
-All take (B, 3, H, W) float32 in [-1, 1] and a quality level (B,) in [0, 1], and any height and width from 1 on.
+All take (B, 3, H, W) float32 in [-1, 1] and a quality (B,) in [0, 1], and any height and width from 1 on.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.errors import ConfigError
+from difflate.nn.dct import DctAnalysis, DctSynthesis
 from difflate.nn.entropy_models import lower_bound
-from difflate.nn.layers import conv
+from difflate.nn.layers import channels_last, conv, settle
 
 TransformKind = Literal["dct", "gdn", "residual"]
-STRIDE = 16
-"""Pixels between two sites of a latent."""
+LMBDA_MIDDLE = 0.0067
+"""λ in the middle of the quality range, in bits per squared error of one 8-bit step: transforms count in the quantizer
+step that is best there, what the synthesis leaves was measured from there, and losses are weighted relative to it."""
 _MAX_CHANNELS = 4096
 _DCT_MAX_CHANNELS = 376
 
@@ -51,21 +53,19 @@ class TransformConfig:
         if not all(0 <= n <= 64 for n in self.blocks):
             raise ConfigError(f"`blocks` (={list(self.blocks)}) must be from 0 to 64")
 
+    @property
+    def stride_px(self) -> int:
+        """Pixels between two sites of the latent, down and sideways."""
+        return 2 << len(self.widths)  # sizes are halved to come to each width, and once more to the latent
+
 
 def transforms(config: TransformConfig) -> tuple[nn.Module, nn.Module]:
-    """(analysis, synthesis) of a kind: (images, level) -> latents, (latents, level) -> images."""
+    """(analysis, synthesis) of a kind: (images, quality) -> latents, (latents, quality) -> images."""
     if config.kind == "dct":
-        from difflate.nn.dct import DctAnalysis, DctSynthesis
-
-        return DctAnalysis(config), DctSynthesis(config)
+        shape = config.latent_channels, config.widths, config.blocks
+        return DctAnalysis(*shape), DctSynthesis(*shape)
     halves = _gdn(config) if config.kind == "gdn" else _residual(config)
     return _Plain(halves[0]), _Plain(halves[1])
-
-
-def pad_to_stride(images: Tensor, stride: int = STRIDE) -> Tensor:
-    """``images: (B, C, H, W)`` float, its last row and column repeated until ``stride`` divides both."""
-    down, right = -images.shape[2] % stride, -images.shape[3] % stride
-    return F.pad(images, (0, right, 0, down), mode="replicate") if down or right else images
 
 
 class GDN(nn.Module):
@@ -75,8 +75,8 @@ class GDN(nn.Module):
         super().__init__()
         self.inverse = inverse
         # stored as square roots, which keeps both positive and their gradients alive near 0
-        self.beta = nn.Parameter(torch.ones(width))
-        self.gamma = nn.Parameter((0.1 * torch.eye(width) + _PEDESTAL).sqrt())
+        self.beta = nn.Parameter(torch.ones(width, dtype=torch.float32))
+        self.gamma = nn.Parameter((0.1 * torch.eye(width, dtype=torch.float32) + _PEDESTAL).sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
         """``x: (B, C, H, W)``, same shape."""
@@ -134,13 +134,13 @@ def _residual(config: TransformConfig) -> tuple[nn.Sequential, nn.Sequential]:
 
 
 class _Plain(nn.Module):
-    """A transform that is the same at all quality levels; gains alone set the rate (Cui et al. 2021)."""
+    """A transform that is the same at all qualities; gains alone set the rate (Cui et al. 2021)."""
 
     def __init__(self, layers: nn.Sequential):
         super().__init__()
         self.layers = layers
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        settle(self)
 
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        """Latents of images, or images of latents; ``level`` is not used."""
-        return self.layers(x.contiguous(memory_format=torch.channels_last))
+    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
+        """Latents of images, or images of latents; ``quality`` is not used."""
+        return self.layers(channels_last(x))

@@ -29,9 +29,13 @@ from difflate.nn.layers import (
     NoiseEmbedding,
     ResidualBlock,
     Upsample,
+    by_frame,
+    channels_last,
     conv,
-    zeroed,
+    settle,
+    zero_weights,
 )
+from difflate.nn.padding import pad_to_multiple
 
 AttentionKind = Literal["none", "linear", "full"]
 BlockKind = Literal["residual", "depthwise"]
@@ -59,7 +63,7 @@ class UNetConfig:
     """Shape of a `UNet`; lists have one entry for each level, the highest resolution first."""
 
     in_channels: int = 3
-    """Of x, without x0_prev and conditions."""
+    """Channels of x, without x0_prev and conditions."""
     out_channels: int = 3
     widths: list[int] | tuple[int, ...] = (64, 128, 256)
     """Channels of each level; each level has half the height and width of the one before."""
@@ -164,6 +168,7 @@ class UNet(nn.Module):
         embedding, area = 2 * widths[0], config.patch**2
         conds = config.cond_channels or [0] * len(widths)
         up_blocks = config.up_blocks or config.blocks
+        self.unshuffle, self.shuffle = nn.PixelUnshuffle(config.patch), nn.PixelShuffle(config.patch)
         self.noise_embedding = NoiseEmbedding(widths[0], embedding, config.noise_scale)
         self.vector_embedding = nn.Linear(config.vector_channels, embedding) if config.vector_channels else None
         inputs = config.in_channels + (config.out_channels if config.self_condition else 0)
@@ -176,8 +181,8 @@ class UNet(nn.Module):
         self.downsample = nn.ModuleList(Downsample(widths[i], widths[i + 1]) for i in range(lowest))
         self.upsample = nn.ModuleList(Upsample(widths[i + 1], widths[i]) for i in range(lowest))
         self.norm = ChannelNorm(widths[0])
-        self.exit = zeroed(conv(widths[0], config.out_channels * area))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.exit = zero_weights(conv(widths[0], config.out_channels * area))
+        settle(self)
 
     def forward(
         self,
@@ -192,9 +197,10 @@ class UNet(nn.Module):
 
         ``x0_prev``: (B, out_channels, H, W), with `self_condition`. ``spatial``: for each level with `cond_channels` a
         condition (B, cond_channels, ⌈H/(patch·2^level)⌉, ⌈W/(patch·2^level)⌉). ``vector``: (B, vector_channels).
-        Raises ConfigError for a condition that the network does not take, or lacks.
+        Clips have T before H everywhere; attention alone looks at more than one frame. Raises ConfigError for a
+        condition that the network does not take, or lacks.
         """
-        height, width = x.shape[2:]
+        height, width = x.shape[-2:]
         if self.config.self_condition:
             if x0_prev is None:
                 raise ConfigError("`x0_prev` is missing; the network is self-conditioned: give zeros at first")
@@ -202,7 +208,9 @@ class UNet(nn.Module):
         elif x0_prev is not None:
             raise ConfigError("`x0_prev` is given to a network without `self_condition`; leave it out")
         embedding = F.silu(self._embed(condition, vector))
-        x = self.entrance(_unshuffle(x, self.config.patch).contiguous(memory_format=torch.channels_last))
+        if self.config.patch > 1:  # of 1 it would copy all channels
+            x = by_frame(self.unshuffle, pad_to_multiple(x, self.config.patch))
+        x = self.entrance(channels_last(x))
         save_memory = self.gradient_checkpointing and self.training
         kept: list[Tensor] = []
         conds = self._conditions(spatial)
@@ -224,9 +232,9 @@ class UNet(nn.Module):
             x = torch.cat([self.upsample[level](x, same.shape[2:]), same], dim=1)
             x = self.up[level](x, embedding, save_memory)
         y = self.exit(F.silu(self.norm(x)))
-        if self.config.patch > 1:  # of 1 it would copy all channels
-            y = F.pixel_shuffle(y, self.config.patch)
-        return y[:, :, :height, :width]
+        if self.config.patch > 1:
+            y = by_frame(self.shuffle, y)
+        return y[..., :height, :width]
 
     def _embed(self, condition: Tensor, vector: Tensor | None) -> Tensor:
         embedding = self.noise_embedding(condition)
@@ -240,42 +248,34 @@ class UNet(nn.Module):
     def _conditions(self, spatial: Sequence[Tensor | None]) -> list[Tensor | None]:
         channels = list(self.config.cond_channels or [0] * len(self.down))
         given = list(spatial) + [None] * (len(channels) - len(spatial))
-        found = [0 if cond is None else cond.shape[1] for cond in given]
-        if found != channels:
-            raise ConfigError(f"`spatial` (channels {found}) must have `cond_channels` (={channels}), level by level")
+        widths = [0 if cond is None else cond.shape[1] for cond in given]
+        if widths != channels:
+            raise ConfigError(f"`spatial` (channels {widths}) must have `cond_channels` (={channels}), level by level")
         return given
 
 
 def _size(x: Tensor) -> str:
-    return f"{x.shape[2]} x {x.shape[3]}"
-
-
-def _unshuffle(x: Tensor, patch: int) -> Tensor:
-    """(B, C·patch², ⌈H/patch⌉, ⌈W/patch⌉); the last row and column are repeated where the patch does not divide."""
-    if patch == 1:
-        return x
-    down, right = -x.shape[2] % patch, -x.shape[3] % patch
-    if down or right:
-        x = F.pad(x, (0, right, 0, down), mode="replicate")
-    return F.pixel_unshuffle(x, patch)
+    return " x ".join(map(str, x.shape[2:]))
 
 
 def multiply_adds(config: UNetConfig, height: int, width: int) -> int:
     """Multiplications of one forward pass for an image of that size, counted on the meta device."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    def blank(*shape: int) -> Tensor | None:
+        return torch.empty(1, *shape, dtype=torch.float32) if all(shape) else None
+
     with torch.device("meta"):
         network = UNet(config)
-        x = torch.empty(1, config.in_channels, height, width)
-        prev = torch.empty(1, config.out_channels, height, width) if config.self_condition else None
+        x = torch.empty(1, config.in_channels, height, width, dtype=torch.float32)
+        prev = blank(config.out_channels, height, width) if config.self_condition else None
         high, wide = -(-height // config.patch), -(-width // config.patch)
-        spatial: list[Tensor | None] = []
+        spatial = []
         for channels in config.cond_channels or ():
-            spatial.append(torch.empty(1, channels, high, wide) if channels else None)
+            spatial.append(blank(channels, high, wide))
             high, wide = -(-high // 2), -(-wide // 2)
-        vector = torch.empty(1, config.vector_channels) if config.vector_channels else None
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(x, torch.empty(1), prev, spatial=spatial, vector=vector)
+            network(x, x[:, 0, 0, 0], prev, spatial=spatial, vector=blank(config.vector_channels))
     return counter.get_total_flops() // 2
 
 

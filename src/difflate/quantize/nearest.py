@@ -37,5 +37,5 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     argmin ||x - c||^2 = argmax x.c - ||c||^2 / 2, one matrix product.
     """
     bias = score_bias(codebook)
-    found = [argmax_rows(linear(part, codebook, bias)) for part in vectors.split(_ROWS)]
-    return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device=vectors.device)
+    codes = [argmax_rows(linear(part, codebook, bias)) for part in vectors.split(_ROWS)]
+    return torch.cat(codes) if codes else torch.empty(0, dtype=torch.int64, device=vectors.device)

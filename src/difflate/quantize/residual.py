@@ -44,18 +44,18 @@ class ResidualQuantizer(nn.Module):
             return argmax_rows(score)[:, None]
         beam = min(BEAM, score.shape[1])
         score, best = score.topk(beam, dim=1)  # (rows, beam)
-        codes = best[:, :, None]  # (rows, beam, levels so far)
-        for level in range(1, len(self.codebooks)):
-            book = self.codebooks[level]
+        codes = best[:, :, None]  # (rows, beam, codebooks so far)
+        for stage in range(1, len(self.codebooks)):
+            book = self.codebooks[stage]
             gain = linear(x, book, score_bias(book))  # (rows, K)
             total = score[:, :, None] + gain[:, None, :]  # (rows, beam, K)
-            for earlier in range(level):
+            for earlier in range(stage):
                 total -= (self.codebooks[earlier] @ book.T)[codes[:, :, earlier]]
             size = book.shape[0]
-            width = min(BEAM if level + 1 < len(self.codebooks) else 1, beam * size)
+            width = min(BEAM if stage + 1 < len(self.codebooks) else 1, beam * size)
             score, flat = total.reshape(rows, beam * size).topk(width, dim=1)
             parent, chosen = flat // size, flat % size
-            kept = codes.gather(1, parent[:, :, None].expand(-1, -1, level))
+            kept = codes.gather(1, parent[:, :, None].expand(-1, -1, stage))
             codes = torch.cat([kept, chosen[:, :, None]], dim=2)
             beam = width
         return codes[:, 0]

@@ -5,7 +5,6 @@ turns into an unrelated one; ordered along the principal axis, into a similar on
 """
 
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +14,8 @@ import numpy as np
 from difflate.errors import ConfigError
 from difflate.extras import require
 from difflate.media.picture import open_image
-from difflate.reproduce.table1 import IMAGES, find_image
+from difflate.metrics.pairs import decibels
+from difflate.reproduce.table1 import IMAGES, find_image, finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,20 +84,14 @@ def figure3(image_folder: str | Path, codec_name: str = CODEC) -> tuple[bytes, d
     The numbers: ``{"codec": ..., "rows": [{"image": ..., "psnr": [dB of the three decoded panels]}]}``.
     Raises ConfigError if an image or matplotlib is missing, or the codec has no ordered codebooks.
     """
-    from difflate.store.hub import load
+    from difflate.codecs.loading import load
 
     codec: Any = load(codec_name)
     if not all(hasattr(codec, name) for name in ("to_latent", "from_latent", "codebook_sizes")):
         raise ConfigError(f"codec (={codec_name}) has no codebooks; use one such as {CODEC}")
     rows = [(name, panels(open_image(find_image(image_folder, name)).pixels, codec)) for name in IMAGES]
-    numbers = [{"image": name, "psnr": [_psnr_db(row[0], panel) for panel in row[1:]]} for name, row in rows]
+    numbers = [{"image": name, "psnr": [finite(decibels(row[0], panel)) for panel in row[1:]]} for name, row in rows]
     return _draw([row for _, row in rows], [row["psnr"] for row in numbers]), {"codec": codec_name, "rows": numbers}
-
-
-def _psnr_db(first: np.ndarray, second: np.ndarray) -> float | None:
-    # not metrics.psnr: the panel in arbitrary order is meant to be another picture, which that refuses to measure
-    squared_error = float(np.mean(np.square(first.astype(np.float64) - second)))
-    return 10 * math.log10(255**2 / squared_error) if squared_error else None
 
 
 def _draw(rows: Sequence[Sequence[np.ndarray]], psnrs: Sequence[Sequence[float | None]]) -> bytes:

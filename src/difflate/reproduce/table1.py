@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from difflate import metrics
 from difflate.codecs.base import Codec
+from difflate.data.images import SUFFIXES
 from difflate.errors import ConfigError
-from difflate.evaluate.run import IMAGE_SUFFIXES
+from difflate.evaluate.markdown import cell, markdown_table
 from difflate.extras import require
 from difflate.media.picture import Picture, as_picture, open_image
+from difflate.metrics.distortion import bits_per_pixel, psnr
+from difflate.metrics.pairs import planes_of_pair
 
 IMAGES = ("baboon", "peppers", "lenna")
 """SIPI 4.2.03, 4.2.07 and 4.2.04 (512x512), found by these file names."""
@@ -39,9 +41,9 @@ PROTOCOL = {
 def psnr_wrapped(reference: Any, restored: Any) -> float:
     """PSNR in dB of a squared difference in uint8, which loses multiples of 256; inf if all of it is lost.
 
-    Only good for reproducing numbers that were computed so. Raises VerificationFailed as `metrics.check_pair` does.
+    Only good for reproducing numbers that were computed so. Raises VerificationFailed if their sizes differ.
     """
-    first, second = metrics.check_pair(reference, restored)
+    first, second = planes_of_pair(reference, restored)
     difference = first - second
     # written out, because numpy >= 2 keeps uint8 here by rule and not by accident: 16 * 16 = 0
     squared_error = float(np.multiply(difference, difference, dtype=np.uint8).mean())
@@ -51,9 +53,9 @@ def psnr_wrapped(reference: Any, restored: Any) -> float:
 def ssim_skimage(reference: Any, restored: Any) -> float:
     """SSIM with scikit-image's default window (uniform 7x7), mean over the channels, data range 255.
 
-    Raises VerificationFailed as `metrics.check_pair` does, ConfigError if a side is below 7 px.
+    Raises VerificationFailed if their sizes differ, ConfigError if a side is below 7 px.
     """
-    first, second = metrics.check_pair(reference, restored)
+    first, second = planes_of_pair(reference, restored)
     if min(first.shape[1:]) < 7:
         raise ConfigError(f"an image of {first.shape[2]}x{first.shape[1]} px is below the SSIM window of 7x7 px")
     structural_similarity = require("skimage.metrics", "eval").structural_similarity
@@ -74,9 +76,9 @@ def table1(
     hold the three images, ModelError if a codec's model is missing.
     """
     if load is None:
-        from difflate.store import hub
+        from difflate.codecs import loading
 
-        load = hub.load
+        load = loading.load
     pictures = [Picture(open_image(find_image(image_folder, name)).pixels) for name in IMAGES]
     rows = []
     for encoding in codec_names:
@@ -90,10 +92,10 @@ def table1(
                     "encoding": encoding,
                     "image": name,
                     "bytes": len(data),
-                    "bpp": metrics.bits_per_pixel(len(data), picture.width, picture.height),
+                    "bpp": bits_per_pixel(len(data), picture.width, picture.height),
                     "ssim": ssim_skimage(picture, restored),
-                    "psnr_wrapped": _finite(psnr_wrapped(picture, restored)),
-                    "psnr_true": _finite(metrics.psnr(picture, restored)),
+                    "psnr_wrapped": finite(psnr_wrapped(picture, restored)),
+                    "psnr_true": finite(psnr(picture, restored)),
                     "ssim_printed": ssim_printed,
                     "psnr_printed": psnr_printed,
                 }
@@ -108,33 +110,23 @@ def format_table(result: dict[str, Any]) -> str:
         by_encoding.setdefault(row["encoding"], []).append(row)
     names = [row["image"] for row in next(iter(by_encoding.values()), [])]
     head = [column for name in names for column in (f"{name}: PSNR printed", "wrapped", "true", "SSIM printed", "ours")]
-    lines = ["| encoding | " + " | ".join(head) + " |", "|:--|" + "--:|" * len(head)]
-    for encoding, rows in by_encoding.items():
-        cells = [
-            cell
-            for row in rows
-            for cell in (
-                *(_cell(row[key], 2) for key in ("psnr_printed", "psnr_wrapped", "psnr_true")),
-                *(_cell(row[key], places) for key, places in (("ssim_printed", 2), ("ssim", 3))),
-            )
-        ]
-        lines.append(f"| {encoding} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    columns = (("psnr_printed", 2), ("psnr_wrapped", 2), ("psnr_true", 2), ("ssim_printed", 2), ("ssim", 3))
+    lines = [
+        [encoding, *(cell(row[key], places) for row in rows for key, places in columns)]
+        for encoding, rows in by_encoding.items()
+    ]
+    return markdown_table(["encoding", *head], lines)
 
 
 def find_image(folder: str | Path, name: str) -> Path:
     """The image file called ``name`` with any image suffix in ``folder``. Raises ConfigError if there is none."""
     if Path(folder).is_dir():
         for path in sorted(Path(folder).iterdir()):
-            if path.stem.lower() == name and path.suffix.lower() in IMAGE_SUFFIXES:
+            if path.stem.lower() == name and path.suffix.lower() in SUFFIXES:
                 return path
     raise ConfigError(f"{folder} has no image called {name}; it needs {', '.join(f'{image}.png' for image in IMAGES)}")
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     """``value``, or None, which JSON has, for the infinite PSNR of identical images."""
     return value if math.isfinite(value) else None
-
-
-def _cell(value: float | None, places: int) -> str:
-    return "–" if value is None else f"{value:.{places}f}"

@@ -1,32 +1,36 @@
-"""Neural models as folders: config.json, safetensors (in shards if large) and README.md, by huggingface_hub's mixin."""
+"""Neural models as folders: config.json, safetensors (in shards if large) and README.md."""
 
 import hashlib
+import inspect
 import json
+import math
 import os
 import re
 import tempfile
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args, get_type_hints
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, save_torch_state_dict, snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from difflate.errors import ConfigError, DifflateError, ModelError
+from difflate.errors import ConfigError, DifflateError, LimitExceeded, ModelError
 from difflate.files import atomic_write, file_mode
 from difflate.store.config import CARD, CONFIG, read_config
 from difflate.store.hub import MODEL_FILES
+from difflate.store.unfilled import Unfilled
 
 TEMPORARY = ".difflate-model-"
 """How the names begin of what a save that was killed leaves."""
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _KIND, _DIGESTS = "kind", "sha256"
+_SPARE_NUMBERS = 1 << 22
+"""What a model may hold while it is built beside twice its weights: constants and what they are made from."""
 
 
-class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", license="apache-2.0"):
+class FolderModel(nn.Module):
     """A module whose constructor's arguments, dataclasses and plain values, are its config.json."""
 
     kind: str
@@ -38,16 +42,15 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
 
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | Path, *, card: str | None = None, max_shard_size: str = "2GB",
-        dtype: torch.dtype | None = None, **options: Any,
+        dtype: torch.dtype | None = None, push_to_hub: bool = False, repo_id: str | None = None,
     ) -> str | None:  # fmt: skip
         """Writes the folder, each file complete or not there; ``card`` is the text of its README.md.
 
         ``dtype``: of the weights in the file, for instance torch.float16 for half the size; default: as they are.
-
-        ``options`` are those of the mixin, ``push_to_hub=True`` and ``repo_id`` among them. Raises DifflateError.
+        ``push_to_hub``: also uploads it to ``repo_id`` (default: the folder's name), and gives the address of what
+        was uploaded. Raises DifflateError.
         """
         folder = Path(save_directory)
-        options.setdefault("repo_id", folder.name)
         self.card = card or self.card
         try:
             self._save_weights(folder, max_shard_size, dtype)
@@ -57,16 +60,40 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
         digests = {path.name: _digest(path) for path in weight_files(folder)}
         config = {**self.config_dict(), **entries, _DIGESTS: digests}
         atomic_write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-        atomic_write(folder / CARD, (self.card or str(self.generate_model_card())).encode())
-        if options.pop("push_to_hub", False):
-            return self.push_to_hub(**options)
-        return None
+        atomic_write(folder / CARD, (self.card or self._plain_card()).encode())
+        return self.push_to_hub(repo_id or folder.name) if push_to_hub else None
+
+    def push_to_hub(
+        self, repo_id: str, *, commit_message: str = "A model of Difflate", private: bool | None = None,
+        token: str | None = None, branch: str | None = None, create_pr: bool | None = None,
+    ) -> str:  # fmt: skip
+        """Uploads the model's folder to a Hugging Face repository, which is made if it is not there; its address.
+
+        The options are those of `huggingface_hub.HfApi`.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as name:
+            self.save_pretrained(name)
+            return api.upload_folder(
+                repo_id=repo_id, folder_path=name, commit_message=commit_message, revision=branch, create_pr=create_pr
+            )
+
+    def _plain_card(self) -> str:
+        return (
+            "---\nlibrary_name: difflate\nlicense: apache-2.0\n---\n"
+            f"# A model of Difflate: {self.kind}\n\n    {self.usage}\n"
+        )
 
     def _save_beside(self, folder: Path) -> dict[str, Any]:
         """Writes what a kind of model has beside its weights; gives further entries of config.json."""
         return {}
 
     def _save_weights(self, folder: Path, max_shard_size: str, dtype: torch.dtype | None) -> None:
+        from huggingface_hub import save_torch_state_dict
+
         folder.mkdir(parents=True, exist_ok=True)
         state = self.state_dict()
         if dtype is not None:
@@ -85,44 +112,56 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
 
     def config_dict(self) -> dict[str, Any]:
         """What config.json holds."""
-        given = {key: getattr(self, key) for key in self._hub_mixin_init_parameters if key != "self"}
+        given = {key: getattr(self, key) for key in self._argument_names()}
         return {_KIND: self.kind, **{k: asdict(v) if is_dataclass(v) else v for k, v in given.items()}}  # type: ignore
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **options: Any) -> Self:  # type: ignore[override]
-        """The model in a folder, or in a Hugging Face repository, which is fetched unless ``local_files_only=True``.
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None,
+        force_download: bool = False, local_files_only: bool = False, token: str | bool | None = None,
+    ) -> Self:  # fmt: skip
+        """The model in a folder, or in a Hugging Face repository, which is fetched unless ``local_files_only``.
 
-        ``options`` are those of the mixin. Raises ModelError if a file is missing, damaged, or not of this kind.
+        The options are those of `huggingface_hub.snapshot_download`. Raises ModelError if a file is missing, damaged,
+        or not of this kind.
         """
-        if Path(name).is_dir():
-            cls._check_kind(Path(name))
+        folder = Path(name)
         try:
-            return super().from_pretrained(name, **options)
+            if not folder.is_dir():
+                from huggingface_hub import snapshot_download  # slow to import, and a folder needs none of it
+
+                fetched = snapshot_download(
+                    str(name), revision=revision, cache_dir=cache_dir, force_download=force_download, token=token,
+                    local_files_only=local_files_only, allow_patterns=MODEL_FILES,
+                )  # fmt: skip
+                folder = Path(fetched)
+            return cls._from_folder(folder)
         except ConfigError as error:
-            raise ModelError(f"{Path(name) / CONFIG}: {error}; get the folder again") from error
+            raise ModelError(f"{folder / CONFIG}: {error}; get the folder again") from error
         except (SafetensorError, OSError, TypeError, AttributeError, LookupError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{name}: cannot be loaded ({reason}); get the folder again") from error
 
     @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, revision: str | None, cache_dir: str | Path | None, force_download: bool,
-        local_files_only: bool, token: str | bool | None, **arguments: Any,
-    ) -> Self:  # fmt: skip
-        folder = Path(model_id)
-        if not folder.is_dir():
-            folder = Path(
-                snapshot_download(
-                    model_id, revision=revision, cache_dir=cache_dir, force_download=force_download, token=token,
-                    local_files_only=local_files_only, allow_patterns=MODEL_FILES,
-                )
-            )  # fmt: skip
-            cls._check_kind(folder)
-        with torch.device("meta"):
-            load_weights(cls(**arguments), folder)  # compares, before anything is allocated
-        model = cls(**arguments)
+    def load(cls, folder: Path) -> Self:
+        """The model in a folder. Raises ModelError if a file is missing, damaged, or not of this kind."""
+        return cls.from_pretrained(folder)
+
+    @classmethod
+    def _from_folder(cls, folder: Path) -> Self:
+        config = read_config(folder)
+        if config.get(_KIND) != cls.kind:
+            raise ModelError(f"{folder}: kind (={config.get(_KIND)}) must be {cls.kind}; name a folder of that kind")
+        hints = get_type_hints(cls.__init__)
+        arguments = {key: _decode_argument(hints[key], config[key]) for key in cls._argument_names() if key in config}
+        stored = sum(math.prod(shape) for shape in stored_shapes(folder).values())
+        try:
+            with Unfilled(_SPARE_NUMBERS + 2 * stored):
+                model = cls(**arguments)
+        except LimitExceeded as error:
+            raise ModelError(f"{folder}: the weights do not fit {CONFIG} ({error}); get the folder again") from error
         load_weights(model, folder)
-        for file, digest in (read_config(folder).get(_DIGESTS) or {}).items():
+        for file, digest in (config.get(_DIGESTS) or {}).items():
             if not (folder / file).is_file() or _digest(folder / file) != digest:
                 raise ModelError(f"{folder}: {file} is not what the model was saved with; get the folder again")
         model._load_beside(folder)
@@ -134,10 +173,18 @@ class FolderModel(nn.Module, PyTorchModelHubMixin, library_name="difflate", lice
         """Reads what `_save_beside` has written."""
 
     @classmethod
-    def _check_kind(cls, folder: Path) -> None:
-        found = read_config(folder).get(_KIND)
-        if found != cls.kind:
-            raise ModelError(f"{folder}: kind (={found}) must be {cls.kind}; name a folder of that kind")
+    def _argument_names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+
+def _decode_argument(hint: Any, value: Any) -> Any:
+    """``value`` of config.json as a constructor takes it: a dataclass where ``hint`` says so, without unknown keys."""
+    kinds = get_args(hint) or (hint,)
+    kind = next((kind for kind in kinds if is_dataclass(kind)), None)
+    if kind is None or (value is None and type(None) in kinds):
+        return value
+    known = {field.name for field in fields(kind)}
+    return kind(**{key: entry for key, entry in value.items() if key in known})  # type: ignore[operator]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -150,25 +197,32 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_weights(module: nn.Module, folder: Path) -> None:
-    """Puts the folder's weights into ``module``, after their names and shapes have been compared.
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of the folder's weights, from the heads of the files.
 
     Only `weight_files` are opened, and as safetensors only: the index of shards, a file from anywhere, could name
-    others. Raises ModelError if they are missing or do not fit, SafetensorError if they are damaged.
+    others. Raises ModelError if there are none, SafetensorError if they are damaged.
     """
     paths = weight_files(folder)
     if not paths:
         raise ModelError(f"{folder}: model.safetensors is missing; get the model folder again")
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in paths:
         with safe_open(str(path), "pt") as file:
-            found |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    if found != wanted:
-        names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return shapes
+
+
+def load_weights(module: nn.Module, folder: Path) -> None:
+    """Puts the folder's weights into ``module``, after their names and shapes have been compared.
+
+    Raises ModelError if they are missing or do not fit, SafetensorError if they are damaged.
+    """
+    stored = stored_shapes(folder)
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    if stored != wanted:
+        names = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
         raise ModelError(f"{folder}: the weights do not fit {CONFIG} ({names[0]}); get the folder again")
-    if next((value.is_meta for value in module.state_dict().values()), True):
-        return  # it was only to be compared
-    for path in paths:
+    for path in weight_files(folder):
         with safe_open(str(path), "pt") as file:
             module.load_state_dict({name: file.get_tensor(name) for name in file.keys()}, strict=False)  # noqa: SIM118

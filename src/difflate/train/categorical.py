@@ -66,7 +66,7 @@ class CategoricalTask(Task):
     def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": (), "image": (), "eps": (), "cross_entropy": ()} of a batch of latents, the terms unweighted."""
         model, process, s = self.model, self.process, self.settings
-        space, device = model.latent.space, self.device
+        space, device = model.latent.index_space, self.device
         indices = batch.pixels.to(device, non_blocking=True).long()
         z0 = space.scale(indices)
         noisy = noised(process, z0, draws)
@@ -76,7 +76,7 @@ class CategoricalTask(Task):
             extra = (self_condition(process, of_image, noisy.x, noisy.t, generator=draws.toss()),)
         condition = process.noise_condition(noisy.t).to(noisy.x.dtype)
         logits = space.split(model(process.network_input(noisy.x, noisy.logsnr), condition, *extra))
-        codec = model.codec.to(device)
+        codec = model.space.to(device)
         words, places, entropies = [], [], []
         for plane, (of_plane, book) in enumerate(zip(logits, codec.codebooks, strict=True)):
             decode = functools.partial(self._decoded, draws=draws, plane=plane)

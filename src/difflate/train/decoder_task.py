@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from difflate.data.crops import Batch
 from difflate.diffusion import normal
-from difflate.models.diffusion_decoder import Conditions, DiffusionCoder
+from difflate.models.diffusion_decoder import Conditions, DiffusionDecoder
 from difflate.nn.colour import signed_to_uint8
 from difflate.nn.entropy_network import Coded
 from difflate.seeds import Stream, torch_generator
@@ -21,11 +21,11 @@ _PICTURE_STEPS = 4
 
 
 class DecoderTask(Task):
-    """ρ·LPIPS + (1 - ρ)·(diffusion loss [+ λ-normalised rate]) of a `DiffusionCoder`."""
+    """ρ·LPIPS + (1 - ρ)·(diffusion loss [+ λ-normalised rate]) of a `DiffusionDecoder`."""
 
-    model: DiffusionCoder
+    model: DiffusionDecoder
 
-    def __init__(self, model: DiffusionCoder, stage: DiffusionStage, shown: Tensor | None = None):
+    def __init__(self, model: DiffusionDecoder, stage: DiffusionStage, shown: Tensor | None = None):
         """``shown``: (B, 3, H, W) uint8, what `pictures` are of. Raises ConfigError: no LPIPS weights."""
         super().__init__(model, stage.training)
         self.stage, self.shown = stage, shown
@@ -48,9 +48,9 @@ class DecoderTask(Task):
         that of one step from zeros."""
         stage, model = self.stage, self.model
         images = batch.images(self.device)
-        level = draws.levels().to(images.device)
-        coded = self._coded(images, level, draws)
-        conditions = model.conditions(coded.y_hat, level)
+        quality = draws.spread().to(images.device)
+        coded = self._coded(images, quality, draws)
+        conditions = model.conditions(coded.y_hat, quality)
         denoising = denoised(
             model.diffusion,
             model,
@@ -63,7 +63,7 @@ class DecoderTask(Task):
         bpp = (coded.y_bits + coded.z_bits) / (images.shape[2] * images.shape[3])
         losses = (1 - stage.rho) * denoising.losses
         if stage.joint:
-            losses = losses + self._rate(images, level, bpp, conditions)
+            losses = losses + self._rate(images, quality, bpp, conditions)
         values = {"bpp": bpp.mean(), "psnr_db": psnr_db(conditions.synthesis, images)}
         if stage.rho:
             restored = model.to_images(denoising.x0, conditions).clamp(-1, 1)
@@ -75,19 +75,19 @@ class DecoderTask(Task):
             values["one_step_psnr_db"] = psnr_db(one_step, images)
         return {"loss": losses.mean(), **values}
 
-    def _coded(self, images: Tensor, level: Tensor, draws: Draws) -> Coded:
+    def _coded(self, images: Tensor, quality: Tensor, draws: Draws) -> Coded:
         coder = self.model.coder
         gradients = torch.set_grad_enabled(self.stage.joint and torch.is_grad_enabled())
         with gradients, torch.autocast(images.device.type, enabled=False):  # in full precision, as a codec has it
-            return coder.entropy(coder.analyse(images, level), level, draws.generators())
+            return coder.entropy(coder.analyse(images, quality), quality, draws.generators())
 
-    def _rate(self, images: Tensor, level: Tensor, bpp: Tensor, conditions: Conditions) -> Tensor:
+    def _rate(self, images: Tensor, quality: Tensor, bpp: Tensor, conditions: Conditions) -> Tensor:
         """(B,) what bits cost in the units of the diffusion's error.
 
         λ prices a squared error of one 8-bit level in bits, and the diffusion's is one of x0. With a synthesis that
         is used comes its own error: nothing else keeps it what the residual is measured from.
         """
-        per_pixel = 127.5**2 * self.model.coder.lmbda(level)
+        per_pixel = 127.5**2 * self.model.coder.lmbda(quality)
         unit = conditions.std.square() if self.model.decoder.residual else torch.ones_like(conditions.std)
         cost = self.stage.bit_price * bpp / (per_pixel * unit)
         if self.model.decoder.needs_synthesis:
@@ -99,9 +99,9 @@ class DecoderTask(Task):
         if self.shown is None:
             return None
         images = self.shown.to(self.device).float() / 127.5 - 1
-        level = torch.linspace(0, 1, len(images), device=images.device)
+        quality = torch.linspace(0, 1, len(images), device=images.device)
         coder = self.model.coder
-        conditions = self.model.conditions(coder.entropy(coder.analyse(images, level), level).y_hat, level)
+        conditions = self.model.conditions(coder.entropy(coder.analyse(images, quality), quality).y_hat, quality)
         generators = [torch_generator(0, Stream.DECODER_PICTURE, number) for number in range(len(images))]
         decoder = self.model.decoder
         noise = decoder.gamma * normal(images.shape, generators, images.device)

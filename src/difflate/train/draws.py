@@ -41,7 +41,7 @@ class Draws:
         values = [(starts[int(n) // self.batch] + int(n) % self.batch / self.batch) % 1.0 for n in self.numbers]
         return torch.tensor(values, dtype=torch.float64).float().clamp(max=1 - 2**-24)
 
-    def levels(self) -> Tensor:
+    def spread(self) -> Tensor:
         """(B,) float32 in [0, 1), spread over a step as `uniform`, but in an order that has nothing to do with it."""
         places = {}
         for step in {int(n) // self.batch for n in self.numbers}:

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from difflate.errors import ConfigError
-from difflate.nn.transforms import STRIDE
 from difflate.train.settings import LoopSettings, check_crop
 
 
@@ -24,7 +23,7 @@ class CoderStage:
     training: LoopSettings = field(default_factory=LoopSettings)
 
     def __post_init__(self) -> None:
-        _check_stage(self, 1)
+        _check_stage(self)
         if self.rate_ramp_steps < 0:
             raise ConfigError(f"rate_ramp_steps (={self.rate_ramp_steps}) must be at least 0")
 
@@ -51,7 +50,7 @@ class DiffusionStage:
     training: LoopSettings = field(default_factory=LoopSettings)
 
     def __post_init__(self) -> None:
-        _check_stage(self, STRIDE)
+        _check_stage(self)
         if not 0 <= self.rho <= 1:
             raise ConfigError(f"rho (={self.rho}) must be from 0 to 1")
 
@@ -70,7 +69,7 @@ def check_names(stages: list[Stage]) -> None:
             raise ConfigError(f"two stages have the name {name}; their folders would be one")
 
 
-def _check_stage(stage: Stage, multiple: int) -> None:
-    check_crop(stage.crop_px, multiple)
+def _check_stage(stage: Stage) -> None:
+    check_crop(stage.crop_px, 1)
     if not 0 <= stage.bit_price <= 1:
         raise ConfigError(f"bit_price (={stage.bit_price}) must be from 0 to 1")

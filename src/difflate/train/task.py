@@ -29,8 +29,8 @@ class Task(nn.Module, ABC):
         self.model, self.loop = model, loop
         self._frozen: dict[str, nn.Module] = {}
 
-    def freeze(self, **modules: nn.Module) -> None:
-        """Sets ``modules``, for instance a teacher, as attributes that move to the device of the task and nothing else:
+    def freeze(self, **modules: Any) -> None:
+        """Sets torch ``modules``, for instance a teacher, as attributes that move to the device of the task and nothing else:
         they are not trained, copied, averaged or saved."""
         for name, module in modules.items():
             self._frozen[name] = module.requires_grad_(False).eval()

@@ -10,8 +10,8 @@ import torch
 
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, OutputExists
-from difflate.models.diffusion_decoder import DecoderConfig, DiffusionCoder
-from difflate.models.transform_coder import TransformCoder
+from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
 from difflate.store.config import CONFIG
 from difflate.store.fingerprint import fingerprint
@@ -27,7 +27,7 @@ from difflate.train.loop import train
 from difflate.train.output import CHECKPOINTS
 from difflate.train.recipe import Data, Recipe, crops_of, first_images
 from difflate.train.recipes.hyperprior import CoderSettings, RateDistortion
-from difflate.train.settings import ImageSettings
+from difflate.train.settings import ImageSettings, check_crop
 from difflate.train.stages import KINDS, CoderStage, DiffusionStage, Stage, check_names
 from difflate.train.start import take_weights
 
@@ -59,6 +59,9 @@ class CdcTraining(ImageSettings):
         if not self.stages:
             raise ConfigError("stages is empty; there is nothing to train")
         check_names(self.stages)
+        for stage in self.stages:
+            if isinstance(stage, DiffusionStage):
+                check_crop(stage.crop_px, self.coder.transform.stride_px)
         if self.coder_from is not None and self.init_from is not None:
             raise ConfigError("coder_from and init_from are both set; the weights of the one would replace the other's")
         trained = any(isinstance(stage, CoderStage) or stage.joint for stage in self.stages)
@@ -84,16 +87,16 @@ def cost(settings: CdcTraining) -> str:
     )
 
 
-def build_model(settings: CdcTraining) -> DiffusionCoder:
+def build_model(settings: CdcTraining) -> DiffusionDecoder:
     """The model, untrained. Raises ConfigError for settings that do not fit."""
     coder = settings.coder
-    return DiffusionCoder(
+    return DiffusionDecoder(
         coder.transform, coder.hyperprior, coder.lmbda_min, coder.lmbda_max,
         settings.decoder, settings.network, settings.process,
     )  # fmt: skip
 
 
-def _start(model: DiffusionCoder, settings: CdcTraining) -> FolderModel | None:
+def _start(model: DiffusionDecoder, settings: CdcTraining) -> FolderModel | None:
     """Puts the weights into ``model`` that the training starts from; the part of it that has them, or None."""
     if settings.coder_from is not None:
         _take_coder(model, settings.coder_from)
@@ -106,18 +109,18 @@ def _start(model: DiffusionCoder, settings: CdcTraining) -> FolderModel | None:
     return None
 
 
-def _take_coder(model: DiffusionCoder, name: str) -> None:
+def _take_coder(model: DiffusionDecoder, name: str) -> None:
     """The weights of the folder ``name`` for the coder of ``model``."""
     folder = model_folder(name)
     if folder is None:
         raise ConfigError(f"coder_from (={name}): no such folder; name the folder of a model of recipe hyperprior")
-    source = TransformCoder.from_pretrained(folder)
+    source = TransformModel.from_pretrained(folder)
     _check_shape(source, model.coder, folder)
     model.coder.load_state_dict(source.state_dict())
     model.coder.load_exact(folder)  # files of the one are then files of the other, on any machine
 
 
-def _check_shape(source: TransformCoder, ours: TransformCoder, name: object) -> None:
+def _check_shape(source: TransformModel, ours: TransformModel, name: object) -> None:
     """Raises ConfigError for a coder of other settings than those of `coder`."""
     theirs = source.config_dict()
     for key, value in ours.config_dict().items():
@@ -173,7 +176,7 @@ def _train(settings: CdcTraining, command: str, progress: bool) -> Path:
     return out
 
 
-def _task(model: DiffusionCoder, stage: Stage, data: Data) -> RateDistortion | DecoderTask:
+def _task(model: DiffusionDecoder, stage: Stage, data: Data) -> RateDistortion | DecoderTask:
     if isinstance(stage, CoderStage):
         model.coder.requires_grad_(True)
         return RateDistortion(model.coder, stage.training, stage.rate_ramp_steps, stage.bit_price)

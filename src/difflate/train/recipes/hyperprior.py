@@ -7,9 +7,9 @@ from torch import Tensor
 
 from difflate.data.crops import Batch
 from difflate.errors import ConfigError
-from difflate.models.transform_coder import MIDDLE_LMBDA, TransformCoder
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.entropy_network import HyperpriorConfig
-from difflate.nn.transforms import TransformConfig
+from difflate.nn.transforms import LMBDA_MIDDLE, TransformConfig
 from difflate.nn.unet import parameters
 from difflate.train.draws import Draws
 from difflate.train.recipe import Data, crops_of, loop_recipe
@@ -30,9 +30,9 @@ class CoderSettings:
     lmbda_max: float = 0.08
     """λ of quality 100."""
 
-    def model(self) -> TransformCoder:
+    def model(self) -> TransformModel:
         """The coder, untrained. Raises ConfigError for settings that do not fit."""
-        return TransformCoder(self.transform, self.hyperprior, self.lmbda_min, self.lmbda_max)
+        return TransformModel(self.transform, self.hyperprior, self.lmbda_min, self.lmbda_max)
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class HyperpriorTraining(CoderSettings, CropSettings):
 
 
 class RateDistortion(Task):
-    """R + λ·D of a `TransformCoder`, images of a step at quality levels spread over the whole range."""
+    """R + λ·D of a `TransformModel`, images of a step at qualities spread over the whole range."""
 
-    model: TransformCoder
+    model: TransformModel
 
     def __init__(
-        self, model: TransformCoder, loop: LoopSettings, rate_ramp_steps: int = 0, price: float = 1.0,
+        self, model: TransformModel, loop: LoopSettings, rate_ramp_steps: int = 0, price: float = 1.0,
         structure: float = 0.0,
     ):  # fmt: skip
         """``price`` of a bit, 1 being its full one; it rises to it over ``rate_ramp_steps``.
@@ -74,16 +74,16 @@ class RateDistortion(Task):
     def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": (), "bpp": (), "psnr_db": ()} of a batch; rates are estimates."""
         images = batch.images(self.device)
-        level = draws.uniform().to(images.device)
-        restored = self.model(images, level, draws.generators())
+        quality = draws.uniform().to(images.device)
+        restored = self.model(images, quality, draws.generators())
         bpp = (restored.coded.y_bits + restored.coded.z_bits) / (images.shape[2] * images.shape[3])
         distortion = ((restored.image - images) * 127.5).square().flatten(1).mean(1)
         if self.structure:
             distortion = distortion + self.structure * (1 - ms_ssim(restored.image, images))
-        lmbda = self.model.lmbda(level)
+        lmbda = self.model.lmbda(quality)
         price = self._price(batch.numbers).to(bpp)
         # both terms rise with λ, about as its root: without the division the highest rates alone would count
-        losses = (price * bpp + lmbda * distortion) / (lmbda / MIDDLE_LMBDA).sqrt()
+        losses = (price * bpp + lmbda * distortion) / (lmbda / LMBDA_MIDDLE).sqrt()
         return {"loss": losses.mean(), "bpp": bpp.mean(), "psnr_db": psnr_db(restored.image, images)}
 
     def _price(self, numbers: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Recipe `latent`: a diffusion model in the index space of a vq codec, continuous or categorical."""
+"""Recipe `latent`: a diffusion model in the finite latent space of a codec, continuous or categorical."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from difflate.codecs.vq import VqCodec
+from difflate.codecs.loading import load
 from difflate.data.crops import Batch
-from difflate.data.latents import LatentHeader, Latents
+from difflate.data.latents import Latents
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError
 from difflate.generate.sampling import preview
 from difflate.models.categorical_diffusion import CategoricalDiffusion, channels
-from difflate.models.latent_diffusion import LatentDiffusion, LatentSpec, fitted
+from difflate.models.latent_diffusion import LatentDiffusion, LatentSpec, network_for
+from difflate.models.latent_space import LatentSpace, latent_space
 from difflate.nn import UNetConfig
 from difflate.nn.unet import multiply_adds, parameters
-from difflate.store.hub import bundled_codecs, load
+from difflate.store.hub import bundled_models
 from difflate.train.categorical import CategoricalSettings, CategoricalTask
 from difflate.train.diffusion_loss import diffusion_loss
 from difflate.train.draws import Draws
@@ -75,7 +76,7 @@ class LatentTask(Task):
     def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": ()} of a batch of latents."""
         model = self.model
-        z0 = model.latent.space.scale(batch.pixels.to(self.device, non_blocking=True).long())
+        z0 = model.latent.index_space.scale(batch.pixels.to(self.device, non_blocking=True).long())
         losses = diffusion_loss(self.process, model, z0, draws, self_conditioned=model.self_conditioned)
         return {"loss": losses.mean()}
 
@@ -87,7 +88,7 @@ class LatentTask(Task):
 def cost(settings: LatentTraining) -> str:
     """What the network of ``settings`` takes, in one line; nothing of it is allocated."""
     data = Latents.open(settings.latents)
-    spec = LatentSpec(data.header.codec, data.header.fingerprint, data.header.codebook_sizes, _patch_px(data))
+    spec = _spec(data)
     with torch.device("meta"):
         model = _model(settings, spec, data.header.image_px)
     _, height, width = model.shape((model.image_px, model.image_px))
@@ -98,46 +99,48 @@ def cost(settings: LatentTraining) -> str:
     )
 
 
-def _patch_px(data: Latents) -> int:
-    return data.header.image_px // data.shape[1]
+def _spec(data: Latents) -> LatentSpec:
+    header = data.header
+    return LatentSpec(header.codec, header.fingerprint, header.codebook_sizes, header.image_px // data.shape[1])
 
 
-def _codec(settings: LatentTraining, header: LatentHeader) -> VqCodec:
-    """That the shards were written with. Raises ModelError for another."""
-    if settings.codec is None and header.codec not in bundled_codecs():
-        raise ConfigError(f"the latents are of {header.codec}, which is not bundled; name its folder with codec=FOLDER")
-    codec = load(settings.codec or header.codec)
-    spec = LatentSpec(header.codec, header.fingerprint, header.codebook_sizes)
-    return spec.check(codec)
+def _space(settings: LatentTraining, data: Latents) -> LatentSpace:
+    """That of the codec which the shards were written with. Raises ConfigError, ModelError for another."""
+    name = data.header.codec
+    if settings.codec is None and name not in bundled_models("codec"):
+        raise ConfigError(f"the latents are of {name}, which is not bundled; name its folder with codec=FOLDER")
+    space = latent_space(load(settings.codec or name))
+    _spec(data).check(space)
+    return space
 
 
 def _model(settings: LatentTraining, spec: LatentSpec, image_px: int) -> LatentDiffusion | CategoricalDiffusion:
     if settings.model == "continuous":
         planes = len(spec.codebook_sizes)
-        network = fitted(settings.network, settings.process, planes, planes)
+        network = network_for(settings.network, settings.process, planes, planes)
         return LatentDiffusion(spec, network, settings.process, image_px, settings.softness)
     own = settings.categorical
-    network = fitted(settings.network, settings.process, *channels(spec, own.self_condition))
+    network = network_for(settings.network, settings.process, *channels(spec, own.self_condition))
     return CategoricalDiffusion(spec, network, settings.process, image_px, own.self_condition, own.temperature)
 
 
 @dataclass(frozen=True)
 class LatentData(Data):
-    """Latents and their codec."""
+    """Latents and the space that they are of."""
 
-    codec: VqCodec
+    space: LatentSpace
     image_px: int
 
 
 def _data(settings: LatentTraining) -> LatentData:
     data = Latents.open(settings.latents, flips=settings.flips, seed=settings.training.seed)
-    codec = _codec(settings, data.header)
-    return LatentData(*data.hold_back(settings.holdback), settings.latents, codec, data.header.image_px)
+    space = _space(settings, data)
+    return LatentData(*data.hold_back(settings.holdback), settings.latents, space, data.header.image_px)
 
 
 def _task(settings: LatentTraining, data: LatentData) -> Task:
-    model = _model(settings, LatentSpec.of(data.codec), data.image_px)
-    model.use_codec(data.codec)
+    model = _model(settings, LatentSpec.of(data.space), data.image_px)
+    model.use_codec(data.space)
     if isinstance(model, CategoricalDiffusion):
         return CategoricalTask(model, settings.training, settings.categorical)
     return LatentTask(model, settings.training)

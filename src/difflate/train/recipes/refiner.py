@@ -1,4 +1,4 @@
-"""Recipe `refiner`: a small network that improves the images of a vq codec (Scribano et al. 2023, 4.2.2)."""
+"""Recipe `refiner`: a small network that improves the images of a codec of indices (Scribano et al. 2023, 4.2.2)."""
 
 import copy
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from difflate.codecs.vq import VqCodec
+from difflate.codecs.loading import load
 from difflate.data.crops import Batch
 from difflate.diffusion import expand, normal
 from difflate.diffusion.categorical import IndexSpace
 from difflate.errors import ConfigError
+from difflate.models.latent_space import LatentSpace, latent_space
 from difflate.models.refiner import NETWORK, Refiner
 from difflate.nn.colour import signed_to_uint8
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
-from difflate.store import hub
 from difflate.store.config import CONFIG, read_config
 from difflate.train.draws import Draws
 from difflate.train.recipe import Data, crops_of, first_images, loop_recipe
@@ -34,7 +34,7 @@ class RefinerTraining(CropSettings):
 
     crop_multiple: ClassVar[int] = 8
     codec: str = "opq-32-8-8"
-    """Name of a vq codec, or folder of a model of the recipe `vq`, whose images are refined."""
+    """Name or folder of a codec with a finite latent space, whose images are refined."""
     network: UNetConfig = field(default_factory=lambda: NETWORK)
     max_noise: float = 0.03
     """Largest standard deviation of the noise on indices scaled to [-1, 1]; those of a generator are not quite right.
@@ -60,12 +60,12 @@ class Refinement(Task):
 
     model: Refiner
 
-    def __init__(self, model: Refiner, codec: VqCodec, settings: RefinerTraining, shown: Tensor | None = None):
-        """``codec`` moves to the device of the training. ``shown``: (B, 3, H, W) uint8, what `pictures` are of."""
+    def __init__(self, model: Refiner, space: LatentSpace, settings: RefinerTraining, shown: Tensor | None = None):
+        """``space`` moves to the device of the training. ``shown``: (B, 3, H, W) uint8, what `pictures` are of."""
         super().__init__(model, settings.training)
         self.settings, self.shown = settings, shown
-        self.freeze(codec=codec)
-        self._space = IndexSpace(tuple(codec.codebook_sizes))
+        self.freeze(space=space)
+        self._space = IndexSpace(tuple(space.sizes))
 
     def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": ()} of a batch; on held-back images also PSNR and SSIM without noise, before and after."""
@@ -87,25 +87,25 @@ class Refinement(Task):
 
     def _noise(self, draws: Draws) -> Tensor:
         """(B,) standard deviations: 0 for a share of `clean`, the others from above 0 to `max_noise`."""
-        noise = self.settings.max_noise * (1 - draws.levels())
+        noise = self.settings.max_noise * (1 - draws.spread())
         return noise.masked_fill(draws.dropped(self.settings.clean), 0.0)
 
     @torch.no_grad()
     def _restored(self, pixels: Tensor, noise: Tensor, draws: Draws) -> Tensor:
         """(B, 3, H, W) in [-1, 1]: D(E(x) + noise) of x, ``pixels: (B, 3, H, W)`` uint8, and ``noise: (B,)``."""
-        codec = self.codec
+        space = self.space
         with torch.autocast(pixels.device.type, enabled=False):  # in full precision, as a codec has it
-            latent = codec.to_latent(pixels)
+            latent = space.to_latent(pixels)
             z = self._space.scale(latent)
             z = z + expand(noise, z) * normal(z.shape, draws.generators(), z.device)
-            return codec.from_latent(self._space.indices(z), *pixels.shape[2:]).float() / 127.5 - 1
+            return space.from_latent(self._space.indices(z), *pixels.shape[2:]).float() / 127.5 - 1
 
     def pictures(self) -> Tensor | None:
         """(12, 3, H, W) uint8 of four images: originals, as the codec restores them, refined."""
         if self.shown is None:
             return None
         images = self.shown.to(self.device)
-        restored = self.codec.from_latent(self.codec.to_latent(images), *images.shape[2:])
+        restored = self.space.from_latent(self.space.to_latent(images), *images.shape[2:])
         refined = self.model(restored.float() / 127.5 - 1, torch.zeros(len(images), device=images.device))
         return torch.cat([images, restored, signed_to_uint8(refined)]).cpu()
 
@@ -119,13 +119,11 @@ def cost(settings: RefinerTraining) -> str:
     return f"{count / 1e6:.2f} million parameters, {work / 1e9:.1f} billion multiply-adds for {width}x{height}"
 
 
-def _codec(settings: RefinerTraining) -> VqCodec:
-    codec = hub.load(settings.codec)
-    if not isinstance(codec, VqCodec):
-        raise ConfigError(f"codec (={settings.codec}) must be a vq codec, such as opq-32-8-8, or a folder of recipe vq")
-    if settings.crop_px % codec.patch_px:
-        raise ConfigError(f"crop_px (={settings.crop_px}) must be a multiple of the codec's patch (={codec.patch_px})")
-    return codec
+def _space(settings: RefinerTraining) -> LatentSpace:
+    space = latent_space(load(settings.codec))
+    if settings.crop_px % space.stride_px:
+        raise ConfigError(f"crop_px (={settings.crop_px}) must be a multiple of the codec's patch (={space.stride_px})")
+    return space
 
 
 def _check_codec(model: Refiner, settings: RefinerTraining) -> None:
@@ -145,21 +143,21 @@ def _check_codec(model: Refiner, settings: RefinerTraining) -> None:
 class RestoredImages(Data):
     """Images and the codec that they go through."""
 
-    codec: VqCodec
+    space: LatentSpace
 
 
 def _data(settings: RefinerTraining) -> RestoredImages:
-    codec = _codec(settings)
+    space = _space(settings)
     crops = crops_of(settings, settings.crop_px, settings.training.seed)
-    return RestoredImages(crops.trained_on, crops.held_back, crops.sources, codec)
+    return RestoredImages(crops.trained_on, crops.held_back, crops.sources, space)
 
 
 def _task(settings: RefinerTraining, data: RestoredImages) -> Refinement:
-    codec = data.codec
-    model = Refiner(settings.network, codec.name, codec.fingerprint.hex(), settings.max_noise)
+    space = data.space
+    model = Refiner(settings.network, space.name, space.fingerprint.hex(), settings.max_noise)
     _check_codec(model, settings)
     shown = first_images(data.held_back, _PICTURES)
-    return Refinement(model, copy.deepcopy(codec), settings, shown)  # that of a name is everybody's
+    return Refinement(model, copy.deepcopy(space), settings, shown)  # that of a name is everybody's
 
 
 RECIPE = loop_recipe("refiner", RefinerTraining, data=_data, task=_task, cost=cost)

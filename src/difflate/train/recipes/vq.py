@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from difflate.codecs.loading import save_model
-from difflate.codecs.vq import VqCodec
 from difflate.data.images import list_images
 from difflate.errors import ConfigError, ImageError, OutputExists
+from difflate.media.alpha import over_white
 from difflate.media.picture import open_image, to_tensor
-from difflate.nn.colour import rgb_to_ycrcb, to_patches
+from difflate.models.codebooks import CodebookModel
+from difflate.nn.colour import rgb_to_ycrcb
+from difflate.nn.patches import to_patches
 from difflate.quantize import Quantizer
 from difflate.store.config import CONFIG
 from difflate.train.config import resolved, write_settings
@@ -119,10 +120,10 @@ def _train_alone(settings: VqTraining, out: Path, command: str, progress: bool) 
             max_minutes=settings.context_minutes,
             sites_per_step=SITES_PER_STEP,
         )
-    codec = VqCodec(
+    model = CodebookModel(
         settings.name, settings.patch_px, quantizers, neutral_indices(quantizers, settings.patch_px), context
     )
-    save_model(codec, out, settings.method, _card(settings, command, len(paths), len(context_paths)))
+    model.save(out, settings.method, _card(settings, command, len(paths), len(context_paths)))
     write_settings(resolved(settings, "vq"), out)
 
 
@@ -156,8 +157,8 @@ def train_quantizers(settings: VqTraining, paths: Sequence[Path], progress: bool
 
 
 def _channels(path: Path) -> torch.Tensor:
-    """(3, H, W) float32 Y, Cr, Cb of an image file."""
-    pixels = to_tensor(open_image(path))
+    """(3, H, W) float32 Y, Cr, Cb of an image file, a transparent one laid over white."""
+    pixels = to_tensor(over_white(open_image(path)))
     return rgb_to_ycrcb(pixels.expand(3, -1, -1)[None])[0]
 
 

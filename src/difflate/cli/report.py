@@ -1,0 +1,36 @@
+"""How the commands end: errors as one line and an exit code, results on standard output."""
+
+import errno
+import sys
+import traceback
+
+from difflate.errors import DifflateError
+
+
+def report(error: Exception, verbose: bool) -> int:
+    """Prints ``error`` as one line on stderr (with its traceback if ``verbose``); returns its exit code."""
+    if verbose:
+        traceback.print_exception(error)
+    if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        error = output_failed(error)  # of a print; those of files are told where they are written
+    message = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, DifflateError):
+        message = f"unexpected {type(error).__name__}: {message}; run again with --verbose for details"
+    print(f"difflate: {message}", file=sys.stderr)
+    return error.exit_code if isinstance(error, DifflateError) else 1
+
+
+def write_output(data: bytes) -> None:
+    """Writes to standard output. Raises DifflateError, and BrokenPipeError where nobody reads it any more."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise output_failed(error) from error
+
+
+def output_failed(error: OSError) -> DifflateError:
+    """What is said of standard output that cannot be written."""
+    return DifflateError(f"standard output: cannot be written ({error.strerror}); choose another output")

@@ -1,0 +1,196 @@
+"""The skeleton of every learned codec: pictures to .dfl files and back, through three parts.
+
+    picture ─ analyse ─▶ latent ─ coder.write ─▶ section ─ container ─▶ file
+    picture ◀─ restorer.restore ─ latent ◀─ coder.read ─ section ◀─ container ─ file
+
+What all codecs share is here and nowhere else: options, limits, checks of size and model, the symbols' checksum,
+reading back what was written, alpha and metadata. A codec names its parts (`difflate.codecs.vq`, `hyperprior`, `cdc`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflate.codecs.base import quality_for
+from difflate.errors import DesyncError, ModelError, VerificationFailed
+from difflate.format import sections
+from difflate.format.alpha import decode_alpha, encode_alpha
+from difflate.format.container import DflFile, read_dfl, symbols_crc, write_dfl
+from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.alpha import fill_hidden
+from difflate.media.picture import Picture
+from difflate.nn.colour import to_uint8
+from difflate.options import Options
+from difflate.registry import Kind
+
+
+class Latent(Protocol):
+    """What a file holds of a picture: integers, the same on every machine."""
+
+    def symbols(self) -> bytes:
+        """Them as little-endian 16-bit integers: what the file's check of symbols is taken of."""
+        ...
+
+
+class Space(Protocol):
+    """Pixels to what a coder writes; knows nothing of files."""
+
+    stride_px: int
+    """Pixels between two sites of a latent."""
+
+    def analyse(self, pixels: Tensor, quality: float | None, options: Options) -> Tensor:
+        """(C, h, w) on the CPU, of ``pixels: (1 or 3, H, W)`` uint8."""
+        ...
+
+    def to(self, device: torch.device) -> Any: ...
+
+
+class LatentCoder(Protocol):
+    """Latents to bytes and back, in integers, on the one range coder."""
+
+    def write(self, analysed: Tensor, grey: bool, quality: float | None, options: Options) -> tuple[int, bytes, Latent]:
+        """(type, data) of a section, and the latent that `read` will find in it."""
+        ...
+
+    def read(self, kept: Mapping[int, bytes], rows: int, columns: int, grey: bool) -> Latent:
+        """The latent in the sections of a file. Raises FormatError."""
+        ...
+
+
+class Restorer(Protocol):
+    """Latents to pixels, perhaps by noise and steps; tolerances hold here, not bits."""
+
+    def restore(self, latent: Any, file: DflFile, options: Any) -> Tensor:
+        """(1 or 3, H, W) uint8 on the CPU. Raises ConfigError, ModelError."""
+        ...
+
+
+class LearnedCodec:
+    """A `Codec` of three parts."""
+
+    suffix = ".dfl"
+
+    def __init__(
+        self, name: str, kind: Kind, fingerprint: bytes, space: Any, coder: LatentCoder, restorer: Restorer,
+        defaults: Options | None = None,
+    ):  # fmt: skip
+        """``fingerprint``: (32 bytes) of all that the meaning of a file's bits depends on. ``space``: a `Space`.
+
+        ``defaults``: of the options that neither the caller nor the file sets.
+        """
+        self.name, self.kind, self.fingerprint = name, kind, fingerprint
+        self.space, self.coder, self.restorer = space, coder, restorer
+        self.encoding, self.decoding = kind.encoding, kind.decoding
+        self.defaults = defaults or Options()
+        self.quality_range: tuple[float, float, float] | None = kind.quality
+
+    @property
+    def model_id(self) -> bytes:
+        """(4 bytes) the first of the fingerprint; stands in each file."""
+        return self.fingerprint[:4]
+
+    def encode(
+        self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
+    ) -> bytes:
+        """The bytes of a .dfl file.
+
+        ``options``: those of `encoding`. Raises ConfigError (quality, options), LimitExceeded, VerificationFailed (the
+        encoder reads its own symbols back before it returns).
+        """
+        chosen = self.encoding.of(options, self.name).over(self.defaults)
+        quality = quality_for(self, quality)
+        limits.check_size(picture.width, picture.height)
+        limits.check_steps(picture.width, picture.height, chosen.steps or 0)
+        if not chosen.exact_alpha:
+            picture = fill_hidden(picture)
+        grey = picture.pixels.shape[0] == 1
+        pixels = torch.from_numpy(np.require(picture.pixels, requirements="W"))
+        # in one expression: what the space gives is let go of before the symbols are read back
+        number, data, latent = self.coder.write(self.analyse(pixels, quality, chosen), grey, quality, chosen)
+        symbols = latent.symbols()
+        rows, columns = self._sites(picture.height, picture.width)
+        if self.coder.read({number: data}, rows, columns, grey).symbols() != symbols:
+            raise VerificationFailed("what was coded does not read back, a defect in difflate; please report it")
+        file = DflFile(
+            codec=self.kind.number or 0,
+            model_id=self.model_id,
+            width=picture.width,
+            height=picture.height,
+            grey=grey,
+            symbols_crc=symbols_crc(symbols),
+            sections=((number, data), *_sections_of(picture), *chosen.to_sections()),
+        )
+        return write_dfl(file, limits)
+
+    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
+        """The picture in a .dfl file.
+
+        ``options``: those of `decoding`; what is not given is as the file says. Raises FormatError, ModelError (another
+        model wrote the file), LimitExceeded, ConfigError.
+        """
+        file = read_dfl(data, limits)
+        chosen = self.decoding.of(options, self.name)
+        chosen = chosen.over(self.decoding.from_sections(dict(file.sections))).over(self.defaults)
+        limits.check_steps(file.width, file.height, chosen.steps or 0)
+        pixels = self.restorer.restore(self.read_latent(file), file, chosen)
+        if file.grey:
+            pixels = as_grey(pixels)
+        alpha = file.section(sections.ALPHA)
+        return Picture(
+            pixels=pixels.numpy(),
+            alpha=None if alpha is None else decode_alpha(alpha, file.height, file.width),
+            exif=file.section(sections.EXIF),
+            icc=file.section(sections.ICC),
+            xmp=file.section(sections.XMP),
+        )
+
+    def read_latent(self, file: DflFile) -> Any:
+        """The latent of a file: the exact stage of decoding, checked by the symbols' checksum.
+
+        Raises ModelError (another model or codec wrote it), FormatError.
+        """
+        if file.model_id != self.model_id:
+            raise ModelError(
+                f"written with model {file.model_id.hex()}, not with {self.name} ({self.model_id.hex()}); "
+                "name the folder of the right model"
+            )
+        if file.codec != self.kind.number:  # a diffusion codec and its transform coder have the same entropy model
+            raise ModelError(f"written with another kind of codec than {self.name}; leave --codec out, or name its own")
+        latent = self.coder.read(dict(file.sections), *self._sites(file.height, file.width), file.grey)
+        if symbols_crc(latent.symbols()) != file.symbols_crc:
+            raise DesyncError("the symbols decode to others than were written; report this with the file")
+        return latent
+
+    def analyse(self, pixels: Tensor, quality: float | None, options: Options) -> Tensor:
+        """(C, h, w), what the coder writes, of ``pixels: (1 or 3, H, W)`` uint8."""
+        return self.space.analyse(pixels, quality, options)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves the networks. What is exact stays where it is."""
+        self.space.to(torch.device(device))
+        return self
+
+    def _sites(self, height: int, width: int) -> tuple[int, int]:
+        return -(-height // self.space.stride_px), -(-width // self.space.stride_px)
+
+
+def as_grey(pixels: Tensor) -> Tensor:
+    """(1, H, W) uint8 of ``pixels: (1 or 3, H, W)`` uint8: the mean over the channels."""
+    return pixels if len(pixels) == 1 else to_uint8(pixels.float().mean(dim=0, keepdim=True))
+
+
+def _sections_of(picture: Picture) -> list[tuple[int, bytes]]:
+    """(type, data) of what stands beside the pixels' symbols: alpha and metadata, as far as ``picture`` has them."""
+    alpha = None if picture.alpha is None else encode_alpha(picture.alpha)
+    kept = (
+        (sections.ALPHA, alpha),
+        (sections.EXIF, picture.exif),
+        (sections.ICC, picture.icc),
+        (sections.XMP, picture.xmp),
+    )
+    return [(number, data) for number, data in kept if data is not None]

@@ -1,0 +1,103 @@
+"""The records of a run that is under way, kept in a file as they come: a second run goes on where it ended."""
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+from difflate.errors import DifflateError
+from difflate.evaluate import measures
+from difflate.evaluate.records import Record
+
+
+class Journal:
+    """A file of one JSON object a line, each complete or not there: a record, and the key that it is found by.
+
+    Records with an error are not kept: what failed is tried again.
+    """
+
+    def __init__(self, path: Path):
+        """Reads the records that an earlier run left in ``path``, but for damaged lines. Raises DifflateError."""
+        self.path = path
+        self.reused = 0
+        """How many records `record` gave."""
+        self._records: dict[str, Record] = {}
+        try:
+            lines = path.read_bytes().splitlines() if path.exists() else []
+        except OSError as error:
+            raise DifflateError(f"{path}: cannot be read ({error.strerror}); choose another folder") from error
+        for line in lines:
+            try:
+                data = json.loads(line)
+                key = data.pop("key")
+                self._records[key] = _record(data)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue
+
+    @property
+    def kept(self) -> int:
+        """How many records there are."""
+        return len(self._records)
+
+    def record(self, key: str) -> Record | None:
+        """The record of that key, if it was kept."""
+        record = self._records.get(key)
+        self.reused += record is not None
+        return record
+
+    def add(self, key: str, record: Record) -> None:
+        """Keeps ``record``, on the disk when this returns, unless it has an error. Raises DifflateError."""
+        if record.error:
+            return
+        values = {name: None if value == math.inf else value for name, value in record.values.items()}
+        line = json.dumps({"key": key, **asdict(record), "values": values}, allow_nan=False) + "\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab+") as file:
+                _drop_unfinished_line(file)
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DifflateError(f"{self.path}: cannot be written ({error.strerror}); choose another folder") from error
+        self._records[key] = record
+
+    def remove(self) -> None:
+        """Forgets all records and deletes the file."""
+        self._records.clear()
+        self.path.unlink(missing_ok=True)
+
+
+def model_digest(codec: str) -> str:
+    """SHA-256 of the files of the model that a codec of that name, with or without options, is; empty for others."""
+    from difflate.store.hub import model_folder
+
+    folder = model_folder(codec if Path(codec).is_dir() else codec.partition("+")[0])
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*")) if folder else ():
+        if path.suffix in (".json", ".safetensors"):
+            with path.open("rb") as file:
+                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest() if folder else ""
+
+
+def _record(data: dict) -> Record:
+    """The record that `Journal.add` wrote. Raises TypeError and KeyError for other data."""
+    infinite = {measure.key for measure in measures.MEASURES if measure.infinite}
+    values = {key: math.inf if value is None and key in infinite else value for key, value in data["values"].items()}
+    return Record(**{**data, "values": values})
+
+
+def _drop_unfinished_line(file: BinaryIO) -> None:
+    """Cuts off what a process that was killed had begun to write."""
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        return
+    file.seek(size - 1)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.seek(0, os.SEEK_END)

@@ -1,0 +1,126 @@
+"""What an evaluation measures: one row each, from which records, means, tables, BD-rates and plots follow.
+
+A new metric is one row here and one function of two pictures. Imports nothing heavy: a row names its function.
+"""
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from difflate.errors import ConfigError
+from difflate.extras import require
+
+if TYPE_CHECKING:
+    from difflate.media.picture import Picture
+
+    Comparison = Callable[[Picture, Picture], float | None]
+    """Original and restored picture, of one shape -> the value; None: the picture is too small for the measure."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number about what a codec made of an image."""
+
+    key: str
+    """Its name in records, means and results.json, and of the option that asks for it if it is `optional`."""
+    title: str
+    unit: str
+    places: int
+    """Decimals in tables."""
+    definition: str
+    """One line for the report."""
+    function: str = ""
+    """``module:name`` of the `Comparison`, imported when used; of an `optional` measure of what makes the `Comparison`,
+    from the net's name if it has `nets`. Empty: the run knows the value itself (rates and times)."""
+    requires: str = ""
+    """A module of the extra ``eval`` that the function imports, so that it is missed before the first image."""
+    optional: bool = False
+    """Measured only if asked for: its function needs weights, or takes long."""
+    nets: tuple[str, ...] = ()
+    """Networks of which one is asked for; values of two do not compare."""
+    curve: bool = False
+    """Whether it rises (or falls, if lower is better) with the rate: it is drawn against it and has a BD-rate."""
+    lower_is_better: bool = False
+    in_db: bool = False
+    """Whether the BD-rate is of -10 * log10(1 - value), under the key ``…_db``."""
+    infinite: bool = False
+    """Whether it is infinite for identical pictures, which is null in results.json."""
+
+    @property
+    def bd_key(self) -> str:
+        """Its name among the BD-rates of results.json."""
+        return f"{self.key}_db" if self.in_db else self.key
+
+    @property
+    def net_key(self) -> str:
+        """Where records and means name the net."""
+        return f"{self.key}_net"
+
+    def quality(self, value: float) -> float:
+        """What rises with the rate, for a mean ``value``."""
+        if self.in_db:
+            return math.inf if value >= 1 else -10 * math.log10(1 - value)
+        return -value if self.lower_is_better else value
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure("bpp", "bpp", "", 3, "8 * bytes / (width * height)"),
+    Measure(
+        "psnr", "PSNR", "dB", 2,
+        "dB, peak 255, mean squared error over the R, G and B samples; null without an error: identical",
+        "difflate.metrics.distortion:psnr", curve=True, infinite=True,
+    ),
+    Measure(
+        "ssim", "SSIM", "", 4,
+        "Gaussian window 11x11, sigma 1.5, mean over R, G and B; null: a side below 11 px",
+        "difflate.metrics.distortion:ssim", requires="scipy.ndimage",
+    ),
+    Measure(
+        "ms_ssim", "MS-SSIM", "", 4,
+        "as ssim, on five scales; null: a side below 176 px",
+        "difflate.metrics.distortion:ms_ssim", requires="scipy.ndimage", curve=True, in_db=True,
+    ),
+    Measure(
+        "ssimulacra2", "SSIMULACRA2", "", 2,
+        "100: identical, about 90: visually lossless, 70: high, 50: medium; null: a side below 8 px",
+        "difflate.metrics.distortion:ssimulacra2", requires="ssimulacra2", curve=True,
+    ),
+    Measure(
+        "lpips", "LPIPS", "", 4,
+        "version 0.1 with the backbone lpips_net in the image's own size, 0: identical, lower is better; "
+        "null: not asked for, or a side below 31 px (alex) or 16 px (vgg)",
+        "difflate.metrics.perceptual:lpips_with", optional=True, nets=("alex", "vgg"), curve=True, lower_is_better=True,
+    ),
+    Measure("encode_s", "encode", "s", 3, "wall seconds for one image; each codec ran once before the timing"),
+    Measure("decode_s", "decode", "s", 3, "as encode_s"),
+)  # fmt: skip
+"""In the order of the columns."""
+
+
+def comparisons(also: Mapping[str, str | None]) -> "dict[str, Comparison]":
+    """Key to function of what is measured on two pictures: all that is not optional, and the measures of ``also``.
+
+    ``also``: keys of optional measures, with the net of those that have one. Raises ConfigError for other keys and
+    nets, and for packages or weights that are missing.
+    """
+    options = [measure.key for measure in MEASURES if measure.optional]
+    for key in also:
+        if key not in options:
+            raise ConfigError(f"also (={key}) must be one of {', '.join(options)}")
+    functions = {}
+    for measure in MEASURES:
+        if not measure.function or (measure.optional and measure.key not in also):
+            continue
+        if measure.requires:
+            require(measure.requires, "eval")
+        module, _, name = measure.function.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        if measure.optional:
+            net = also[measure.key]
+            if net not in (measure.nets or (None,)):
+                raise ConfigError(f"{measure.key} (={net}) must be one of {', '.join(measure.nets) or 'None'}")
+            function = function(net) if measure.nets else function()
+        functions[measure.key] = function
+    return functions

@@ -1,0 +1,26 @@
+"""The sections of .dfl files, one row each: number, name, what it is for. docs/format.md gives their bytes.
+
+Numbers from 0x40 on are optional: a reader that does not know one skips it. A number is never given to anything else.
+"""
+
+CONTEXT = 1
+FIXED = 2
+ALPHA = 3
+LATENT = 4
+EXIF = 0x41
+ICC = 0x42
+XMP = 0x43
+DIFFUSION = 0x44
+
+NAMES = {
+    CONTEXT: "indices (context)",
+    FIXED: "indices (fixed rate)",
+    ALPHA: "alpha",
+    LATENT: "latent",
+    EXIF: "exif",
+    ICC: "icc",
+    XMP: "xmp",
+    DIFFUSION: "diffusion",
+}
+METADATA = (EXIF, ICC, XMP)
+OPTIONAL = 0x40

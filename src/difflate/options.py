@@ -1,0 +1,158 @@
+"""What codecs can be told beside a quality: for each kind one frozen dataclass for encoding and one for decoding.
+
+The command line's flags, the keywords of Python and of Pillow, ``cdc-small+steps=4`` in evaluations and the hints in
+files all derive from these. Everywhere None means: as the file says, else as the model says. Imports no torch.
+"""
+
+import dataclasses
+import struct
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from difflate.errors import ConfigError, FormatError
+from difflate.format import sections
+
+_HINTS = struct.Struct("<HBI")
+_GAMMA_UNIT = 1 / 100
+_MAX_STEPS, _MAX_GAMMA, _MAX_SEED = 1000, 2.55, 2**32 - 1
+
+
+def option(help: str, metavar: str | None = None) -> Any:
+    """A field that is None unless it is given; ``help`` and ``metavar`` are those of its flag."""
+    return dataclasses.field(default=None, metadata={"help": help, "metavar": metavar})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Nothing that can be told; the base of what can."""
+
+    steps: ClassVar[int | None] = 0
+    """Evaluations of a large network that decoding takes, for `difflate.limits.Limits.check_steps`."""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], codec: str) -> Self:
+        """The options in ``given`` that are not None. Raises ConfigError for those that ``codec`` does not take."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        given = {name: value for name, value in given.items() if value is not None}
+        for name in given:
+            if name not in known:
+                takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+                raise ConfigError(f"`{name}` has no meaning for {codec}, {takes}; leave it out")
+        return cls(**given)
+
+    def over(self, other: "Options") -> Self:
+        """These options, and where they are None those of ``other``."""
+        names = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) is None and hasattr(other, f.name)]
+        return dataclasses.replace(self, **{name: getattr(other, name) for name in names})
+
+    def to_sections(self) -> tuple[tuple[int, bytes], ...]:
+        """(type, data) of what a file keeps of the options."""
+        return ()
+
+    @classmethod
+    def from_sections(cls, kept: Mapping[int, bytes]) -> Self:
+        """What a file has kept. Raises FormatError."""
+        return cls()
+
+
+@dataclass(frozen=True)
+class Encoding(Options):
+    """Every lossy codec that keeps alpha."""
+
+    exact_alpha: bool | None = option("keep the colours of invisible pixels instead of filling them in")
+
+
+@dataclass(frozen=True)
+class IndexEncoding(Encoding):
+    """Codecs of indices."""
+
+    fixed_rate: bool | None = option("exactly the codec's bits a patch, no context coding")
+
+
+_TILE = (
+    "side of the tiles of large images: half of it takes about a quarter of the memory; 656 at least (default: 896); "
+    "with --refine any side, and too small ones are enlarged"
+)
+
+
+@dataclass(frozen=True)
+class IndexDecoding(Options):
+    """Codecs of indices, whose images a refiner can improve."""
+
+    refine: bool | None = option("improve the image by a small network, the one that is bundled for the codec")
+    refiner: Any = option("the same by a network that is not bundled", "FOLDER")  # noqa: RUF009
+    tile_px: int | None = option(_TILE, "PX")
+
+    def __post_init__(self) -> None:
+        if self.tile_px is not None and not self.refines:
+            raise ConfigError("`tile_px` has a meaning only with `refine` or `refiner` here; leave it out")
+
+    @property
+    def refines(self) -> bool:
+        """Whether a refiner is asked for."""
+        return bool(self.refine) or self.refiner is not None
+
+
+@dataclass(frozen=True)
+class TransformEncoding(Encoding):
+    """Codecs that see an image in tiles."""
+
+    tile_px: int | None = option(_TILE, "PX")
+
+
+@dataclass(frozen=True)
+class TransformDecoding(Options):
+    """Codecs that restore an image in tiles."""
+
+    tile_px: int | None = option(_TILE, "PX")
+
+
+@dataclass(frozen=True)
+class _Hints(Options):
+    """How diffusion decodes; a file keeps it in a section of its own."""
+
+    steps: int | None = option("steps of diffusion, 1 to 65; 0: none, the preview", "N")  # type: ignore[misc]
+    gamma: float | None = option("size of the noise that diffusion starts from, 0: none", "G")
+    seed: int | None = option("of that noise", "S")
+
+    def __post_init__(self) -> None:
+        for name, most in (("steps", _MAX_STEPS), ("gamma", _MAX_GAMMA), ("seed", _MAX_SEED)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= most:
+                raise ConfigError(f"`{name}` (={value:g}) must be from 0 to {most:g}")
+
+    def to_sections(self) -> tuple[tuple[int, bytes], ...]:
+        if self.steps is None or self.gamma is None or self.seed is None:
+            raise ConfigError("steps, gamma and seed must be known before a file can keep them")
+        return ((sections.DIFFUSION, _HINTS.pack(self.steps, round(self.gamma / _GAMMA_UNIT), self.seed)),)
+
+    @classmethod
+    def from_sections(cls, kept: Mapping[int, bytes]) -> Self:
+        data = kept.get(sections.DIFFUSION)
+        if data is None:
+            return cls()
+        if len(data) != _HINTS.size:
+            raise FormatError(f"the section on diffusion has {len(data)} bytes, not {_HINTS.size}; get an intact copy")
+        steps, gamma, seed = _HINTS.unpack(data)
+        try:
+            return cls(steps=steps, gamma=gamma * _GAMMA_UNIT, seed=seed)
+        except ConfigError as error:
+            raise FormatError(f"the section on diffusion cannot be: {error}") from error
+
+
+@dataclass(frozen=True)
+class DiffusionEncoding(_Hints, TransformEncoding):
+    """Codecs whose files are restored by diffusion: how, unless their reader says otherwise."""
+
+
+@dataclass(frozen=True)
+class DiffusionDecoding(_Hints, TransformDecoding):
+    """Codecs whose files are restored by diffusion."""
+
+
+def type_of(cls: type[Options], name: str) -> type:
+    """bool, int, float or str, what a flag or a text is read as."""
+    hint = typing.get_type_hints(cls)[name]
+    return next((part for part in typing.get_args(hint) if part in (bool, int, float)), str)
