@@ -16,7 +16,7 @@ from difflate.data.images import list_images
 from difflate.data.items import hold_back, label_by_folder, list_items
 from difflate.data.loader import batches_of
 from difflate.errors import ConfigError, ImageError
-from difflate.seeds import torch_generator
+from difflate.seeds import Stream, torch_generator
 from difflate.train import checkpoint
 from difflate.train.draws import Draws
 from difflate.train.loop import CHECKPOINTS
@@ -280,6 +280,14 @@ def test_streams_of_random_numbers_are_unrelated() -> None:
     for seed in (-1, 2**63):
         with pytest.raises(ConfigError, match="must be from 0"):
             torch_generator(seed, 1)
+
+
+def test_numbers_of_streams_stay_what_they_were() -> None:
+    """Files, samples and trainings that go on depend on them."""
+    assert [stream.value for stream in Stream] == list(range(1, len(Stream) + 1))
+    kept = (Stream.SAMPLE_NOISE, Stream.CROP, Stream.ORDER, Stream.DECODER_NOISE, Stream.MIRRORED_LATENT)
+    assert kept == (4, 6, 7, 12, 13)
+    assert torch_generator(3, Stream.DECODER_NOISE, 5).initial_seed() == torch_generator(3, 12, 5).initial_seed()
 
 
 def test_classes_are_the_folders(tmp_path: Path) -> None:

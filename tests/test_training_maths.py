@@ -13,6 +13,7 @@ from difflate.train.average import Average, exponent
 from difflate.train.diffusion_loss import diffusion_loss
 from difflate.train.draws import Draws
 from difflate.train.learning_rate import learning_rate
+from difflate.train.structure import psnr_db
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,13 @@ def test_the_average_takes_the_place_of_the_weights_and_gives_it_back() -> None:
 def test_widths_that_no_profile_has(sigma_rel: float) -> None:
     with pytest.raises(ConfigError, match="ema"):
         exponent(sigma_rel)
+
+
+def test_psnr_is_that_of_8_bit_levels() -> None:
+    images = torch.zeros(2, 3, 4, 4)
+    off = torch.tensor([1.0, 10.0])[:, None, None, None] / 127.5
+    expected = (20 * math.log10(255) + 20 * math.log10(25.5)) / 2
+    assert psnr_db(images + off, images).item() == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_loss_is_the_weighted_error_of_the_target() -> None:

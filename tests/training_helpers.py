@@ -113,13 +113,18 @@ def assert_same(a: Path, b: Path, tolerance: float = 0.0) -> None:
 FORKED = multiprocessing.get_context("forkserver")
 # with what a first step imports
 FORKED.set_forkserver_preload(
-    ["difflate.cli.main", "difflate.train.recipes.pixel", "accelerate.state", "torch._dynamo", "torch.utils.tensorboard",
-     "torch.distributed", "jsonargparse", "yaml"]
+    ["difflate.cli.main", "difflate.train.recipes.pixel", "accelerate.state", "torch._dynamo", "torch.distributed",
+     "torch.utils.tensorboard", "jsonargparse", "yaml"]
 )  # fmt: skip
 
 
 def forked(target: Callable[..., object], *arguments: object) -> "multiprocessing.process.BaseProcess":
     """A process that calls ``target``, started from one that has imported everything and computed nothing."""
-    process = FORKED.Process(target=target, args=arguments)
+    process = FORKED.Process(target=_as_program, args=(target, *arguments))
     process.start()
     return process
+
+
+def _as_program(target: Callable[..., object], *arguments: object) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # of the workers that it starts
+    target(*arguments)

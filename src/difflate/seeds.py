@@ -10,6 +10,7 @@ from difflate.errors import ConfigError
 MAX_SEED = 2**63 - 1
 
 
+@enum.unique
 class Stream(enum.IntEnum):
     """The streams of random numbers. A number once given stays: trainings, samples and files depend on it."""
 

@@ -26,7 +26,7 @@ class Clock:
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Within is ``what`` will be done once more after the last step."""
+        """What is done within, ``what``, is done once more after the last step; so much time is kept for it."""
         began = time.monotonic()
         yield
         self._costs[what] = time.monotonic() - began
@@ -39,8 +39,8 @@ class Clock:
         step = self._progress.step
         if self._mean is not None and step < self._next and not now:
             return False
-        found = [time.monotonic() - self._began, sum(self._costs.values()), float(stop)]
-        self._progress.seconds, self._closing_s, stops = self._mean(found) if self._mean else found
+        own = [time.monotonic() - self._began, sum(self._costs.values()), float(stop)]
+        self._progress.seconds, self._closing_s, stops = self._mean(own) if self._mean else own
         before, seconds = self._agreed
         if step > before:
             self._step_s = (self._progress.seconds - seconds) / (step - before)
