@@ -67,7 +67,7 @@ from difflate import DEFAULT_CODEC
         (["verify", "other.dfl"], 4, "other.dfl: written with model"),
         (["verify", "hollow.dfl"], 3, "hollow.dfl: "),
         (["verify", "hollow.dfl", "--codec", "jpeg"], 2, "--codec (=jpeg) must be a model's folder"),
-        (["eval", "empty"], 2, "no image in empty"),
+        (["eval", "empty"], 2, "empty: no images in this folder"),
         (["eval", "photo.png", "--codecs", "jpeg:500"], 2, "quality 500"),
         (["eval", "photo.png", "--codecs", "png", "--out", "text.txt"], 2, "text.txt is a file"),
         (["train", "missing.yaml"], 2, "missing.yaml: no such file"),

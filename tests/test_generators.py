@@ -325,4 +325,4 @@ def test_a_generator_is_no_codec(tmp_path: Path, capsys) -> None:
     assert main(["compress", str(images / "000.png"), "--codec", str(folder), "-o", str(tmp_path / "x.dfl")]) == 4
     assert "difflate sample" in capsys.readouterr().err
     assert main(["sample", str(registry.WEIGHTS / "vq-8-8-8"), "-o", str(tmp_path / "x.png")]) == 4
-    assert "kind (=None) must be one of pixel-diffusion" in capsys.readouterr().err
+    assert "kind (=vq) must be one of pixel-diffusion" in capsys.readouterr().err

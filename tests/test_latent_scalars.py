@@ -59,7 +59,7 @@ def test_a_generator_trains_and_samples(
         out=str(tmp_path), latents=[str(shards)], codec="folder", holdback=4, model=kind, network=NETWORK,
         process=process, training=loop,
     )  # fmt: skip
-    recipe.run(settings, "", progress=False)
+    recipe.RECIPE.run(settings, "", progress=False)
     lines = [line for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("| ")]
     heads, *rows = [[cell.strip() for cell in line.split("|")] for line in lines]
     losses = [float(row[heads.index("loss")]) for row in rows]

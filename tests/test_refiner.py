@@ -14,6 +14,7 @@ from PIL import Image
 
 import difflate
 from coder_helpers import photo
+from difflate import registry
 from difflate.cli.main import main
 from difflate.codecs.loading import load
 from difflate.errors import ConfigError, ModelError
@@ -49,7 +50,12 @@ def bundle(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def set_refiners(*folders: Path) -> None:
         found = {str(path): json.loads((path / "config.json").read_text()) for path in folders}
-        monkeypatch.setattr(hub, "bundled_models", lambda: others | found)
+
+        def bundled_models(role: str | None = None) -> dict[str, dict]:
+            models = {**others, **found}
+            return {name: config for name, config in models.items() if role in (None, registry.kind_of(config).role)}
+
+        monkeypatch.setattr(hub, "bundled_models", bundled_models)
 
     return set_refiners
 
@@ -186,9 +192,9 @@ def test_a_file_is_refined_when_asked(data: bytes, folder: Path, bundle: Callabl
     np.testing.assert_array_equal(codec.decode(data).pixels, plain.pixels)
     with_option = load_with_options("opq-32-8-8+refine=1", difflate.load)
     np.testing.assert_array_equal(with_option.decode(data).pixels, direct)
-    with pytest.raises(ConfigError, match="--refine has no meaning for jpeg"):
+    with pytest.raises(ConfigError, match="`refine` has no meaning for jpeg"):
         load_with_options("jpeg+refine=1", difflate.load)
-    with pytest.raises(ConfigError, match="--tile has no meaning for opq-32-8-8 without --refine"):
+    with pytest.raises(ConfigError, match="`tile_px` has a meaning only with `refine`"):
         codec.decode(data, tile_px=512)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cli_helpers import picture
-from coder_helpers import tiny_coder
+from coder_helpers import tiny_model
 from difflate.cli.main import main
 from difflate.errors import LimitExceeded
 from difflate.models.transform_coder import TransformModel
@@ -72,7 +72,7 @@ def test_parts_that_know_no_tensors_import_no_torch() -> None:
 
 
 def test_a_model_is_built_once_and_without_random_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny_coder().save_pretrained(tmp_path)
+    tiny_model().save_pretrained(tmp_path)
     built, original = [], TransformModel.__init__
 
     @functools.wraps(original)
@@ -88,7 +88,7 @@ def test_a_model_is_built_once_and_without_random_numbers(tmp_path: Path, monkey
 
 
 def test_what_is_built_has_the_layout_and_the_constants_that_it_has_anyhow() -> None:
-    made = tiny_coder()
+    made = tiny_model()
     with Unfilled(1 << 24):
         unfilled = TransformModel(*(getattr(made, name) for name in made.config_dict() if name != "kind"))
     for name, value in made.named_parameters():

@@ -7,7 +7,7 @@ import torch
 from coder_helpers import photo
 from difflate import metrics
 from difflate.entropy.gaussian import BIT_PRICE, gaussian_tables, rounding_offsets, scale_index
-from difflate.entropy.hyperprior import _thrifty
+from difflate.entropy.hyperprior import _round_thriftily
 from difflate.media.picture import Picture
 from difflate.train.structure import ms_ssim
 
@@ -50,7 +50,7 @@ def test_rounding_with_the_bits_in_mind_is_the_best_of_two_neighbours() -> None:
         rung = int(scale_index(np.array(scale)))
         values = rng.normal(0, 1.5 * scale, 400)
         values = values[np.abs(values) < 7]
-        chosen = _thrifty(values, np.full(values.shape, rung))
+        chosen = _round_thriftily(values, np.full(values.shape, rung))
         bits = -np.log2(tables.frequencies[rung] / 2.0**24)
 
         def cost(value: float, n: float, bits: np.ndarray = bits, low: int = tables.low[rung]) -> float:

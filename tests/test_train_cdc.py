@@ -269,7 +269,7 @@ def test_settings_are_checked_before_work(
 @pytest.mark.parametrize(
     ("stage", "values", "message"),
     [
-        (DiffusionStage, {"crop_px": 40}, "multiple of 16"),
+        (DiffusionStage, {"crop_px": 0}, "at least 1"),
         (DiffusionStage, {"rho": 1.5}, "rho"),
         (CoderStage, {"bit_price": -1.0}, "bit_price"),
         (CoderStage, {"rate_ramp_steps": -1}, "rate_ramp_steps"),

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import difflate
-from coder_helpers import HYPERPRIOR, as_images, one_rate_coder, photo, tiny_coder, tiny_transform
+from coder_helpers import HYPERPRIOR, as_images, one_rate_model, photo, tiny_model, tiny_transform
 from difflate.cli.main import main
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.errors import ConfigError
@@ -111,7 +111,7 @@ def test_the_folder_holds_integers_of_the_averaged_weights(whole: Path) -> None:
     assert (whole / EXACT).is_file()
     found = codec.model.entropy.fixed_point()
     for name, value in found.items():
-        np.testing.assert_array_equal(codec.coder.tensors[name], value)
+        np.testing.assert_array_equal(codec.coder.exact.tensors[name], value)
     config = json.loads((whole / "config.json").read_text())
     assert (config["kind"], config["fingerprint"]) == ("hyperprior", codec.fingerprint.hex())
     assert config["transform"]["latent_channels"] == 24
@@ -142,7 +142,7 @@ def test_other_transforms_train(kind, images: Path, tmp_path: Path) -> None:
 
 
 def test_bits_rise_to_their_full_price() -> None:
-    task = RateDistortion(tiny_coder(), LoopSettings(batch=4), rate_ramp_steps=10)
+    task = RateDistortion(tiny_model(), LoopSettings(batch=4), rate_ramp_steps=10)
     numbers = torch.arange(48)
     price = task.train()._price(numbers)
     steps = price.reshape(12, 4)
@@ -150,9 +150,9 @@ def test_bits_rise_to_their_full_price() -> None:
     expected = [0.01 + 0.99 * (min(step + 1, 10) / 10) ** 2 for step in range(12)]
     np.testing.assert_allclose(steps[:, 0].numpy(), expected, rtol=1e-5)
     assert task.eval()._price(numbers).tolist() == [1.0] * 48
-    without = RateDistortion(tiny_coder(), LoopSettings(batch=4)).train()
+    without = RateDistortion(tiny_model(), LoopSettings(batch=4)).train()
     assert without._price(numbers).tolist() == [1.0] * 48
-    half = RateDistortion(tiny_coder(), LoopSettings(batch=4), rate_ramp_steps=10, price=0.5)
+    half = RateDistortion(tiny_model(), LoopSettings(batch=4), rate_ramp_steps=10, price=0.5)
     np.testing.assert_allclose(half.train()._price(numbers).numpy(), price.numpy() / 2)
 
 
@@ -166,7 +166,7 @@ class One:
 
 
 def test_the_loss_follows_from_the_numbers_of_the_images() -> None:
-    task = RateDistortion(tiny_coder(), LoopSettings(batch=2, seed=3)).train()
+    task = RateDistortion(tiny_model(), LoopSettings(batch=2, seed=3)).train()
     first, second = task(One()), task(One())
     assert torch.equal(first["loss"], second["loss"])
     other = One()
@@ -182,7 +182,7 @@ def test_the_loss_follows_from_the_numbers_of_the_images() -> None:
 
 def test_the_loss_of_one_rate_is_rate_and_distortion() -> None:
     """Where λ is what the loss is normed at, it is R + λ·D as it stands in the papers."""
-    model = one_rate_coder()
+    model = one_rate_model()
     model.lmbda_min = model.lmbda_max = 0.0067
     found = RateDistortion(model, LoopSettings(batch=2, seed=3)).eval()(One())
     mse = 255**2 / 10 ** (found["psnr_db"] / 10)
@@ -242,10 +242,11 @@ def test_a_wrong_key_is_named(override: str, message: str, config: Path, tmp_pat
 
 def test_a_training_goes_on_from_the_bundled_weights(tmp_path: Path) -> None:
     """Of the name alone, and with the settings that the bundled model has by default."""
-    from difflate.store.hub import WEIGHTS_FOLDER, model_folder
+    from difflate.registry import WEIGHTS
+    from difflate.store.hub import model_folder
 
-    assert model_folder("hyperprior-small") == WEIGHTS_FOLDER / "hyperprior-small"
-    bundled = TransformModel.from_pretrained(WEIGHTS_FOLDER / "hyperprior-small")
+    assert model_folder("hyperprior-small") == WEIGHTS / "hyperprior-small"
+    bundled = TransformModel.from_pretrained(WEIGHTS / "hyperprior-small")
     defaults = HyperpriorTraining(out=str(tmp_path), images=["x"])
     ours = TransformModel(defaults.transform, defaults.hyperprior, defaults.lmbda_min, defaults.lmbda_max)
     ours.load_state_dict(bundled.state_dict())

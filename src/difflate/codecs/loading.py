@@ -53,7 +53,7 @@ def _load_folder(folder: Path) -> Codec:
         name = config.get("kind", config.get("codec"))
         raise ModelError(f"{folder}: kind (={name}) is unknown to this version; update difflate or get another model")
     if kind.role != "codec":
-        raise ModelError(f"{folder}: is a {kind.role} ({kind.name}), not a codec; use it with: {kind.verb}")
+        raise ModelError(f"{folder}: is a {kind.role}, not a codec; use it with: {kind.verb}")
     return kind.load_class().load(folder)
 
 

@@ -66,5 +66,6 @@ def _load_model(name: str | Path, allow_download: bool) -> Generator:
     kind = registry.kind_of(config)
     if kind is None or kind.role != "generator":
         own = config.get("kind", config.get("codec"))
-        raise ModelError(f"{folder}: kind (={own}) is no generator's; name the folder of a generator")
+        known = [kind.name for kind in registry.KINDS.values() if kind.role == "generator"]
+        raise ModelError(f"{folder}: kind (={own}) must be one of {', '.join(known)}; name the folder of a generator")
     return kind.load_class().load(folder)

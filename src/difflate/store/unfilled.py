@@ -12,7 +12,8 @@ from difflate.errors import LimitExceeded
 
 _RANDOM = frozenset({torch.rand, torch.randn})
 _ALLOCATES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, *_RANDOM})
-_FILLS = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_})
+_DRAWS = frozenset({Tensor.uniform_, Tensor.normal_})
+_FILLS = frozenset({Tensor.zero_, Tensor.fill_})
 
 
 class Unfilled(TorchFunctionMode):
@@ -36,6 +37,8 @@ class Unfilled(TorchFunctionMode):
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
+        if func in _DRAWS and kwargs.get("generator") is None:
+            return args[0]
         if args and isinstance(args[0], Parameter):
             if func in _FILLS:
                 return args[0]

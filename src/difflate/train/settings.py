@@ -114,8 +114,8 @@ class CropSettings(ImageSettings):
         check_crop(self.crop_px, self.crop_multiple)
 
 
-def check_crop(crop_px: int, multiple: int) -> None:
+def check_crop(crop_px: int, multiple: int, key: str = "crop_px") -> None:
     """Raises ConfigError for a side of crops that is not a multiple of ``multiple``."""
     if crop_px < 1 or crop_px % multiple:
         rule = f"a multiple of {multiple}, above 0" if multiple > 1 else "at least 1"
-        raise ConfigError(f"crop_px (={crop_px}) must be {rule}")
+        raise ConfigError(f"{key} (={crop_px}) must be {rule}")

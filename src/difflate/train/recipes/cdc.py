@@ -61,7 +61,7 @@ class CdcTraining(ImageSettings):
         check_names(self.stages)
         for stage in self.stages:
             if isinstance(stage, DiffusionStage):
-                check_crop(stage.crop_px, self.coder.transform.stride_px)
+                check_crop(stage.crop_px, self.coder.transform.stride_px, f"stages.{stage.name}: crop_px")
         if self.coder_from is not None and self.init_from is not None:
             raise ConfigError("coder_from and init_from are both set; the weights of the one would replace the other's")
         trained = any(isinstance(stage, CoderStage) or stage.joint for stage in self.stages)
