@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import difflate
-from coder_helpers import HYPERPRIOR, as_images, one_rate_coder, photo, tiny_coder, tiny_transform
+from coder_helpers import HYPERPRIOR, as_images, one_rate_model, photo, tiny_model, tiny_transform
 from difflate.cli.main import main
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.errors import ConfigError
@@ -142,7 +142,7 @@ def test_other_transforms_train(kind, images: Path, tmp_path: Path) -> None:
 
 
 def test_bits_rise_to_their_full_price() -> None:
-    task = RateDistortion(tiny_coder(), LoopSettings(batch=4), rate_ramp_steps=10)
+    task = RateDistortion(tiny_model(), LoopSettings(batch=4), rate_ramp_steps=10)
     numbers = torch.arange(48)
     price = task.train()._price(numbers)
     steps = price.reshape(12, 4)
@@ -150,9 +150,9 @@ def test_bits_rise_to_their_full_price() -> None:
     expected = [0.01 + 0.99 * (min(step + 1, 10) / 10) ** 2 for step in range(12)]
     np.testing.assert_allclose(steps[:, 0].numpy(), expected, rtol=1e-5)
     assert task.eval()._price(numbers).tolist() == [1.0] * 48
-    without = RateDistortion(tiny_coder(), LoopSettings(batch=4)).train()
+    without = RateDistortion(tiny_model(), LoopSettings(batch=4)).train()
     assert without._price(numbers).tolist() == [1.0] * 48
-    half = RateDistortion(tiny_coder(), LoopSettings(batch=4), rate_ramp_steps=10, price=0.5)
+    half = RateDistortion(tiny_model(), LoopSettings(batch=4), rate_ramp_steps=10, price=0.5)
     np.testing.assert_allclose(half.train()._price(numbers).numpy(), price.numpy() / 2)
 
 
@@ -166,7 +166,7 @@ class One:
 
 
 def test_the_loss_follows_from_the_numbers_of_the_images() -> None:
-    task = RateDistortion(tiny_coder(), LoopSettings(batch=2, seed=3)).train()
+    task = RateDistortion(tiny_model(), LoopSettings(batch=2, seed=3)).train()
     first, second = task(One()), task(One())
     assert torch.equal(first["loss"], second["loss"])
     other = One()
@@ -182,7 +182,7 @@ def test_the_loss_follows_from_the_numbers_of_the_images() -> None:
 
 def test_the_loss_of_one_rate_is_rate_and_distortion() -> None:
     """Where λ is what the loss is normed at, it is R + λ·D as it stands in the papers."""
-    model = one_rate_coder()
+    model = one_rate_model()
     model.lmbda_min = model.lmbda_max = 0.0067
     found = RateDistortion(model, LoopSettings(batch=2, seed=3)).eval()(One())
     mse = 255**2 / 10 ** (found["psnr_db"] / 10)

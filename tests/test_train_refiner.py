@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from coder_helpers import photo, psnr
 from difflate.cli.main import main
-from difflate.codecs.loading import save_model
 from difflate.data.crops import Batch
 from difflate.errors import ConfigError
 from difflate.media.picture import Picture
@@ -100,7 +99,7 @@ def test_the_folder_says_what_it_is_for(whole: Path) -> None:
 
 
 def test_a_codec_may_be_a_folder(images: Path, tmp_path: Path) -> None:
-    save_model(codec_of("rq-32-8-8"), tmp_path / "mine", "rq", "card")
+    codec_of("rq-32-8-8").space.save(tmp_path / "mine", "rq", "card")
     made = settings(images, tmp_path / "out", {"max_steps": 1}, codec=str(tmp_path / "mine"))
     refiner = open_refiner(run(made, "", progress=False))
     refiner.check(codec_of("rq-32-8-8"))
@@ -110,7 +109,7 @@ def test_a_codec_may_be_a_folder(images: Path, tmp_path: Path) -> None:
 def test_a_training_keeps_its_codec(images: Path, tmp_path: Path) -> None:
     folder = tmp_path / "codec"
     for name in ("opq-32-8-8", "rq-32-8-8"):
-        save_model(codec_of(name), folder, name[:-7], "card")
+        codec_of(name).space.save(folder, name[:-7], "card")
         made = settings(images, tmp_path / "out", {"max_steps": 1 + (name[0] == "r")}, codec=str(folder))
         if name[0] == "r":
             with pytest.raises(ConfigError, match=r"codec \(=\S+, \w{8}\) is another than that of the model"):
