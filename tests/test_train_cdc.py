@@ -269,7 +269,7 @@ def test_settings_are_checked_before_work(
 @pytest.mark.parametrize(
     ("stage", "values", "message"),
     [
-        (DiffusionStage, {"crop_px": 40}, "multiple of 16"),
+        (DiffusionStage, {"crop_px": 0}, "crop_px"),
         (DiffusionStage, {"rho": 1.5}, "rho"),
         (CoderStage, {"bit_price": -1.0}, "bit_price"),
         (CoderStage, {"rate_ramp_steps": -1}, "rate_ramp_steps"),
@@ -320,7 +320,7 @@ def test_a_stage_is_left_out() -> None:
         ("stages.diffusion.training.lx=1", r"stages\.diffusion: .*training\.lx"),
         ("stages.diffusion.training.lr=fast", r"stages\.diffusion: .*training\.lr"),
         ("stages.diffusion.training.batch=0", r"stages\.diffusion: batch \(=0\)"),
-        ("stages.diffusion.crop_px=30", r"stages\.diffusion: crop_px \(=30\)"),
+        ("stages.diffusion.crop_px=30", r"crop_px \(=30\) must be a multiple of 16"),
         ("stages.diffusion.rate_ramp_steps=3", r"stages\.diffusion: .*rate_ramp_steps"),
         ("stages.diffusion.kind=other", r"stages\.diffusion: .*kind"),
         ("stages.perception.rho=1", r"stages\.perception\.rho .*there are transforms, hyperprior, diffusion"),

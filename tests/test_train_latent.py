@@ -86,7 +86,7 @@ def test_resume_is_exact(model: Any, shards: Path, tmp_path: Path) -> None:
 
 
 def task(process: ProcessConfig, **terms: float) -> CategoricalTask:
-    spec = LatentSpec.of(codec())
+    spec = LatentSpec.of(codec().space)
     own = CategoricalSettings(self_condition=False, **terms)
     into, out = channels(spec, False)
     torch.manual_seed(0)
@@ -98,7 +98,7 @@ def task(process: ProcessConfig, **terms: float) -> CategoricalTask:
 
 
 def batch(count: int = 4) -> Batch:
-    sizes = codec().codebook_sizes
+    sizes = codec().space.sizes
     rng = np.random.default_rng(0)
     planes = torch.from_numpy(np.stack([rng.integers(0, k, (count, 4, 4), np.uint8) for k in sizes], axis=1))
     return Batch(planes, torch.arange(count), torch.full((count,), -1), [])
@@ -106,8 +106,8 @@ def batch(count: int = 4) -> Batch:
 
 def decoded(indices: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) in about [-1, 1], not clamped."""
-    books = codec().codebooks
-    return codec().from_codewords([book[indices[:, c]].permute(0, 3, 1, 2) for c, book in enumerate(books)])
+    books = codec().space.codebooks
+    return codec().space.from_codewords([book[indices[:, c]].permute(0, 3, 1, 2) for c, book in enumerate(books)])
 
 
 @pytest.mark.parametrize("name", ["vq-8-8-8", "pq-32-8-8", "opq-32-8-8", "rq-32-8-8"])
@@ -116,9 +116,9 @@ def test_codewords_decode_as_their_indices(name: str, monkeypatch: pytest.Monkey
     assert isinstance(found, VqCodec)
     monkeypatch.setattr(f"{__name__}.codec", lambda: found)
     rng = np.random.default_rng(0)
-    indices = torch.from_numpy(np.stack([rng.integers(0, k, (2, 3, 5)) for k in found.codebook_sizes], axis=1))
+    indices = torch.from_numpy(np.stack([rng.integers(0, k, (2, 3, 5)) for k in found.space.sizes], axis=1))
     pixels = ((decoded(indices) + 1) * 127.5).round().clamp(0, 255)
-    assert (pixels - found.from_latent(indices)).abs().max() <= 1  # what is half way may be rounded to either side
+    assert (pixels - found.space.from_latent(indices)).abs().max() <= 1  # what is half way may be rounded to either side
 
 
 def test_the_terms_of_equation_24() -> None:
