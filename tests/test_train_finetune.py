@@ -9,7 +9,7 @@ from PIL import Image
 from coder_helpers import photo
 from difflate import registry
 from difflate.models.transform_coder import EXACT
-from difflate.store.hub import WEIGHTS_FOLDER
+from difflate.registry import WEIGHTS
 from difflate.train import checkpoint
 from difflate.train.config import read_recipe, read_settings
 from difflate.train.recipes.cdc import STAGES
@@ -52,7 +52,7 @@ def test_a_configuration_has_the_networks_of_the_model_that_it_starts_from(name:
     config = CONFIGS / f"finetune-{name}.yaml"
     settings_class = registry.recipe(read_recipe(config)).settings
     ours = read_settings(settings_class, config, [])
-    theirs = read_settings(settings_class, WEIGHTS_FOLDER / bundled / "training.yaml", [])
+    theirs = read_settings(settings_class, WEIGHTS / bundled / "training.yaml", [])
     named = getattr(ours, "init_from", None) or ours.training.init_from
     assert named == bundled
     keys = ("network", "process", "decoder", "coder", "transform", "hyperprior", "codec", "lmbda_min", "lmbda_max")
@@ -80,6 +80,6 @@ def test_cdc_small_starts_and_keeps_its_coder(images: Path, tmp_path: Path, capl
     before, after = train("finetune-cdc-small", images, tmp_path, "stages.diffusion.crop_px=32", *quick)
     assert after["loss"] == pytest.approx(before["loss"], rel=0.02)
     assert after["one_step_psnr_db"] > after["psnr_db"] - 0.2  # it is the trained decoder that it starts from
-    assert (tmp_path / EXACT).read_bytes() == (WEIGHTS_FOLDER / "cdc-small" / EXACT).read_bytes()
+    assert (tmp_path / EXACT).read_bytes() == (WEIGHTS / "cdc-small" / EXACT).read_bytes()
     assert any(record.message.startswith("diffusion: step 1 of 1: loss ") for record in caplog.records)
     assert any(record.message.startswith("diffusion: step 1: on held-back images ") for record in caplog.records)

@@ -148,7 +148,8 @@ def test_crops_have_the_noise_of_their_numbers() -> None:
 def test_without_noise_the_network_sees_what_the_codec_restores() -> None:
     found, crops = task(), batch([0, 1])
     draws = Draws(0, crops.numbers, 4)
-    restored = codec_of().from_latent(codec_of().to_latent(crops.pixels)).float() / 127.5 - 1
+    space = codec_of().space
+    restored = space.from_latent(space.to_latent(crops.pixels)).float() / 127.5 - 1
     assert torch.equal(found._restored(crops.pixels, torch.zeros(2), draws), restored)
     noisy = found._restored(crops.pixels, torch.tensor([0.0, 0.03]), draws)
     assert torch.equal(noisy[0], restored[0])
