@@ -116,9 +116,12 @@ def test_codewords_decode_as_their_indices(name: str, monkeypatch: pytest.Monkey
     assert isinstance(found, VqCodec)
     monkeypatch.setattr(f"{__name__}.codec", lambda: found)
     rng = np.random.default_rng(0)
-    indices = torch.from_numpy(np.stack([rng.integers(0, k, (2, 3, 5)) for k in found.space.sizes], axis=1))
+    planes = [rng.integers(0, k, (2, 3, 5)) for k in found.space.sizes]
+    indices = torch.from_numpy(np.stack(planes, axis=1))
     pixels = ((decoded(indices) + 1) * 127.5).round().clamp(0, 255)
-    assert (pixels - found.space.from_latent(indices)).abs().max() <= 1  # what is half way may be rounded to either side
+    assert (
+        pixels - found.space.from_latent(indices)
+    ).abs().max() <= 1  # what is half way may be rounded to either side
 
 
 def test_the_terms_of_equation_24() -> None:
