@@ -1,5 +1,6 @@
 """Several inputs on one command line: folders, the names of outputs, and errors that do not stop the rest."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import difflate
-from cli_helpers import Run, files, picture
+from cli_helpers import VQ, Run, files, picture
 
 
 def test_folders_keep_their_shape(run: Run, folder: Path) -> None:
@@ -90,3 +91,44 @@ def test_force_overwrites_and_nothing_else_does(run: Run, folder: Path, dfl: byt
     assert (folder / "photo.dfl").read_bytes() == b"old"
     assert run("compress", "photo.png", "-f")[0] == 0
     assert (folder / "photo.dfl").read_bytes() == dfl
+
+
+def test_a_folder_of_another_codecs_files_is_restored_and_hidden_files_are_not(run: Run, folder: Path) -> None:
+    (folder / "album").mkdir()
+    (folder / "photo.png").rename(folder / "album" / "a.png")
+    assert run("compress", "album/", "--codec", "avif", "-o", "small/")[0] == 0
+    (folder / "small" / "._a.avif").write_bytes(b"of a Mac")
+    code, _, error = run("decompress", "small/", "-o", "restored/")
+    assert code == 0, error
+    assert files(folder / "restored") == ["a.png"]
+    assert run("compress", "album/", "--codec", VQ, "-o", "small/")[0] == 0
+    assert run("decompress", "small/", "-o", "again/")[0] == 0
+    assert files(folder / "again") == ["a.png"]  # of the .dfl alone
+
+
+def test_info_and_verify_take_several_files_and_folders(run: Run, folder: Path, dfl: bytes) -> None:
+    (folder / "packed" / "deep").mkdir(parents=True)
+    for name in ("a.dfl", "deep/b.dfl"):
+        (folder / "packed" / name).write_bytes(dfl)
+    (folder / "bad.dfl").write_bytes(dfl[:-1])
+    code, out, _ = run("verify", "packed/")
+    assert (code, out.count(b"verified")) == (0, 2)
+    shown = json.loads(run("info", "packed/", "--json")[1])["files"]
+    assert [row["file"] for row in shown] == ["packed/a.dfl", "packed/deep/b.dfl"]
+    assert shown[0]["settings"] == {"quality": 50.0, "steps": 2, "gamma": 0.97, "seed": 0}
+    code, out, error = run("info", "packed/a.dfl", "bad.dfl")
+    assert code == 3
+    assert b"settings  quality 50.0, steps 2, gamma 0.97, seed 0" in out
+    assert "bad.dfl: the file ends too early" in error
+    (folder / "empty").mkdir()
+    assert run("info", "empty/")[0] == 2
+
+
+def test_a_rate_that_is_out_of_reach_and_what_an_image_loses_is_said(run: Run, folder: Path) -> None:
+    frames = [picture(), picture("L").convert("RGB")]
+    frames[0].save("two.gif", save_all=True, append_images=frames[1:])
+    code, out, error = run("compress", "two.gif", "--codec", "hyperprior-small", "--bpp", "30")
+    assert code == 0
+    assert b"the most that hyperprior-small gives" in out
+    assert error.startswith("difflate: two.gif: ")
+    assert "frame" in error

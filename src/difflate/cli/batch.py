@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from difflate.cli.report import report, write_output
+from difflate.data.images import files_in, log_hidden
 from difflate.errors import ConfigError, DifflateError, LimitExceeded, naming
 from difflate.files import atomic_write, check_output
 
@@ -171,8 +172,19 @@ def expand(inputs: Iterable[Path], find: Callable[[Path], Iterable[Path]]) -> It
 
 
 def find_dfl(folder: Path) -> list[Path]:
-    """The .dfl files below ``folder``. Raises ConfigError if there are none."""
-    paths = sorted(path for path in folder.rglob("*.dfl") if path.is_file() and not path.name.startswith("."))
+    """The .dfl files below ``folder``; hidden ones are left out. Raises ConfigError if there are none."""
+    return find_compressed(folder, (".dfl",))
+
+
+def find_compressed(folder: Path, *suffixes: Sequence[str]) -> list[Path]:
+    """The files below ``folder`` of the first group of ``suffixes`` that has any; hidden ones are left out.
+
+    Raises ConfigError if none has.
+    """
+    hidden: list[str] = []
+    groups = (files_in(folder, group, hidden) for group in suffixes)
+    paths = next((paths for paths in groups if paths), [])
+    log_hidden(hidden)
     if not paths:
-        raise ConfigError(f"{folder}: no .dfl files in this folder; name other files one by one")
+        raise ConfigError(f"{folder}: no {suffixes[0][0]} files in this folder; name other files one by one")
     return paths

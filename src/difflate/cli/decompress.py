@@ -1,7 +1,6 @@
 """`difflate decompress INPUT…`."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difflate.cli.arguments import (
@@ -25,7 +24,8 @@ _EPILOG = """examples:
   difflate decompress small/ -o restored/            all .dfl files below small/
   difflate decompress - -o - --format webp < photo.dfl > photo.webp
   difflate decompress photo.dfl --refine             of opq-32-8-8: improved by its refiner"""
-_OTHERS = (".avif", ".jxl", ".webp")
+_COMPRESSED = ((".dfl",), (".avif", ".jxl", ".webp"))
+"""What is restored of a folder: the second group where there is none of the first."""
 _SAVE: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}, "AVIF": {"quality": 95}}
 """What was restored should not lose again what can be seen."""
 
@@ -60,7 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Restores each input; returns the worst exit code."""
-    from difflate.cli.batch import Result, plan, run_jobs
+    from difflate.cli.batch import Result, find_compressed, plan, run_jobs
     from difflate.codecs.loading import codec_for, load_for_files
     from difflate.errors import ConfigError
     from difflate.format import container
@@ -87,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
             picture = chosen.decode(data, **options)
         return Result(image_file(picture, kind), f"{picture.width}x{picture.height} px", picture.notes)
 
-    return run_jobs(plan(args.inputs, args.output, suffix, _compressed_files), args, work)
+    return run_jobs(
+        plan(args.inputs, args.output, suffix, lambda folder: find_compressed(folder, *_COMPRESSED)), args, work
+    )
 
 
 def _kind(suffix: str) -> str | None:
@@ -115,17 +117,3 @@ def image_file(picture: "Picture", kind: str) -> bytes:
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{kind} cannot hold this image ({error}); restore it as PNG") from error
     return file.getvalue()
-
-
-def _compressed_files(folder: Path) -> list[Path]:
-    """The .dfl files below ``folder``; where there are none, what other lossy codecs have written there."""
-    from difflate.cli.batch import find_dfl
-    from difflate.errors import ConfigError
-
-    try:
-        return find_dfl(folder)
-    except ConfigError:
-        others = [path for path in folder.rglob("*") if path.suffix.lower() in _OTHERS and path.is_file()]
-        if not others:
-            raise
-        return sorted(others)

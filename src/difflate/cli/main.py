@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from difflate import __version__
 from difflate.cli import codecs, compress, decompress, distance, eval, info, latents, reproduce, sample, train, verify
-from difflate.cli.report import report, write_output
+from difflate.cli.report import log_to_stderr, report, write_output
 
 INTERRUPTED = 130
 _EPILOG = """examples:
@@ -63,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with _terminated_as_interrupted():
             args = build_parser().parse_args(argv)
+            log_to_stderr()
             code = args.run(args)
             write_output(b"")  # flushes what was printed, while its errors can still be told
             return code

@@ -1,6 +1,7 @@
 """How the commands end: errors as one line and an exit code, results on standard output."""
 
 import errno
+import logging
 import sys
 import traceback
 
@@ -18,6 +19,22 @@ def report(error: Exception, verbose: bool) -> int:
         message = f"unexpected {type(error).__name__}: {message}; run again with --verbose for details"
     print(f"difflate: {message}", file=sys.stderr)
     return error.exit_code if isinstance(error, DifflateError) else 1
+
+
+class LineFormatter(logging.Formatter):
+    """Warnings as errors are told, ``difflate: …``; what a training says of itself as it is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"difflate: {text}" if record.levelno >= logging.WARNING else text
+
+
+def log_to_stderr() -> None:
+    """Lets the package's warnings be seen, unless the program around has its own way of it."""
+    if not logging.root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(LineFormatter())
+        logging.root.addHandler(handler)
 
 
 def write_output(data: bytes) -> None:

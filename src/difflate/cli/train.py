@@ -46,7 +46,6 @@ def run(args: argparse.Namespace) -> int:
     check_output(Path(settings.out) / TRAINING, force=True)  # before hours of work
     first = int(os.environ.get("RANK", "0")) == 0  # of the processes that `accelerate launch` started
     interactive = sys.stderr.isatty() and first
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if not interactive and first:  # where there is no progress bar
         logging.getLogger("difflate").setLevel(logging.INFO)
     command = shlex.join(["difflate", "train", str(args.config), *args.overrides])
