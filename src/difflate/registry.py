@@ -60,7 +60,7 @@ def _about_vq(config: Mapping[str, Any]) -> str:
 def quality_settings(kept: Mapping[int, bytes]) -> dict[str, Any]:
     """{"quality": …} of a file with one latent for all rates; empty where the section is missing or cut."""
     data = kept.get(sections.LATENT, b"")
-    return {"quality": round(100 * int.from_bytes(data[:2], "little") / QUALITY_STEPS, 3)} if len(data) >= 2 else {}
+    return {"quality": round(100 * int.from_bytes(data[:2], "little") / QUALITY_STEPS, 2)} if len(data) >= 2 else {}
 
 
 def _cdc_settings(kept: Mapping[int, bytes]) -> dict[str, Any]:
