@@ -174,7 +174,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def watched(self, work: Callable[..., Any]) -> Callable[..., Any]:
+    def watch(self, work: Callable[..., Any]) -> Callable[..., Any]:
         """``work``, whose time is counted."""
 
         def run(*arguments: Any, **options: Any) -> Any:
@@ -190,7 +190,7 @@ class Clock:
         """Counts what runs of ``methods``, (object or class, name)."""
         with ExitStack() as stack:
             for owner, name in methods:
-                stack.enter_context(patch.object(owner, name, self.watched(getattr(owner, name))))
+                stack.enter_context(patch.object(owner, name, self.watch(getattr(owner, name))))
             yield
 
 

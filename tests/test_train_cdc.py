@@ -370,7 +370,7 @@ def test_the_rate_is_learnt_with_noise_and_measured_with_rounding() -> None:
 
     def latent(first: int) -> Tensor:
         draws = Draws(0, torch.arange(first, first + 2), 4)
-        return joint._coded(images, level, draws).y_bits.detach()
+        return joint._encode(images, level, draws).y_bits.detach()
 
     assert torch.equal(latent(0), latent(0))
     assert not torch.equal(latent(0), latent(2))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from difflate.diffusion.checks import one_of
+from difflate.diffusion.checks import check_one_of
 from difflate.diffusion.process import Condition, Process, Scaling
 from difflate.diffusion.schedules import SCHEDULES, Shifted
 from difflate.diffusion.weighting import WEIGHTS, Target
@@ -35,8 +35,8 @@ class ProcessConfig:
     """Number of discrete times of the condition n/N."""
 
     def __post_init__(self) -> None:
-        one_of("schedule", self.schedule, SCHEDULES)
-        one_of("weighting", self.weighting, ["none", *WEIGHTS])
+        check_one_of("schedule", self.schedule, SCHEDULES)
+        check_one_of("weighting", self.weighting, ["none", *WEIGHTS])
         if self.weighting == "none" and self.weighting_options:
             raise ConfigError(
                 f"`weighting_options` (={self.weighting_options}) must be empty for `weighting` (='none')"

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from difflate.diffusion.checks import one_of, positive
+from difflate.diffusion.checks import check_one_of, check_positive
 from difflate.diffusion.draws import Generators, normal
 from difflate.diffusion.schedules import Schedule
 from difflate.diffusion.weighting import Target, Weight, factor
@@ -41,10 +41,10 @@ class Process:
     """Number of discrete times in training, for the condition n/N."""
 
     def __post_init__(self) -> None:
-        one_of("scaling", self.scaling, get_args(Scaling))
-        one_of("target", self.target, get_args(Target))
-        one_of("condition", self.condition, get_args(Condition))
-        positive(N=self.N)
+        check_one_of("scaling", self.scaling, get_args(Scaling))
+        check_one_of("target", self.target, get_args(Target))
+        check_one_of("condition", self.condition, get_args(Condition))
+        check_positive(N=self.N)
 
     def logsnr(self, t: Tensor) -> Tensor:
         """l at ``t``, same shape."""

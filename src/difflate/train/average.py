@@ -54,7 +54,7 @@ class Average:
             value.copy_(tensors[name])
 
     @contextlib.contextmanager
-    def swapped(self) -> Iterator[None]:
+    def swap_in(self) -> Iterator[None]:
         """Within, the model has the averaged tensors in the place of its own. Nothing is copied."""
         names = list(self.tensors)
         self._swap(names)

@@ -13,7 +13,7 @@ from difflate.diffusion import IndexSpace, expected_codewords, gumbel_softmax, s
 from difflate.errors import ConfigError
 from difflate.generate.sampling import preview
 from difflate.models.categorical_diffusion import CategoricalDiffusion
-from difflate.train.diffusion_loss import noised
+from difflate.train.diffusion_loss import diffuse
 from difflate.train.draws import Draws
 from difflate.train.settings import LoopSettings
 from difflate.train.task import Task
@@ -69,7 +69,7 @@ class CategoricalTask(Task):
         space, device = model.latent.index_space, self.device
         indices = batch.pixels.to(device, non_blocking=True).long()
         z0 = space.scale(indices)
-        noisy = noised(process, z0, draws)
+        noisy = diffuse(process, z0, draws)
         extra = ()
         if model.self_conditioned:
             of_image = sampled_x0(model, space, model.temperature, draws.of_first_answer(device))
@@ -79,7 +79,7 @@ class CategoricalTask(Task):
         codec = model.space.to(device)
         words, places, entropies = [], [], []
         for plane, (of_plane, book) in enumerate(zip(logits, codec.codebooks, strict=True)):
-            decode = functools.partial(self._decoded, draws=draws, plane=plane)
+            decode = functools.partial(self._decode_plane, draws=draws, plane=plane)
             of_one = (of_plane, book, indices[:, plane])
             if self.gradient_checkpointing:
                 found = checkpoint(decode, *of_one, use_reentrant=False, preserve_rng_state=False)
@@ -96,7 +96,7 @@ class CategoricalTask(Task):
         losses = s.image * image + s.eps * eps + s.cross_entropy * entropy
         return {"loss": losses.mean(), "image": image.mean(), "eps": eps.mean(), "cross_entropy": entropy.mean()}
 
-    def _decoded(
+    def _decode_plane(
         self, logits: Tensor, book: Tensor, indices: Tensor, draws: Draws, plane: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, n_c, h, w) codewords, (B, h, w) z̃0 and (B,) cross-entropy of ``logits: (B, K_c, h, w)`` of a plane."""

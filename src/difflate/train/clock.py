@@ -25,7 +25,7 @@ class Clock:
         self._closing_s = self._step_s = 0.0
 
     @contextlib.contextmanager
-    def timed(self, what: str) -> Iterator[None]:
+    def measure(self, what: str) -> Iterator[None]:
         """What is done within, ``what``, is done once more after the last step; so much time is kept for it."""
         began = time.monotonic()
         yield

@@ -33,7 +33,7 @@ class Noisy:
     """(B, …) the data with it."""
 
 
-def noised(process: Process, x0: Tensor, draws: Draws) -> Noisy:
+def diffuse(process: Process, x0: Tensor, draws: Draws) -> Noisy:
     """``x0: (B, …)`` at times and with noise that follow from ``draws``."""
     t = process.training_times(draws.uniform()).to(x0.device)
     logsnr = process.logsnr(t)
@@ -48,10 +48,10 @@ def diffusion_loss(
 
     ``conds`` go to the network. Noise is drawn on the CPU, image by image.
     """
-    return denoised(process, network, x0, draws, self_conditioned=self_conditioned, **conds).losses
+    return denoise_once(process, network, x0, draws, self_conditioned=self_conditioned, **conds).losses
 
 
-def denoised(
+def denoise_once(
     process: Process,
     network: Model,
     x0: Tensor,
@@ -62,7 +62,7 @@ def denoised(
     **conds: Any,
 ) -> Denoised:
     """The losses of `diffusion_loss`, and x0 as the network finds it; ``absolute``: of absolute errors, not squared."""
-    noisy = noised(process, x0, draws)
+    noisy = diffuse(process, x0, draws)
     x, logsnr = noisy.x, noisy.logsnr
 
     def model(x: Tensor, condition: Tensor, *extra: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Draws:
         values = [places[int(n) // self.batch][int(n) % self.batch] for n in self.numbers]
         return torch.tensor(values, dtype=torch.float64).float().clamp(max=1 - 2**-24)
 
-    def dropped(self, probability: float) -> Tensor:
+    def drop_mask(self, probability: float) -> Tensor:
         """(B,) bool, true with ``probability``: whose condition is hidden, for classifier-free guidance."""
         values = [
             numpy_generator(self.seed, Stream.DROPPED_CONDITION, int(n)).random() < probability for n in self.numbers

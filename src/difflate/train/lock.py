@@ -22,7 +22,7 @@ class BeingTrained(OutputExists):
 
 
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
+def lock(out: Path) -> Iterator[None]:
     """Within, no other process can enter it with the same folder. Raises BeingTrained if one is in it.
 
     The system itself lets go of the lock of a process that is gone, whatever ended it; those that a process forks to

@@ -66,7 +66,7 @@ class PixelTask(Task):
         """{"loss": ()} of a batch."""
         conds = {}
         if self.model.classes:
-            conds["labels"] = torch.where(draws.dropped(self.unlabelled), -1, batch.labels)
+            conds["labels"] = torch.where(draws.drop_mask(self.unlabelled), -1, batch.labels)
         x0, own = batch.images(self.device), self.model.network.self_condition
         losses = diffusion_loss(self.process, self.model, x0, draws, self_conditioned=own, **conds)
         return {"loss": losses.mean()}
