@@ -179,9 +179,9 @@ class Clock:
 
         def run(*arguments: Any, **options: Any) -> Any:
             start = time.perf_counter()
-            found = work(*arguments, **options)
+            result = work(*arguments, **options)
             self.seconds += time.perf_counter() - start
-            return found
+            return result
 
         return run
 
@@ -212,7 +212,7 @@ def _inside(subject: Subject, rounds: int) -> Results:
 
 
 def _shares(subject: Subject, work: Callable[[], object]) -> tuple[float, float]:
-    """Of the range coder, and of what else stands between the numbers y, z and their bits: the integer network."""
+    """Shares of the time: the range coder's, and the integer network's, which is all else between y, z and bits."""
     coder, stage = Clock(), Clock()
     entropy = subject.codec.coder
     with coder.watching(*_RANGE_CODER), stage.watching((entropy, "encode"), (entropy, "decode")):

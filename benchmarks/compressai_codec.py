@@ -17,7 +17,7 @@ from compressai.zoo import bmshj2018_hyperprior
 QUALITY = 4
 """One of those with N = 128, M = 192."""
 SPREAD = 0.1
-"""Of the scales over the sites of a channel, from the random layer before them."""
+"""Spread of the scales over the sites of a channel, from the random layer before them."""
 
 
 class Codec:

@@ -69,7 +69,7 @@ class Network:
 
     @torch.no_grad()
     def multiply_adds(self) -> int:
-        """Of one image."""
+        """Multiply-adds of one image."""
         with FlopCounterMode(display=False) as counter:
             self.run()
         return counter.get_total_flops() // 2 // self.setting.batch

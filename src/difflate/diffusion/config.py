@@ -28,7 +28,7 @@ class ProcessConfig:
     condition: Condition = "t"
     """What the network is told about the noise."""
     weighting: Literal["none", "constant", "min-snr", "p2", "sech", "truncated", "edm"] = "none"
-    """On the squared error of x0; none: the plain squared error of the target."""
+    """Weight on the squared error of x0; none: the plain squared error of the target."""
     weighting_options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the weight's class in difflate.diffusion, for instance gamma of min-snr."""
     N: int = 1000

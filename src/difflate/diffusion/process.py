@@ -36,7 +36,7 @@ class Process:
     condition: Condition = "t"
     """What the network is told about the noise."""
     weighting: Weight | None = None
-    """On the squared x0 error; None is the plain squared error of the target."""
+    """Weight on the squared x0 error; None: the plain squared error of the target."""
     N: int = 1000
     """Number of discrete times in training, for the condition n/N."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from difflate.diffusion.checks import check_positive, check_rising
 
 Schedule = Callable[[Tensor], Tensor]
-"""From t: any shape, in [0, 1], to logSNR of that shape."""
+"""A function from t: any shape, in [0, 1], to logSNR of that shape."""
 
 
 @dataclass(frozen=True)

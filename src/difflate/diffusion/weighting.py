@@ -15,7 +15,7 @@ from difflate.diffusion.checks import check_one_of, check_positive
 
 Target = Literal["x0", "eps", "v", "flow"]
 Weight = Callable[[Tensor], Tensor]
-"""From finite logSNR to the weight of the squared x0 error, same shape."""
+"""A function from finite logSNR to the weight of the squared x0 error, same shape."""
 
 
 def factor(target: Target, logsnr: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ class Record:
     setting: str
     """``codec:quality``, as it is written on the command line."""
     width: int | None = None
-    """In pixels."""
+    """Width in pixels."""
     height: int | None = None
-    """In pixels."""
+    """Height in pixels."""
     bytes: int | None = None
     """Size of the complete file."""
     values: Mapping[str, float | None] = field(default_factory=dict)

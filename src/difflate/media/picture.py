@@ -31,7 +31,7 @@ class Picture:
     alpha: np.ndarray | None = None
     """(H, W) uint8, 255 opaque; None: fully opaque."""
     exif: bytes | None = None
-    """From the byte order mark on, without JPEG's ``Exif\\0\\0``."""
+    """EXIF data from the byte order mark on, without JPEG's ``Exif\\0\\0``."""
     icc: bytes | None = None
     """Profile that the pixels are to be read with; None: sRGB."""
     xmp: bytes | None = None

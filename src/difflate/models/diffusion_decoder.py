@@ -173,7 +173,6 @@ class DiffusionDecoder(FolderModel):
     """A `TransformModel` and the diffusion model that decodes for it."""
 
     kind = "cdc"
-    usage = "difflate compress photo.png --codec FOLDER --bpp 0.4"
 
     def __init__(
         self,

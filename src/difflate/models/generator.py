@@ -16,7 +16,6 @@ MAX_IMAGE_PX = 4096
 class Generator(FolderModel, ABC):
     """A model that `difflate.generate.sample` draws images from."""
 
-    usage = "difflate sample FOLDER -n 16 -o grid.png"
     network: UNetConfig
     process: ProcessConfig
     image_px: int

@@ -56,7 +56,7 @@ class Coded:
     y_bits: Tensor
     """(B,) estimated bits, with uniform noise for rounding; when not training, those of the integers."""
     z_bits: Tensor
-    """(B,) of the side information."""
+    """(B,) estimated bits of the side information."""
 
 
 class HyperpriorNetwork(nn.Module):

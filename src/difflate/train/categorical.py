@@ -82,10 +82,10 @@ class CategoricalTask(Task):
             decode = functools.partial(self._decode_plane, draws=draws, plane=plane)
             of_one = (of_plane, book, indices[:, plane])
             if self.gradient_checkpointing:
-                found = checkpoint(decode, *of_one, use_reentrant=False, preserve_rng_state=False)
+                decoded = checkpoint(decode, *of_one, use_reentrant=False, preserve_rng_state=False)
             else:
-                found = decode(*of_one)
-            for values, value in zip((words, places, entropies), found, strict=True):
+                decoded = decode(*of_one)
+            for values, value in zip((words, places, entropies), decoded, strict=True):
                 values.append(value)
         with torch.autocast(device.type, enabled=False):
             true = [book[indices[:, plane]].permute(0, 3, 1, 2) for plane, book in enumerate(codec.codebooks)]

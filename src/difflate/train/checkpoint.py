@@ -28,7 +28,7 @@ class Progress:
     step: int = 0
     """Steps that are done."""
     seconds: float = 0.0
-    """Spent on them, over all sittings."""
+    """Seconds spent on them, over all sittings."""
     skipped: int = 0
     """Images that could not be read."""
     validations: list[tuple[int, dict[str, float]]] = field(default_factory=list)

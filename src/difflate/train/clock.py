@@ -10,7 +10,7 @@ from difflate.train.settings import LoopSettings
 _AGREE_EVERY = 10
 """Steps after which several processes agree, at the latest."""
 _RESERVED = 0.25
-"""Of `max_minutes`, at most, what is kept for what comes after the last step."""
+"""Largest share of `max_minutes` that is kept for what comes after the last step."""
 
 
 class Clock:

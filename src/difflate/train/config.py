@@ -120,7 +120,7 @@ def _as_list(settings_class: type, key: str, value: str) -> str:
 
 
 TRAINING = "training.yaml"
-"""In a model's folder: the resolved settings that it was trained with."""
+"""File in a model's folder: the settings that it was trained with."""
 
 
 def plain_settings(settings: Any, recipe: str) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class DecoderTask(Task):
         if self.shown is None:
             return None
         images = self.shown.to(self.device).float() / 127.5 - 1
-        quality = torch.linspace(0, 1, len(images), device=images.device)
+        quality = torch.linspace(0, 1, len(images), dtype=torch.float32, device=images.device)
         coder = self.model.coder
         conditions = self.model.conditions(coder.entropy(coder.analyse(images, quality), quality).y_hat, quality)
         generators = [torch_generator(0, Stream.DECODER_PICTURE, number) for number in range(len(images))]

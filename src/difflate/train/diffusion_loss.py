@@ -26,7 +26,7 @@ class Noisy:
     t: Tensor
     """(B,) times."""
     logsnr: Tensor
-    """(B,) at them."""
+    """(B,) logSNR at them."""
     eps: Tensor
     """(B, …) noise, drawn on the CPU, image by image."""
     x: Tensor

@@ -14,7 +14,7 @@ except ImportError:  # Windows
     fcntl: Any = None
 
 LOCK = ".difflate-training"
-"""In the folder that is trained in: the number of the process."""
+"""File in the folder that is trained in: the number of the process."""
 
 
 class BeingTrained(OutputExists):

@@ -115,11 +115,11 @@ class _Run:
         """The optimizers under their names in checkpoints."""
         self.progress = Progress()
         self.stop_requested = False
-        """In this process."""
+        """Whether a signal reached this process."""
         self.stop_asked = False
-        """In all of them."""
+        """Whether all processes know of a signal."""
         self.skipped = 0
-        """In this process and sitting."""
+        """Images that this process skipped in this sitting."""
         self.saved_step = -1
         self.checked = {**config, "data": names_of(samples, held_back)}
         """What a checkpoint must have been made with."""
@@ -265,7 +265,9 @@ class _Run:
                 parameter.requires_grad_(True)
 
     def _restart_losses(self) -> None:
-        self.losses = {turn: torch.zeros((), device=self.accelerator.device) for turn in self.optimizers}
+        self.losses = {
+            turn: torch.zeros((), dtype=torch.float32, device=self.accelerator.device) for turn in self.optimizers
+        }
         self.counted = 0
 
     def _loader(self) -> Iterator[Batch]:

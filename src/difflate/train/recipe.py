@@ -45,7 +45,7 @@ class Data:
     trained_on: Samples
     held_back: Samples | None
     sources: list[str]
-    """Where they are from, for the card."""
+    """Where the images are from, for the card."""
 
 
 S = TypeVar("S")

@@ -48,7 +48,7 @@ class LatentTraining:
     """in_channels, out_channels and noise_scale follow from the codec and the process."""
     process: ProcessConfig = field(default_factory=ProcessConfig)
     softness: float = 0.0
-    """Of a continuous model: its default when images are decoded. It changes nothing of the training."""
+    """Softness that a continuous model decodes with by default; it changes nothing of the training."""
     categorical: CategoricalSettings = field(default_factory=CategoricalSettings)
     """For the categorical model only."""
     training: LoopSettings = field(default_factory=LoopSettings)
@@ -105,7 +105,7 @@ def _spec(data: Latents) -> LatentSpec:
 
 
 def _space(settings: LatentTraining, data: Latents) -> LatentSpace:
-    """That of the codec which the shards were written with. Raises ConfigError, ModelError for another."""
+    """The latent space of the codec which the shards were written with. Raises ConfigError, ModelError for another."""
     name = data.header.codec
     if settings.codec is None and name not in bundled_models("codec"):
         raise ConfigError(f"the latents are of {name}, which is not bundled; name its folder with codec=FOLDER")

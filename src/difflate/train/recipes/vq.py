@@ -190,13 +190,13 @@ def windows(paths: Sequence[Path], channel: int, settings: VqTraining) -> np.nda
         if min(plane.shape) < size:
             return
         for view in (plane, plane[::-1])[:flips]:
-            found = np.lib.stride_tricks.sliding_window_view(view, (size, size))
-            rows, columns = found.shape[:2]
+            patches = np.lib.stride_tricks.sliding_window_view(view, (size, size))
+            rows, columns = patches.shape[:2]
             if rows * columns <= per_image:
-                parts.append(found.reshape(-1, size * size))
+                parts.append(patches.reshape(-1, size * size))
             else:
                 chosen = rng.choice(rows * columns, per_image, replace=False)
-                parts.append(found[chosen // columns, chosen % columns].reshape(-1, size * size))
+                parts.append(patches[chosen // columns, chosen % columns].reshape(-1, size * size))
 
     _for_each_image(paths, use, "images")
     if not parts:
@@ -239,7 +239,7 @@ def _grid(channels: torch.Tensor, quantizers: Sequence[Quantizer], size: int) ->
 
 def neutral_indices(quantizers: Sequence[Quantizer], patch_px: int) -> list[int]:
     """The index, for each plane of Cr and Cb, of a patch without colour."""
-    flat = torch.full((1, patch_px**2), 128.0)
+    flat = torch.full((1, patch_px**2), 128.0, dtype=torch.float32)
     return [int(v) for q in quantizers[1:] for v in q.encode(flat)[0]]
 
 
