@@ -191,6 +191,7 @@ class DiffusionDecoder(FolderModel):
         self.lmbda_min, self.lmbda_max = lmbda_min, lmbda_max
         self.decoder, self.process = decoder, process
         self.network = fit_network(network, decoder, process, coder_transform.stride_px, lmbda_min == lmbda_max)
+        # the name stands in the keys of saved weights
         self.coder = TransformModel(coder_transform, coder_hyperprior, lmbda_min, lmbda_max)
         self.context = ContextDecoder(
             coder_transform.latent_channels, list(decoder.context_widths), network.patch, self.stride_px

@@ -126,7 +126,8 @@ def basis(channels: int, inverse: bool = False) -> tuple[Tensor, Tensor]:
 
     The lowest frequencies of each channel; a product with the basis images analyses, with ``inverse`` their sum
     synthesises. The deviations are those of photographs in steps of `MID_STEP`, from the fall of their spectra. Both
-    are float32 on the CPU, wherever a model is built: arithmetic on the meta device takes torch seconds to import. Do not write into them.
+    are float32 on the CPU, wherever a model is built (arithmetic on the meta device takes torch seconds to import), and
+    the same tensors at each call: not to be written into.
     """
     chroma = round(_CHROMA_SHARE * channels)
     counts = (channels - 2 * chroma, chroma, chroma)

@@ -11,12 +11,10 @@ from torch.utils.checkpoint import checkpoint
 from difflate.data.crops import Batch
 from difflate.diffusion import IndexSpace, expected_codewords, gumbel_softmax, sampled_x0, self_condition
 from difflate.errors import ConfigError
-from difflate.generate.sampling import preview
 from difflate.models.categorical_diffusion import CategoricalDiffusion
-from difflate.train.diffusion_loss import diffuse
+from difflate.train.diffusion_loss import GeneratorTask, diffuse
 from difflate.train.draws import Draws
 from difflate.train.settings import LoopSettings
-from difflate.train.task import Task
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class CategoricalSettings:
             raise ConfigError(f"tau (={self.tau}) must be from 0.01 to 100")
 
 
-class CategoricalTask(Task):
+class CategoricalTask(GeneratorTask):
     """The loss of a `CategoricalDiffusion`, of latents alone: x0 is the decoded image of the true indices.
 
     Planes are decoded one after the other. With `gradient_checkpointing` once more for the gradient: then, beside the
@@ -61,7 +59,6 @@ class CategoricalTask(Task):
     def __init__(self, model: CategoricalDiffusion, loop: LoopSettings, settings: CategoricalSettings):
         super().__init__(model, loop)
         self.settings = settings
-        self.process = model.process.build()
 
     def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": (), "image": (), "eps": (), "cross_entropy": ()} of a batch of latents, the terms unweighted."""
@@ -107,10 +104,6 @@ class CategoricalTask(Task):
             place = IndexSpace((len(book),)).soft([soft])[:, 0]
             entropy = F.cross_entropy(logits, indices, reduction="none").flatten(1).mean(1)
         return words, place, entropy
-
-    def pictures(self) -> Tensor:
-        """(16, 3, H, W) uint8."""
-        return preview(self.model)
 
 
 def _mean_square(errors: Tensor) -> Tensor:

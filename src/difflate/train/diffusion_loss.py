@@ -6,7 +6,23 @@ from typing import Any
 from torch import Tensor
 
 from difflate.diffusion import Model, Process, normal, self_condition
+from difflate.generate.sampling import preview
+from difflate.models.generator import Generator
 from difflate.train.draws import Draws
+from difflate.train.settings import LoopSettings
+from difflate.train.task import Task
+
+
+class GeneratorTask(Task):
+    """A generator and its diffusion process, which the loss of a recipe is of; its samples are the pictures."""
+
+    def __init__(self, model: Generator, loop: LoopSettings):
+        super().__init__(model, loop)
+        self.process = model.process.build()
+
+    def pictures(self) -> Tensor:
+        """(16, 3, H, W) uint8."""
+        return preview(self.model)
 
 
 @dataclass(frozen=True)

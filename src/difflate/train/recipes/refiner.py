@@ -106,8 +106,8 @@ class Refinement(Task):
             return None
         images = self.shown.to(self.device)
         restored = self.space.from_latent(self.space.to_latent(images), *images.shape[2:])
-        restored_signed = restored.float() / 127.5 - 1
-        refined = self.model(restored_signed, restored_signed.new_zeros(len(images)))
+        none = torch.zeros(len(images), dtype=torch.float32, device=images.device)
+        refined = self.model(restored.float() / 127.5 - 1, none)
         return torch.cat([images, restored, signed_to_uint8(refined)]).cpu()
 
 
