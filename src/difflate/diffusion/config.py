@@ -60,7 +60,7 @@ class ProcessConfig:
 
     @property
     def noise_scale(self) -> float:
-        """For `difflate.nn.UNetConfig.noise_scale`: takes the condition to a range of about a thousand."""
+        """The `difflate.nn.UNetConfig.noise_scale` that takes the condition to a range of about a thousand."""
         return _NOISE_SCALE[self.condition]
 
 

@@ -146,7 +146,7 @@ def to_srgb(picture: Picture) -> Picture:
 
 
 def _decode(image: Image.Image, notes: list[str], metadata: bool, limits: Limits) -> Picture:
-    """As `from_pil`, with the ``notes`` of opening."""
+    """The picture that `from_pil` gives, with the ``notes`` of opening."""
     name = str(getattr(image, "filename", "") or "image")
     limits.check_size(*image.size, what=name)
     key = colour_key(image)

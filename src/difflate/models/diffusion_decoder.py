@@ -86,7 +86,7 @@ class Conditions:
     synthesis: Tensor
     """(B, 3, H, W) in about [-1, 1]: the image of the transform coder, H and W multiples of the latent's stride."""
     spatial: list[Tensor | None]
-    """For each level of the network (B, C, its height, its width)."""
+    """The condition of each level of the network, (B, C, its height, its width)."""
     vector: Tensor | None
     """(B, 4) the quality, as the network is told; None where there is one rate."""
     std: Tensor

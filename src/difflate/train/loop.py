@@ -144,7 +144,7 @@ class _Run:
         return self.progress
 
     def _begin(self) -> None:
-        """From the newest checkpoint, or from new."""
+        """Starts from the newest checkpoint, or anew."""
         settings, folder = self.settings, self.out / CHECKPOINTS
         newest = None if settings.force or not settings.resume else checkpoint.latest_readable(folder)
         if newest is not None:

@@ -48,7 +48,7 @@ class LatentTraining:
     softness: float = 0.0
     """Softness that a continuous model decodes with by default; it changes nothing of the training."""
     categorical: CategoricalSettings = field(default_factory=CategoricalSettings)
-    """For the categorical model only."""
+    """Settings of the categorical model only."""
     training: LoopSettings = field(default_factory=LoopSettings)
 
     def __post_init__(self) -> None:

@@ -83,7 +83,7 @@ class VqTraining:
 
     @property
     def name(self) -> str:
-        """As the paper writes it, in small letters: ``opq-32-8-8``; with the patch's side unless it is 8."""
+        """The name as the paper writes it, in small letters: ``opq-32-8-8``; with the patch's side unless it is 8."""
         base = "-".join([self.method, *map(str, self.bits)])
         return base if self.patch_px == 8 else f"{base}-p{self.patch_px}"
 
