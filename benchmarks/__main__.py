@@ -142,13 +142,13 @@ def _image(arguments: argparse.Namespace):
 
 
 def _machine(threads: int) -> dict[str, object]:
-    found = {}
+    packages = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            packages[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {"architecture": platform.machine(), "cores": _cores(), "threads": threads, "packages": found}
+    return {"architecture": platform.machine(), "cores": _cores(), "threads": threads, "packages": packages}
 
 
 def _cores() -> int:

@@ -16,6 +16,7 @@ from benchmarks import diffusion
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.timing import Fact, Results, Timings, stopwatch
 from difflate.codecs.hyperprior import HyperpriorCodec
+from difflate.codecs.transform import quality_of
 from difflate.entropy import SymbolReader, SymbolWriter
 from difflate.entropy.hyperprior import HyperpriorCoder
 from difflate.entropy.tables import Tables
@@ -119,13 +120,13 @@ def _images(picture: Picture) -> Tensor:
 
 def _layers(half: str, layers: torch.nn.Sequential) -> dict[str, np.ndarray]:
     """The weights of a transform by name; those of a GDN as they are used, not as they are stored."""
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for i, layer in enumerate(layers):
         if isinstance(layer, GDN):
-            found |= {f"{half}.{i}.beta": layer.beta.square(), f"{half}.{i}.gamma": layer.gamma.square()}
+            weights |= {f"{half}.{i}.beta": layer.beta.square(), f"{half}.{i}.gamma": layer.gamma.square()}
         else:
-            found |= {f"{half}.{i}.weight": layer.weight, f"{half}.{i}.bias": layer.bias}
-    return {name: value.detach().contiguous().numpy() for name, value in found.items()}
+            weights |= {f"{half}.{i}.weight": layer.weight, f"{half}.{i}.bias": layer.bias}
+    return {name: value.detach().contiguous().numpy() for name, value in weights.items()}
 
 
 # -- whole files -----------------------------------------------------------------------------------------------------
@@ -174,14 +175,14 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def watched(self, work: Callable[..., Any]) -> Callable[..., Any]:
+    def watch(self, work: Callable[..., Any]) -> Callable[..., Any]:
         """``work``, whose time is counted."""
 
         def run(*arguments: Any, **options: Any) -> Any:
             start = time.perf_counter()
-            found = work(*arguments, **options)
+            result = work(*arguments, **options)
             self.seconds += time.perf_counter() - start
-            return found
+            return result
 
         return run
 
@@ -190,7 +191,7 @@ class Clock:
         """Counts what runs of ``methods``, (object or class, name)."""
         with ExitStack() as stack:
             for owner, name in methods:
-                stack.enter_context(patch.object(owner, name, self.watched(getattr(owner, name))))
+                stack.enter_context(patch.object(owner, name, self.watch(getattr(owner, name))))
             yield
 
 
@@ -205,29 +206,29 @@ def _inside(subject: Subject, rounds: int) -> Results:
         coder, exact = np.median(shares, axis=0)
         facts.append(Fact(f"{subject.name}, {verb}: range coder, % of the time", 100 * coder))
         facts.append(Fact(f"{subject.name}, {verb}: integer network, % of the time", 100 * exact))
-    if not isinstance(subject.codec.coder, HyperpriorCoder):
+    if not isinstance(subject.codec.coder.exact, HyperpriorCoder):
         raise SystemExit(f"model ({subject.name}) must have a hyperprior")
-    exactness = _exactness(subject, subject.codec.coder, rounds)
+    exactness = _exactness(subject, subject.codec.coder.exact, rounds)
     return Results(exactness.rows, facts + exactness.facts)
 
 
 def _shares(subject: Subject, work: Callable[[], object]) -> tuple[float, float]:
-    """Of the range coder, and of what else stands between the numbers y, z and their bits: the integer network."""
+    """Shares of the time: the range coder's, and the integer network's, which is all else between y, z and bits."""
     coder, stage = Clock(), Clock()
-    entropy = subject.codec.coder
+    entropy = subject.codec.coder.exact
     with coder.watching(*_RANGE_CODER), stage.watching((entropy, "encode"), (entropy, "decode")):
         whole = stopwatch(work)()
     return coder.seconds / whole, (stage.seconds - coder.seconds) / whole
 
 
 class Replay(SymbolReader):
-    """Gives at once the symbols that a first reading found."""
+    """Gives at once the symbols of a first reading."""
 
-    def __init__(self, found: list[np.ndarray]):
-        self._found = iter(found)
+    def __init__(self, symbols: list[np.ndarray]):
+        self._symbols = iter(symbols)
 
     def read(self, count: int, tables: Tables, index: np.ndarray | None = None) -> np.ndarray:
-        return next(self._found)
+        return next(self._symbols)
 
 
 class Recorder(SymbolReader):
@@ -235,11 +236,11 @@ class Recorder(SymbolReader):
 
     def __init__(self, data: bytes):
         super().__init__(data)
-        self.found: list[np.ndarray] = []
+        self.symbols: list[np.ndarray] = []
 
     def read(self, count: int, tables: Tables, index: np.ndarray | None = None) -> np.ndarray:
-        self.found.append(super().read(count, tables, index))
-        return self.found[-1]
+        self.symbols.append(super().read(count, tables, index))
+        return self.symbols[-1]
 
 
 @torch.no_grad()
@@ -247,18 +248,18 @@ def _exactness(subject: Subject, coder: HyperpriorCoder, rounds: int) -> Results
     """The network in integers against float32, and whole files against the float network's estimate."""
     codec = subject.codec
     file = read_dfl(subject.data)
-    level = codec.level_of(file)
+    quality = quality_of(dict(file.sections))
     latent = codec.read_latent(file)
     section = file.section(sections.LATENT)
     assert section is not None
     recorder = Recorder(section[2:])
     height, width = latent.q.shape[1:]
-    coder.decode(height, width, level, recorder)
-    network, t = codec.model.entropy, codec.level_tensor(level)
+    coder.decode(height, width, quality, recorder)
+    network, t = codec.model.entropy, codec.space.as_network_input(quality)
     assert isinstance(network, HyperpriorNetwork)
     z, q = (torch.from_numpy(symbols)[None].float() for symbols in (latent.z, latent.q))
     programs = {
-        "integers": stopwatch(lambda: coder.decode(height, width, level, Replay(recorder.found))),
+        "integers": stopwatch(lambda: coder.decode(height, width, quality, Replay(recorder.symbols))),
         "float32": stopwatch(lambda: _float_latent(network, z, q, t)),
     }
     row = Timings(programs, rounds).row(
@@ -270,11 +271,11 @@ def _exactness(subject: Subject, coder: HyperpriorCoder, rounds: int) -> Results
 
 
 @torch.no_grad()
-def _float_latent(network: HyperpriorNetwork, z: Tensor, q: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+def _float_latent(network: HyperpriorNetwork, z: Tensor, q: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
     """(y_hat, scales) of the symbols, each (1, M, h, w), in two passes as `HyperpriorNetwork.forward` has them."""
     features = network.hyper_synthesis(z, q.shape[2:])
     first = chessboard(q)
-    mean, scale = network.parameters_of(features, level, None)
+    mean, scale = network.parameters_of(features, quality, None)
     known = q * first
-    mean_2, scale_2 = network.parameters_of(features, level, ((q + mean) * first, known))
+    mean_2, scale_2 = network.parameters_of(features, quality, ((q + mean) * first, known))
     return q + torch.where(first > 0, mean, mean_2), torch.where(first > 0, scale, scale_2)

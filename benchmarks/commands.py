@@ -13,7 +13,7 @@ from benchmarks.timing import Fact, Results, Stopwatch, Timings
 ROUNDS_SHARE = 8
 """Starting processes takes seconds: one in so many of the rounds is enough."""
 AIM_CPU_S = 1.5
-"""Of what a command computes beside `import torch` and the codec's own work."""
+"""CPU time that a command may take beside `import torch` and the codec's own work."""
 _WORK = """
 import sys, time
 import difflate

@@ -17,7 +17,7 @@ from compressai.zoo import bmshj2018_hyperprior
 QUALITY = 4
 """One of those with N = 128, M = 192."""
 SPREAD = 0.1
-"""Of the scales over the sites of a channel, from the random layer before them."""
+"""Spread of the scales over the sites of a channel, from the random layer before them."""
 
 
 class Codec:
@@ -32,7 +32,7 @@ class Codec:
         self._fill(work)
         self.model.update()
         self.data = self.encode()
-        self.nonzero = self._check()
+        self.nonzero = self._nonzero_share()
 
     def _fill(self, work: np.lib.npyio.NpzFile) -> None:
         for name in work.files:
@@ -67,7 +67,7 @@ class Codec:
         return (image[0] * 255).round().to(torch.uint8).numpy()
 
     @torch.no_grad()
-    def _check(self) -> float:
+    def _nonzero_share(self) -> float:
         """The share of the symbols that are not 0, after comparing what is read with what was written."""
         read: list[torch.Tensor] = []
         hook = self.model.g_s.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))

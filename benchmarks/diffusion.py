@@ -5,6 +5,7 @@ import torch
 import difflate
 from benchmarks.timing import Fact, Results, Timings, stopwatch
 from difflate.codecs.cdc import CdcCodec
+from difflate.codecs.transform import quality_of
 from difflate.format.container import read_dfl
 from difflate.media.picture import Picture
 from difflate.nn.presets import PRESETS as NETWORKS
@@ -24,15 +25,15 @@ def run(picture: Picture, rounds: int) -> Results:
     codec = _codec()
     data = codec.encode(picture)
     file = read_dfl(data)
-    level = codec.base.level_tensor(codec.base.level_of(file))
+    quality = codec.space.as_network_input(quality_of(dict(file.sections)))
     model, y_hat = codec.model, torch.from_numpy(codec.read_latent(file).y_hat)[None]
-    conditions = model.conditions(y_hat, level)
+    conditions = model.conditions(y_hat, quality)
     noise = torch.randn(conditions.synthesis.shape, generator=torch.Generator().manual_seed(0))
     paper, inputs = _paper(*noise.shape[2:])
     few = max(1, rounds // ROUNDS_SHARE)
     programs = {
         "file": stopwatch(lambda: codec.decode(data, steps=STEPS)),
-        "conditions": stopwatch(lambda: model.conditions(y_hat, level)),
+        "conditions": stopwatch(lambda: model.conditions(y_hat, quality)),
         "steps": stopwatch(lambda: model.refine(conditions, STEPS, noise)),
         f"{STEPS_PAPER} steps of CDC's U-Net": stopwatch(lambda: paper(**inputs)),
     }

@@ -49,12 +49,12 @@ class Network:
 
     @torch.no_grad()
     def forward(self) -> None:
-        """As a sampler does."""
+        """One evaluation, as a sampler does it."""
         self.run()
         self._finish()
 
     def step(self) -> None:
-        """As training does, without the optimizer."""
+        """One step of training, without the optimizer."""
         self.module.zero_grad(set_to_none=True)
         self.run().float().square().mean().backward()
         self._finish()
@@ -69,7 +69,7 @@ class Network:
 
     @torch.no_grad()
     def multiply_adds(self) -> int:
-        """Of one image."""
+        """Multiply-adds of one image."""
         with FlopCounterMode(display=False) as counter:
             self.run()
         return counter.get_total_flops() // 2 // self.setting.batch

@@ -62,9 +62,9 @@ def run(codec: VqCodec, image: Image.Image, rounds: int) -> Results:
 def _quantizers(codec: VqCodec, image: Image.Image, rounds: int) -> Results:
     """Codes from patches and patches from codes, all three channels: nothing but the quantizers."""
     channels = rgb_to_ycrcb(_tensor(image))
-    patches = [to_patches(channels[:, c], codec.patch_px) for c in range(3)]
+    patches = [to_patches(channels[:, c], codec.space.stride_px) for c in range(3)]
     arrays = [p.numpy() for p in patches]
-    ours = list(codec.quantizers)
+    ours = list(codec.space.quantizers)
     theirs = [FaissQuantizer(q) for q in ours]
     codes = [q.encode(p) for q, p in zip(ours, patches, strict=True)]
     bytes_ = [q.encode(p) for q, p in zip(theirs, arrays, strict=True)]
@@ -101,7 +101,7 @@ def _quantizers(codec: VqCodec, image: Image.Image, rounds: int) -> Results:
 
 
 def _excess(patches: torch.Tensor, ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """By how much our squared error exceeds theirs at most, over the patch's squared norm: rounding alone, if tiny."""
+    """Largest excess of our squared error over theirs, as a share of the patch's squared norm; tiny: rounding alone."""
     more = (patches - ours).double().square().sum(dim=1) - (patches - theirs).double().square().sum(dim=1)
     return float((more / patches.double().square().sum(dim=1).clamp_min(1.0)).max())
 

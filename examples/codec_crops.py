@@ -38,7 +38,7 @@ def row(path: Path, bpp: float) -> Image.Image:
     panels = [(path.stem, picture)]
     for name in CODECS:
         codec = difflate.load(name)
-        data = encode_within(codec, allowed, lambda q, codec=codec: codec.encode(picture, quality=q))
+        data = encode_within(codec, allowed, lambda q, codec=codec: codec.encode(picture, quality=q)).data
         restored = codec.decode(data)
         rate = 8 * len(data) / (picture.width * picture.height)
         panels.append((f"{name}  {rate:.3f} bpp  {psnr(picture, restored):.1f} dB", restored))

@@ -33,7 +33,7 @@ def main(folder: str) -> None:
     row("real, noise of σ = 5 added", to_uint8(others + 5 * torch.randn(others.shape)), reference)
     small = F.interpolate(others.float(), scale_factor=0.5, mode="bilinear", antialias=True)
     row("real, made of 16 px", to_uint8(F.interpolate(small, scale_factor=2, mode="bilinear")), reference)
-    row("real, blurred with σ = 1 px", to_uint8(blurred(others)), reference)
+    row("real, blurred with σ = 1 px", to_uint8(blur(others)), reference)
     row("uniform noise", torch.randint(0, 256, others.shape, dtype=torch.uint8), reference)
 
 
@@ -48,7 +48,7 @@ def to_uint8(x: Tensor) -> Tensor:
     return x.round().clamp(0, 255).to(torch.uint8)
 
 
-def blurred(x: Tensor) -> Tensor:
+def blur(x: Tensor) -> Tensor:
     """``x: (N, 3, H, W)`` filtered with a Gaussian of σ = 1 px, mirrored at the borders."""
     line = torch.exp(-(torch.arange(-3.0, 4.0) ** 2) / 2)
     kernel = (line[:, None] * line / line.sum() ** 2).expand(3, 1, 7, 7)

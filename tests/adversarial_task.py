@@ -20,7 +20,6 @@ class Painter(FolderModel):
     """Makes a colour of noise."""
 
     kind = "painter"
-    usage = "none"
 
     def __init__(self, width: int) -> None:
         super().__init__()

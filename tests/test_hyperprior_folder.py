@@ -263,6 +263,6 @@ def test_an_average_of_the_same_weights_keeps_the_stored_integers(tmp_path: Path
     stored = model.exact_coder
     average = Average(model, 0.1)
     average.update(1)
-    with average.swapped():
+    with average.swap_in():
         assert model.exact_coder is stored
     assert model.exact_coder is stored

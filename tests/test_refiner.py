@@ -216,7 +216,7 @@ def test_a_refiner_saves_and_loads_as_itself(folder: Path) -> None:
     assert vars(again.network) | {"widths": (8, 12), "blocks": (1, 1)} == vars(TINY)
     assert (again.codec, again.max_noise) == ("opq-32-8-8", 0.03)
     assert again.codec_fingerprint == codec_of().fingerprint.hex()
-    assert "difflate decompress photo.dfl --refiner FOLDER" in Refiner.usage
+    assert "difflate decompress photo.dfl --refiner FOLDER" in refiner_of().usage
 
 
 def test_a_folder_that_was_altered_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import difflate
 from difflate.cli.main import main
 from difflate.errors import ConfigError
 from difflate.media.picture import Picture
-from difflate.train.config import read_settings, resolved, write_settings
+from difflate.train.config import plain_settings, read_settings, write_settings
 from difflate.train.recipes.vq import VqTraining, windows
 
 SMALL = ["context_steps=3", "context_views=1", "iterations=2", "bits=[12,4,3]", "patch_px=4"]
@@ -126,7 +126,7 @@ def test_too_few_patches_for_the_codebooks_are_told(images, config, tmp_path, ca
 
 def test_settings_survive_their_file(tmp_path):
     settings = VqTraining(out="o", images=["a", "b c"], bits=[20, 7, 6], context_minutes=1.5)
-    write_settings(resolved(settings, "vq"), tmp_path)
+    write_settings(plain_settings(settings, "vq"), tmp_path)
     assert read_settings(VqTraining, tmp_path / "training.yaml", []) == settings
 
 

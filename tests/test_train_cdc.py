@@ -366,11 +366,11 @@ def test_the_published_models_are_trained_as_their_paper_says() -> None:
 def test_the_rate_is_learnt_with_noise_and_measured_with_rounding() -> None:
     """Ballé et al. 2018: noise in the place of rounding, in training alone, and another for another image."""
     joint = task(DiffusionStage("diffusion", crop_px=32, joint=True, training=LOOP))
-    images, level = batch(2).images(torch.device("cpu")), torch.tensor([0.5, 0.5])
+    images, quality = batch(2).images(torch.device("cpu")), torch.tensor([0.5, 0.5])
 
     def latent(first: int) -> Tensor:
         draws = Draws(0, torch.arange(first, first + 2), 4)
-        return joint._coded(images, level, draws).y_bits.detach()
+        return joint._encode(images, quality, draws).y_bits.detach()
 
     assert torch.equal(latent(0), latent(0))
     assert not torch.equal(latent(0), latent(2))

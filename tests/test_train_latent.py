@@ -24,7 +24,7 @@ from difflate.models.categorical_diffusion import channels
 from difflate.nn import UNetConfig
 from difflate.train.categorical import CategoricalSettings, CategoricalTask
 from difflate.train.config import read_settings
-from difflate.train.diffusion_loss import noised
+from difflate.train.diffusion_loss import diffuse
 from difflate.train.draws import Draws
 from difflate.train.recipes.latent import RECIPE, LatentTraining, cost
 from difflate.train.settings import LoopSettings
@@ -134,7 +134,7 @@ def test_the_terms_of_equation_24() -> None:
     found.model.forward = lambda *_: 1e6 * logits.float()  # type: ignore[method-assign]
     values = found(latent)
     z0, z_tilde = space.scale(latent.pixels.long()), space.scale(wrong)
-    noisy = noised(found.process, z0, draws)
+    noisy = diffuse(found.process, z0, draws)
     images = [decoded(indices) for indices in (latent.pixels.long(), wrong)]
     assert values["image"].item() == pytest.approx((images[0] - images[1]).square().mean().item(), rel=1e-4)
     keep = noisy.logsnr < 14

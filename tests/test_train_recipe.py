@@ -24,7 +24,6 @@ class MeanColour(FolderModel):
     """One colour, in [-1, 1]."""
 
     kind = "mean-colour"
-    usage = "python -c 'MeanColour.from_pretrained(FOLDER)'"
 
     def __init__(self, start: float):
         super().__init__()

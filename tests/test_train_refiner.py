@@ -150,8 +150,8 @@ def test_without_noise_the_network_sees_what_the_codec_restores() -> None:
     draws = Draws(0, crops.numbers, 4)
     space = codec_of().space
     restored = space.from_latent(space.to_latent(crops.pixels)).float() / 127.5 - 1
-    assert torch.equal(found._restored(crops.pixels, torch.zeros(2), draws), restored)
-    noisy = found._restored(crops.pixels, torch.tensor([0.0, 0.03]), draws)
+    assert torch.equal(found._restore(crops.pixels, torch.zeros(2), draws), restored)
+    noisy = found._restore(crops.pixels, torch.tensor([0.0, 0.03]), draws)
     assert torch.equal(noisy[0], restored[0])
     clean, damaged = ((images[1] - crops.pixels[1].float() / 127.5 + 1).square().mean() for images in (restored, noisy))
     assert damaged > 2 * clean

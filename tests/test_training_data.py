@@ -315,8 +315,8 @@ def test_draws_follow_from_the_numbers() -> None:
     first, second = (d.generators()[i] for d, i in ((whole, 8), (part, 0)))
     assert torch.equal(torch.rand(3, generator=first), torch.rand(3, generator=second))
     assert whole.toss().initial_seed() == part.toss().initial_seed()
-    assert torch.equal(whole.dropped(0.4)[8:12], part.dropped(0.4))
-    assert 0.3 < Draws(1, torch.arange(2000), 16).dropped(0.4).float().mean() < 0.5
+    assert torch.equal(whole.drop_mask(0.4)[8:12], part.drop_mask(0.4))
+    assert 0.3 < Draws(1, torch.arange(2000), 16).drop_mask(0.4).float().mean() < 0.5
 
 
 def test_times_of_a_step_are_equally_spaced() -> None:

@@ -69,7 +69,7 @@ def test_the_average_takes_the_place_of_the_weights_and_gives_it_back() -> None:
         for value in model.state_dict().values():
             value += 1
     after = {name: value.clone() for name, value in model.state_dict().items()}
-    with average.swapped():
+    with average.swap_in():
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(torch.equal(value, after[name]) for name, value in model.state_dict().items())
 

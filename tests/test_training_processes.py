@@ -14,7 +14,7 @@ from adversarial_task import train_adversary
 from difflate.cli.main import main
 from difflate.generate import PixelDiffusion, load_generator
 from difflate.train import checkpoint
-from difflate.train.lock import LOCK, BeingTrained, locked
+from difflate.train.lock import LOCK, BeingTrained, lock
 from difflate.train.loop import _Run
 from difflate.train.output import CHECKPOINTS
 from difflate.train.recipes import pixel
@@ -163,10 +163,10 @@ def test_a_folder_is_trained_in_by_one_process_at_a_time(images: Path, whole: Pa
 
 
 def test_a_lock_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
-    with locked(tmp_path / "out"):
+    with lock(tmp_path / "out"):
         assert (tmp_path / "out" / LOCK).read_text() == str(os.getpid())
     assert not (tmp_path / "out").exists()
     (tmp_path / CHECKPOINTS).mkdir()
-    with locked(tmp_path):
+    with lock(tmp_path):
         pass
     assert (tmp_path / CHECKPOINTS).exists()

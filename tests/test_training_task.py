@@ -110,7 +110,7 @@ def test_a_time_budget_has_room_for_the_last_validation(images: Path, tmp_path: 
 def test_the_cosine_ends_with_the_budget(time_of_work: Time) -> None:
     settings, progress = LoopSettings(max_steps=10**6, max_minutes=1.0), checkpoint.Progress()
     ours = clock.Clock(settings, progress, None)
-    with ours.timed("validation"):
+    with ours.measure("validation"):
         time_of_work.now += 9
     shares = []
     while not ours.is_over:

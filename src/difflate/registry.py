@@ -20,6 +20,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 QUALITY_STEPS = 65535
 """A quality in files: this is 100."""
 _QUALITY = (0.0, 100.0, 50.0)
+_SAMPLE = "difflate sample FOLDER -n 16 -o grid.png"
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,9 @@ for _row in (
         about=lambda config: "the same, restored by a few steps of diffusion", settings=_cdc_settings,
     ),
     Kind("refiner", "refiner", "difflate.models.refiner:Refiner", "difflate decompress photo.dfl --refiner FOLDER"),
-    Kind("pixel-diffusion", "generator", "difflate.models.pixel_diffusion:PixelDiffusion", "difflate sample FOLDER"),
-    Kind("latent-diffusion", "generator", "difflate.models.latent_diffusion:LatentDiffusion", "difflate sample FOLDER"),
-    Kind(
-        "categorical-diffusion", "generator", "difflate.models.categorical_diffusion:CategoricalDiffusion",
-        "difflate sample FOLDER",
-    ),
+    Kind("pixel-diffusion", "generator", "difflate.models.pixel_diffusion:PixelDiffusion", _SAMPLE),
+    Kind("latent-diffusion", "generator", "difflate.models.latent_diffusion:LatentDiffusion", _SAMPLE),
+    Kind("categorical-diffusion", "generator", "difflate.models.categorical_diffusion:CategoricalDiffusion", _SAMPLE),
 ):  # fmt: skip
     register(_row)
 

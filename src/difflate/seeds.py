@@ -29,7 +29,7 @@ class Stream(enum.IntEnum):
     ORDER = 7
     """Order of the images, each time round."""
     QUALITY = 8
-    """Quality levels of the images of a training step."""
+    """Qualities of the images of a training step."""
     KERNEL_DISTANCE = 9
     """Subsets of the kernel inception distance."""
     SLICED_SPOTS = 10

@@ -152,7 +152,7 @@ def _counts(pixels: "Tensor", items: "Sequence[Item]") -> dict[str, int]:
 def _distances(
     sets: "list[Tensor]", reference: "Tensor", names: list[str], network: "nn.Module | None", device: Any, seed: int
 ) -> list[dict[str, Any]]:
-    """For each set the values of the metrics, by their names."""
+    """The values of the metrics for each set, by their names."""
     from tqdm import tqdm
 
     from difflate.metrics.frechet import features_of, fid, kid

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     _prepare_streams()
     args = argparse.Namespace(verbose=False)
     try:
-        with _terminated_as_interrupted():
+        with _interrupt_on_terminate():
             args = build_parser().parse_args(argv)
             log_to_stderr()
             code = args.run(args)
@@ -100,7 +100,7 @@ def _drop_output() -> None:
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def _interrupt_on_terminate() -> Iterator[None]:
     """SIGTERM cleans up as Ctrl-C does; its default action would leave temporary files."""
 
     def stop(number: int, frame: object) -> NoReturn:

@@ -13,7 +13,7 @@ def report(error: Exception, verbose: bool) -> int:
     if verbose:
         traceback.print_exception(error)
     if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-        error = output_failed(error)  # of a print; those of files are told where they are written
+        error = output_error(error)  # of a print; those of files are told where they are written
     message = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, DifflateError):
         message = f"unexpected {type(error).__name__}: {message}; run again with --verbose for details"
@@ -45,9 +45,9 @@ def write_output(data: bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise output_failed(error) from error
+        raise output_error(error) from error
 
 
-def output_failed(error: OSError) -> DifflateError:
+def output_error(error: OSError) -> DifflateError:
     """What is said of standard output that cannot be written."""
     return DifflateError(f"standard output: cannot be written ({error.strerror}); choose another output")

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from difflate import registry
     from difflate.errors import ConfigError
     from difflate.files import check_output
-    from difflate.train.config import TRAINING, as_yaml, read_recipe, read_settings, resolved
+    from difflate.train.config import TRAINING, as_yaml, plain_settings, read_recipe, read_settings
 
     name = read_recipe(args.config)
     if name not in registry.RECIPES:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = registry.recipe(name)
     settings = read_settings(recipe.settings, args.config, args.overrides)
     if args.dry_run:
-        print(as_yaml(resolved(settings, name)), end="")
+        print(as_yaml(plain_settings(settings, name)), end="")
         if recipe.cost is not None:
             print(f"# {recipe.cost(settings)}")
         return 0

@@ -26,7 +26,7 @@ from difflate.options import DiffusionDecoding
 from difflate.seeds import Stream, torch_generator
 
 _MARGIN, _RAMP = 6, 4
-"""In sites. The U-Net sees further than the margin, faintly: what is left of it fades over the ramp."""
+"""Widths in sites. The U-Net sees further than the margin, faintly: what is left of it fades over the ramp."""
 _NOISE_PX = 128
 """Side of the squares of pixels that have a generator each."""
 

@@ -57,7 +57,7 @@ class PillowCodec:
     quality_range: tuple[float, float, float] | None
     """(lowest, highest, default); whole numbers only."""
     format: str
-    """As in `difflate.media.files.FORMATS`."""
+    """Name of the format in `difflate.media.files.FORMATS`."""
     max_side_px: int | None
     """Longest width or height that the codec can write and read, in pixels."""
     about: str = ""

@@ -26,7 +26,7 @@ from difflate.registry import Kind
 from difflate.store.fingerprint import fingerprint
 
 _MARGIN, _RAMP = 8, 4
-"""In sites: the margin is more than the transforms see to either side."""
+"""Widths in sites: the margin is more than the transforms see to either side."""
 _BAND_ROWS, _SEEN_ROWS = 64, 8
 """Rows of the latent that side information is computed of at a time, and more than it sees to either side."""
 

@@ -37,7 +37,7 @@ class Note(NamedTuple):
     name: str
     """The image's file, and its place in it."""
     text: str
-    """As `difflate.media.picture.Picture.notes` has it."""
+    """The note, as `difflate.media.picture.Picture.notes` has it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Batch:
     """What was lost of images when they were opened."""
 
     def pin_memory(self) -> "Batch":
-        """For DataLoader: copies from pinned memory do not hold up the GPU."""
+        """The batch in pinned memory, for DataLoader: copies from it do not hold up the GPU."""
         return Batch(self.pixels.pin_memory(), self.numbers, self.labels, self.skipped, self.dropped, self.notes)
 
     def images(self, device: torch.device) -> Tensor:

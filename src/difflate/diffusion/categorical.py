@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from difflate.diffusion.checks import positive
+from difflate.diffusion.checks import check_positive
 from difflate.diffusion.draws import Generators, gumbel
 from difflate.diffusion.guidance import Model
 from difflate.diffusion.process import expand
@@ -101,7 +101,7 @@ def gumbel_softmax(logits: Tensor, tau: float = 1.0, generator: Generators = Non
 
     ``tau``: towards 0 they become hard, and the gradient vanishes; towards infinity, uniform.
     """
-    positive(tau=tau)
+    check_positive(tau=tau)
     z = logits.movedim(1, -1)  # where a network in channels-last has them side by side
     z = z + gumbel(z.shape, generator, z.device)
     return ((z - z.detach().amax(dim=-1, keepdim=True)) / tau).softmax(dim=-1).movedim(-1, 1)  # z/τ alone may overflow

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from difflate.diffusion.checks import one_of
+from difflate.diffusion.checks import check_one_of
 from difflate.diffusion.process import Condition, Process, Scaling
 from difflate.diffusion.schedules import SCHEDULES, Shifted
 from difflate.diffusion.weighting import WEIGHTS, Target
@@ -28,15 +28,15 @@ class ProcessConfig:
     condition: Condition = "t"
     """What the network is told about the noise."""
     weighting: Literal["none", "constant", "min-snr", "p2", "sech", "truncated", "edm"] = "none"
-    """On the squared error of x0; none: the plain squared error of the target."""
+    """Weight on the squared error of x0; none: the plain squared error of the target."""
     weighting_options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the weight's class in difflate.diffusion, for instance gamma of min-snr."""
     N: int = 1000
     """Number of discrete times of the condition n/N."""
 
     def __post_init__(self) -> None:
-        one_of("schedule", self.schedule, SCHEDULES)
-        one_of("weighting", self.weighting, ["none", *WEIGHTS])
+        check_one_of("schedule", self.schedule, SCHEDULES)
+        check_one_of("weighting", self.weighting, ["none", *WEIGHTS])
         if self.weighting == "none" and self.weighting_options:
             raise ConfigError(
                 f"`weighting_options` (={self.weighting_options}) must be empty for `weighting` (='none')"
@@ -60,7 +60,7 @@ class ProcessConfig:
 
     @property
     def noise_scale(self) -> float:
-        """For `difflate.nn.UNetConfig.noise_scale`: takes the condition to a range of about a thousand."""
+        """The `difflate.nn.UNetConfig.noise_scale` that takes the condition to a range of about a thousand."""
         return _NOISE_SCALE[self.condition]
 
 

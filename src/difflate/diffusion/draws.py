@@ -12,7 +12,7 @@ from torch import Tensor
 from difflate.errors import ConfigError
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
-"""One for the batch, one for each item, or torch's global state."""
+"""One generator for the batch, one for each item, or torch's global state."""
 
 
 def normal(shape: Sequence[int], generator: Generators = None, device: torch.device | str = "cpu") -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from difflate.diffusion.process import Process, expand
 
 Model = Callable[..., Tensor]
-"""From (x: (B, …), noise condition: (B,)), and x0_prev: (B, …) if it is self-conditioned, to the target: (B, …)."""
+"""A function from (x: (B, …), noise condition: (B,)), and x0_prev: (B, …) if self-conditioned, to the target, as x."""
 
 
 def denoise(

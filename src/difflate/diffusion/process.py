@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from difflate.diffusion.checks import one_of, positive
+from difflate.diffusion.checks import check_one_of, check_positive
 from difflate.diffusion.draws import Generators, normal
 from difflate.diffusion.schedules import Schedule
 from difflate.diffusion.weighting import Target, Weight, factor
@@ -36,15 +36,15 @@ class Process:
     condition: Condition = "t"
     """What the network is told about the noise."""
     weighting: Weight | None = None
-    """On the squared x0 error; None is the plain squared error of the target."""
+    """Weight on the squared x0 error; None: the plain squared error of the target."""
     N: int = 1000
     """Number of discrete times in training, for the condition n/N."""
 
     def __post_init__(self) -> None:
-        one_of("scaling", self.scaling, get_args(Scaling))
-        one_of("target", self.target, get_args(Target))
-        one_of("condition", self.condition, get_args(Condition))
-        positive(N=self.N)
+        check_one_of("scaling", self.scaling, get_args(Scaling))
+        check_one_of("target", self.target, get_args(Target))
+        check_one_of("condition", self.condition, get_args(Condition))
+        check_positive(N=self.N)
 
     def logsnr(self, t: Tensor) -> Tensor:
         """l at ``t``, same shape."""

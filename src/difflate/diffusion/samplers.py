@@ -38,7 +38,7 @@ class Step:
     """What a sampler yields."""
 
     index: int
-    """From 0."""
+    """Number of the step, from 0."""
     t: float
     """The time that ``x`` is at now."""
     x: Tensor
@@ -58,7 +58,7 @@ class _Point:
 
 
 Update = Callable[[_Point, _Point, Tensor, Tensor, Tensor], Tensor]
-"""From (here, there, x, x0, eps) to x there."""
+"""A function from (here, there, x, x0, eps) to x there."""
 
 
 class Sampler(Protocol):

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from difflate.diffusion.checks import positive, rising
+from difflate.diffusion.checks import check_positive, check_rising
 
 Schedule = Callable[[Tensor], Tensor]
-"""From t: any shape, in [0, 1], to logSNR of that shape."""
+"""A function from t: any shape, in [0, 1], to logSNR of that shape."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Cosine:
     logsnr_max: float = 15.0
 
     def __post_init__(self) -> None:
-        rising("logsnr_min", self.logsnr_min, "logsnr_max", self.logsnr_max)
+        check_rising("logsnr_min", self.logsnr_min, "logsnr_max", self.logsnr_max)
 
     def __call__(self, t: Tensor) -> Tensor:
         t = _precise(t)
@@ -52,9 +52,9 @@ class LinearBeta:
     beta_max: float = 2e-2
 
     def __post_init__(self) -> None:
-        positive(steps=self.steps, beta_min=self.beta_min)
-        rising("beta_min", self.beta_min, "beta_max", self.beta_max)
-        rising("beta_max", self.beta_max, "the largest variance of a step", 1.0)
+        check_positive(steps=self.steps, beta_min=self.beta_min)
+        check_rising("beta_min", self.beta_min, "beta_max", self.beta_max)
+        check_rising("beta_max", self.beta_max, "the largest variance of a step", 1.0)
 
     def __call__(self, t: Tensor) -> Tensor:
         t = _precise(t)
@@ -84,8 +84,8 @@ class Karras:
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        positive(sigma_min=self.sigma_min, rho=self.rho)
-        rising("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
+        check_positive(sigma_min=self.sigma_min, rho=self.rho)
+        check_rising("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
 
     def __call__(self, t: Tensor) -> Tensor:
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
@@ -112,7 +112,7 @@ class Shifted:
     shift: float = 1.0
 
     def __post_init__(self) -> None:
-        positive(shift=self.shift)
+        check_positive(shift=self.shift)
 
     def __call__(self, t: Tensor) -> Tensor:
         return self.schedule(t) - 2 * math.log(self.shift)

@@ -11,11 +11,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from difflate.diffusion.checks import one_of, positive
+from difflate.diffusion.checks import check_one_of, check_positive
 
 Target = Literal["x0", "eps", "v", "flow"]
 Weight = Callable[[Tensor], Tensor]
-"""From finite logSNR to the weight of the squared x0 error, same shape."""
+"""A function from finite logSNR to the weight of the squared x0 error, same shape."""
 
 
 def factor(target: Target, logsnr: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Constant:
     on: Target = "x0"
 
     def __post_init__(self) -> None:
-        one_of("on", self.on, get_args(Target))
+        check_one_of("on", self.on, get_args(Target))
 
     def __call__(self, logsnr: Tensor) -> Tensor:
         return 1 / factor(self.on, logsnr)
@@ -52,7 +52,7 @@ class MinSNR:
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
-        positive(gamma=self.gamma)
+        check_positive(gamma=self.gamma)
 
     def __call__(self, logsnr: Tensor) -> Tensor:
         return logsnr.exp().clamp_max(self.gamma)
@@ -66,7 +66,7 @@ class P2:
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
-        positive(k=self.k, gamma=self.gamma)
+        check_positive(k=self.k, gamma=self.gamma)
 
     def __call__(self, logsnr: Tensor) -> Tensor:
         return logsnr.exp() / (self.k + logsnr.exp()) ** self.gamma
@@ -79,7 +79,7 @@ class Sech:
     d: float = 2.0
 
     def __post_init__(self) -> None:
-        positive(d=self.d)
+        check_positive(d=self.d)
 
     def __call__(self, logsnr: Tensor) -> Tensor:
         return 1 / (logsnr / self.d).cosh()
@@ -92,7 +92,7 @@ class Truncated:
     floor: float = 1.0
 
     def __post_init__(self) -> None:
-        positive(floor=self.floor)
+        check_positive(floor=self.floor)
 
     def __call__(self, logsnr: Tensor) -> Tensor:
         return logsnr.exp().clamp_min(self.floor)
@@ -105,7 +105,7 @@ class EDM:
     sigma_data: float = 1.0
 
     def __post_init__(self) -> None:
-        positive(sigma_data=self.sigma_data)
+        check_positive(sigma_data=self.sigma_data)
 
     def __call__(self, logsnr: Tensor) -> Tensor:
         return logsnr.exp() + self.sigma_data**-2

@@ -120,7 +120,7 @@ class HyperpriorCoder:
         return state.latent(z)
 
     def _steps(self, z: np.ndarray, quality: int, state: _State) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
-        """For each step the sites (row numbers, column numbers), and (sites, M) means and table numbers.
+        """The steps, of each the sites (row numbers, column numbers), and (sites, M) means and table numbers.
 
         The caller puts the step's symbols into ``state`` before it goes on.
         """

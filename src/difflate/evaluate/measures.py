@@ -96,7 +96,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("encode_s", "encode", "s", 3, "wall seconds for one image; each codec ran once before the timing"),
     Measure("decode_s", "decode", "s", 3, "as encode_s"),
 )  # fmt: skip
-"""In the order of the columns."""
+"""All measures, in the order of the columns."""
 
 
 def comparisons(also: Mapping[str, str | None]) -> "dict[str, Comparison]":

@@ -19,13 +19,13 @@ class Record:
     setting: str
     """``codec:quality``, as it is written on the command line."""
     width: int | None = None
-    """In pixels."""
+    """Width in pixels."""
     height: int | None = None
-    """In pixels."""
+    """Height in pixels."""
     bytes: int | None = None
     """Size of the complete file."""
     values: Mapping[str, float | None] = field(default_factory=dict)
-    """By the keys of `measures.MEASURES`, without what was not asked for; None: the image is too small for it."""
+    """Values by the keys of `measures.MEASURES` that were asked for; None: the image is too small for it."""
     nets: Mapping[str, str] = field(default_factory=dict)
     """The networks of the measures that have a choice of them."""
     error: str | None = None

@@ -27,7 +27,7 @@ class DflFile:
     model_id: bytes
     """First 4 bytes of the model's fingerprint."""
     width: int
-    """In pixels, as `height`."""
+    """Width in pixels, as `height` is its height."""
     height: int
     grey: bool
     symbols_crc: int

@@ -1,7 +1,8 @@
 """Generators of images and latents. Nothing heavy is imported until it is used."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from difflate.extras import import_on_use
 
 if TYPE_CHECKING:
     from difflate.generate.loading import load_generator
@@ -25,21 +26,15 @@ __all__ = [
     "trajectory",
 ]
 
-_MODULES = {
-    "CategoricalDiffusion": "difflate.models.categorical_diffusion",
-    "Generator": "difflate.models.generator",
-    "LatentDiffusion": "difflate.models.latent_diffusion",
-    "LatentSpec": "difflate.models.latent_diffusion",
-    "PixelDiffusion": "difflate.models.pixel_diffusion",
-    "SampleOptions": "difflate.generate.options",
-    "load_generator": "difflate.generate.loading",
-    "sample": "difflate.generate.sampling",
-    "trace": "difflate.generate.sampling",
-    "trajectory": "difflate.generate.sampling",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+__getattr__ = import_on_use(
+    __name__,
+    {
+        "difflate.generate.loading": ["load_generator"],
+        "difflate.generate.options": ["SampleOptions"],
+        "difflate.generate.sampling": ["sample", "trace", "trajectory"],
+        "difflate.models.categorical_diffusion": ["CategoricalDiffusion"],
+        "difflate.models.generator": ["Generator"],
+        "difflate.models.latent_diffusion": ["LatentDiffusion", "LatentSpec"],
+        "difflate.models.pixel_diffusion": ["PixelDiffusion"],
+    },
+)

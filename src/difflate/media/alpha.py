@@ -87,7 +87,7 @@ def _upsample_padded(x: np.ndarray) -> np.ndarray:
 
 
 def _pull_pixels(pixels: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `_pull` of ``pixels: (C, H, W)`` uint8, in units of 1 / `_UNIT`."""
+    """What `_pull` gives for ``pixels: (C, H, W)`` uint8, in units of 1 / `_UNIT`."""
     channels, height, width = pixels.shape
     half = (height + 1) // 2
     values = np.empty((channels, half, (width + 1) // 2), np.uint16)

@@ -104,7 +104,7 @@ def _open_as(kind: str, name: str, data: bytes) -> ImageFile.ImageFile:
 
 
 def _open_tiff(name: str, data: bytes) -> tuple[ImageFile.ImageFile, list[str]]:
-    """As `open_with_notes`."""
+    """The image and its notes, see `open_with_notes`."""
     # imported here, as every other format's module is
     from difflate.media.tiff import inherit_metadata, select_photograph
 

@@ -31,7 +31,7 @@ class Picture:
     alpha: np.ndarray | None = None
     """(H, W) uint8, 255 opaque; None: fully opaque."""
     exif: bytes | None = None
-    """From the byte order mark on, without JPEG's ``Exif\\0\\0``."""
+    """EXIF data from the byte order mark on, without JPEG's ``Exif\\0\\0``."""
     icc: bytes | None = None
     """Profile that the pixels are to be read with; None: sRGB."""
     xmp: bytes | None = None
@@ -146,7 +146,7 @@ def to_srgb(picture: Picture) -> Picture:
 
 
 def _decode(image: Image.Image, notes: list[str], metadata: bool, limits: Limits) -> Picture:
-    """As `from_pil`, with the ``notes`` of opening."""
+    """The picture that `from_pil` gives, with the ``notes`` of opening."""
     name = str(getattr(image, "filename", "") or "image")
     limits.check_size(*image.size, what=name)
     key = colour_key(image)

@@ -96,14 +96,14 @@ def _ssim_and_contrast(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.nda
     as long, for it does not filter rows and columns one after the other.
     """
     c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
-    mu_x, mu_y = _windowed(x), _windowed(y)
+    mu_x, mu_y = _window_means(x), _window_means(y)
     mu_xy, mu_sq = mu_x * mu_y, mu_x**2 + mu_y**2
-    contrast = (2 * (_windowed(x * y) - mu_xy) + c2) / (_windowed(x * x) + _windowed(y * y) - mu_sq + c2)
+    contrast = (2 * (_window_means(x * y) - mu_xy) + c2) / (_window_means(x * x) + _window_means(y * y) - mu_sq + c2)
     similarity = contrast * (2 * mu_xy + c1) / (mu_sq + c1)
     return similarity.mean(axis=(1, 2)), contrast.mean(axis=(1, 2))
 
 
-def _windowed(planes: np.ndarray) -> np.ndarray:
+def _window_means(planes: np.ndarray) -> np.ndarray:
     """(C, H - 10, W - 10) Gaussian means of ``planes: (C, H, W)`` over the windows inside the image."""
     correlate1d = require("scipy.ndimage", "eval").correlate1d
     radius = SSIM_MIN_SIDE_PX // 2

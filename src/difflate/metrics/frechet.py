@@ -31,9 +31,9 @@ class Kid:
     """A kernel Inception distance."""
 
     mean: float
-    """Over the subsets; unbiased, so that it can be below 0."""
+    """Mean over the subsets; unbiased, so that it can be below 0."""
     std: float
-    """Over the subsets; 0 if there is one."""
+    """Standard deviation over the subsets; 0 if there is one."""
     subsets: int
     subset_images: int
 

@@ -58,12 +58,12 @@ def checking_pairs(metric: Callable[[Any, Any], Value]) -> Callable[[Any, Any], 
     """``metric`` with `check_pair` before it."""
 
     @functools.wraps(metric)
-    def checked(reference: Any, restored: Any) -> Value:
+    def measure(reference: Any, restored: Any) -> Value:
         reference, restored = as_picture(reference), as_picture(restored)
         check_pair(reference, restored)
         return metric(reference, restored)
 
-    return checked
+    return measure
 
 
 def decibels(first: np.ndarray, second: np.ndarray) -> float:

@@ -21,8 +21,8 @@ from difflate.metrics.pairs import check_pair, planes_of_pair
 
 Net = Literal["alex", "vgg"]
 EPSILON = 1e-8
-"""Under the root of a feature's length. The first implementation added 1e-10 to the root itself, whose gradient is not
-a number where all features are 0, as they are in flat areas."""
+"""Added under the root of a feature's length. The first implementation added 1e-10 to the root itself, whose gradient
+is not a number where all features are 0, as they are in flat areas."""
 
 
 @dataclass(frozen=True)

@@ -172,14 +172,14 @@ def wasserstein(x: Tensor, y: Tensor, steps: tuple[Tensor, Tensor, Tensor] | Non
 
     The area between the quantile functions. ``steps``: the `quantile_steps` of n and m, not needed if n = m.
     """
-    x, y = _sorted(x), _sorted(y)
+    x, y = _sort(x), _sort(y)
     if x.shape == y.shape:
         return x.sub_(y).abs_().mean(1, dtype=torch.float64)
     of_x, of_y, widths = quantile_steps(x.shape[1], y.shape[1], x.device) if steps is None else steps
     return (x[:, of_x] - y[:, of_y]).abs_().double() @ widths
 
 
-def _sorted(values: Tensor) -> Tensor:
+def _sort(values: Tensor) -> Tensor:
     """``values: (K, n)``, copied, each row in rising order."""
     if values.device.type == "cpu":
         # a tenth of the time of torch's, which also makes the order

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from difflate.diffusion import Generators, Model, ProcessConfig, sampled_x0
 from difflate.errors import ConfigError
-from difflate.models.generator import refuse_guidance
+from difflate.models.generator import check_no_guidance
 from difflate.models.latent_diffusion import LatentGenerator, LatentSpec, check_network
 from difflate.nn import UNet, UNetConfig
 
@@ -59,7 +59,7 @@ class CategoricalDiffusion(LatentGenerator):
         temperature: float | None = None,
         generators: Generators = None,
     ) -> Model:
-        refuse_guidance(guidance)
+        check_no_guidance(guidance)
         gamma = self.temperature if temperature is None else temperature
         check_temperature(gamma)
         return sampled_x0(self, self.latent.index_space, gamma, generators)

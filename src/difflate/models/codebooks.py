@@ -169,7 +169,7 @@ class CodebookModel(nn.Module):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The model in a folder. Raises ModelError if a file is missing, or altered since it was written."""
-        config, path = _checked_config(folder), folder / WEIGHTS
+        config, path = _read_vq_config(folder), folder / WEIGHTS
         try:
             tensors = load_file(str(path))
         except FileNotFoundError as error:
@@ -189,7 +189,7 @@ class CodebookModel(nn.Module):
         return model
 
 
-def _checked_config(folder: Path) -> dict[str, Any]:
+def _read_vq_config(folder: Path) -> dict[str, Any]:
     config, path = read_config(folder), folder / CONFIG
     kind = config.get("kind", config.get("codec"))  # before version 1 it was "codec"
     if kind != KIND:

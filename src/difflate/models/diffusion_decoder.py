@@ -86,7 +86,7 @@ class Conditions:
     synthesis: Tensor
     """(B, 3, H, W) in about [-1, 1]: the image of the transform coder, H and W multiples of the latent's stride."""
     spatial: list[Tensor | None]
-    """For each level of the network (B, C, its height, its width)."""
+    """The condition of each level of the network, (B, C, its height, its width)."""
     vector: Tensor | None
     """(B, 4) the quality, as the network is told; None where there is one rate."""
     std: Tensor
@@ -173,7 +173,6 @@ class DiffusionDecoder(FolderModel):
     """A `TransformModel` and the diffusion model that decodes for it."""
 
     kind = "cdc"
-    usage = "difflate compress photo.png --codec FOLDER --bpp 0.4"
 
     def __init__(
         self,
@@ -192,6 +191,7 @@ class DiffusionDecoder(FolderModel):
         self.lmbda_min, self.lmbda_max = lmbda_min, lmbda_max
         self.decoder, self.process = decoder, process
         self.network = fit_network(network, decoder, process, coder_transform.stride_px, lmbda_min == lmbda_max)
+        # the name stands in the keys of saved weights
         self.coder = TransformModel(coder_transform, coder_hyperprior, lmbda_min, lmbda_max)
         self.context = ContextDecoder(
             coder_transform.latent_channels, list(decoder.context_widths), network.patch, self.stride_px

@@ -16,7 +16,6 @@ MAX_IMAGE_PX = 4096
 class Generator(FolderModel, ABC):
     """A model that `difflate.generate.sample` draws images from."""
 
-    usage = "difflate sample FOLDER -n 16 -o grid.png"
     network: UNetConfig
     process: ProcessConfig
     image_px: int
@@ -60,7 +59,7 @@ def check_size(size: tuple[int, int], multiple: int = 1) -> None:
             )
 
 
-def refuse_temperature(temperature: float | None) -> None:
+def check_no_temperature(temperature: float | None) -> None:
     """Raises ConfigError for any temperature but None."""
     if temperature is not None:
         raise ConfigError(
@@ -68,7 +67,7 @@ def refuse_temperature(temperature: float | None) -> None:
         )
 
 
-def refuse_guidance(guidance: float) -> None:
+def check_no_guidance(guidance: float) -> None:
     """Raises ConfigError for any guidance but 1."""
     if guidance != 1:
         raise ConfigError(f"guidance (={guidance:g}) needs a model with classes; this one has none: leave it out")

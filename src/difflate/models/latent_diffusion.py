@@ -18,7 +18,7 @@ from torch import Tensor
 from difflate.diffusion import Generators, IndexSpace, Model, ProcessConfig, expected_codewords
 from difflate.diffusion.categorical import LEAST_SIGMA
 from difflate.errors import ConfigError, ModelError
-from difflate.models.generator import Generator, check_size, refuse_guidance, refuse_temperature
+from difflate.models.generator import Generator, check_no_guidance, check_no_temperature, check_size
 from difflate.models.latent_space import LatentSpace, latent_space
 from difflate.models.refiner import Refiner
 from difflate.nn import UNet, UNetConfig
@@ -168,8 +168,8 @@ class LatentDiffusion(LatentGenerator):
         temperature: float | None = None,
         generators: Generators = None,
     ) -> Model:
-        refuse_temperature(temperature)
-        refuse_guidance(guidance)
+        check_no_temperature(temperature)
+        check_no_guidance(guidance)
         return self
 
     def _decode(self, x: Tensor, space: LatentSpace) -> Tensor:

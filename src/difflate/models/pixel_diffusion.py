@@ -8,7 +8,7 @@ from torch import Tensor
 
 from difflate.diffusion import Generators, Model, ProcessConfig, guided
 from difflate.errors import ConfigError
-from difflate.models.generator import MAX_IMAGE_PX, Generator, check_size, refuse_guidance, refuse_temperature
+from difflate.models.generator import MAX_IMAGE_PX, Generator, check_no_guidance, check_no_temperature, check_size
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.colour import signed_to_uint8
 
@@ -79,9 +79,9 @@ class PixelDiffusion(Generator):
 
         Raises ConfigError for guidance of a network that knows no classes, and for any temperature.
         """
-        refuse_temperature(temperature)
+        check_no_temperature(temperature)
         if not self.classes:
-            refuse_guidance(guidance)
+            check_no_guidance(guidance)
             return self
 
         def conditional(x: Tensor, condition: Tensor, *extra: Tensor) -> Tensor:

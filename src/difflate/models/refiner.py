@@ -31,7 +31,7 @@ _SCALE = 0.1
 """Factor of what the network adds: about what a codec leaves. With 1 the first steps of a training are ten times too
 large; a network of which 70 steps make .4 dB had gained nothing after 130 (measured)."""
 _RAMP = 2
-"""In sites: over them one tile fades into the next. Only attention makes them differ there."""
+"""Width, in sites, over which one tile fades into the next. Only attention makes them differ there."""
 _MAX_NOISE = 2.0
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 
@@ -40,7 +40,6 @@ class Refiner(FolderModel):
     """Improves images that the codec restores for which it was trained; before training it leaves them as they are."""
 
     kind = "refiner"
-    usage = "difflate decompress photo.dfl --refiner FOLDER"
 
     def __init__(self, network: UNetConfig, codec: str, codec_fingerprint: str, max_noise: float = 0.03):
         """``codec``, ``codec_fingerprint``: name and `LatentSpace.fingerprint`, in hex, of the codec.

@@ -26,7 +26,7 @@ from difflate.store.fingerprint import fingerprint
 from difflate.store.folders import FolderModel
 
 EXACT = "exact.safetensors"
-"""In a model's folder: the entropy model in integers."""
+"""File in a model's folder: the entropy model in integers."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class TransformModel(FolderModel):
     """Analysis, gain, entropy model, inverse gain, synthesis (Ballé et al. 2018, Cui et al. 2021)."""
 
     kind = "hyperprior"
-    usage = "difflate compress photo.png --codec FOLDER --bpp 0.4"
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ it stand residual networks whose last layers start at 0. So the first step of a 
 JPEG does, and every part of the network improves on that from then on.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -119,12 +120,14 @@ class _QualityBlock(nn.Module):
         return x + self.conv_out(F.relu(modulate(self.conv_in(x), modulation)))
 
 
+@functools.cache
 def basis(channels: int, inverse: bool = False) -> tuple[Tensor, Tensor]:
     """(M, 3·64, 2, 2) orthonormal basis images of Y, Cr and Cb as RGB in cells of 8x8 px, and (M,) typical deviations.
 
     The lowest frequencies of each channel; a product with the basis images analyses, with ``inverse`` their sum
     synthesises. The deviations are those of photographs in steps of `MID_STEP`, from the fall of their spectra. Both
-    are float32 on the CPU, wherever a model is built: arithmetic on the meta device takes torch seconds to import.
+    are float32 on the CPU, wherever a model is built (arithmetic on the meta device takes torch seconds to import), and
+    the same tensors at each call: not to be written into.
     """
     chroma = round(_CHROMA_SHARE * channels)
     counts = (channels - 2 * chroma, chroma, chroma)

@@ -56,7 +56,7 @@ class Coded:
     y_bits: Tensor
     """(B,) estimated bits, with uniform noise for rounding; when not training, those of the integers."""
     z_bits: Tensor
-    """(B,) of the side information."""
+    """(B,) estimated bits of the side information."""
 
 
 class HyperpriorNetwork(nn.Module):
@@ -122,7 +122,8 @@ class HyperpriorNetwork(nn.Module):
         return Coded(integers + mean, bits.flatten(1).sum(1), z_bits.flatten(1).sum(1))
 
     def _round(self, residual: Tensor, scale: Tensor) -> Tensor:
-        """As files are written: down by one where that saves more bits than it costs; the gradient passes through."""
+        """``residual`` in integers as files have them: down by one where that saves more bits than it costs; the
+        gradient passes through."""
         with torch.no_grad():
             size = residual.abs()
             n = size.round()
@@ -187,7 +188,7 @@ _LOG_SIZES = 256
 
 
 def _conv(width_in: int, width: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
-    """With the edge repeated: crops of a few sites of z, as in training, are then like the inside of an image."""
+    """A convolution with the edge repeated: crops of a few sites of z, as in training, are like the inside of one."""
     return conv(width_in, width, kernel, stride=stride, padding_mode="replicate")
 
 

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from difflate import registry
 from difflate.errors import ConfigError, DifflateError, LimitExceeded, ModelError
 from difflate.files import atomic_write, file_mode
 from difflate.store.config import CARD, CONFIG, read_config
@@ -35,10 +36,14 @@ class FolderModel(nn.Module):
 
     kind: str
     """What config.json calls it."""
-    usage: str
-    """A command that uses a model of this kind, for its card."""
     card: str | None = None
     """The text of README.md."""
+
+    @property
+    def usage(self) -> str:
+        """A command that uses a model of this kind; where the kind is not registered, what loads it in Python."""
+        kind = registry.KINDS.get(self.kind)
+        return kind.verb if kind else f"{type(self).__name__}.from_pretrained(FOLDER)"
 
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | Path, *, card: str | None = None, max_shard_size: str = "2GB",

@@ -46,7 +46,7 @@ def model_folder(name: str | Path, *, allow_download: bool = False) -> Path | No
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(str(name), allow_patterns=MODEL_FILES, local_files_only=not allow_download)
+        fetched = snapshot_download(str(name), allow_patterns=MODEL_FILES, local_files_only=not allow_download)
     except LocalEntryNotFoundError as error:
         if not allow_download:
             raise ModelError(
@@ -56,7 +56,7 @@ def model_folder(name: str | Path, *, allow_download: bool = False) -> Path | No
         raise ModelError(f"{name}: cannot be fetched ({_reason(error)}); check the name and the network") from error
     except (OSError, ValueError) as error:  # the hub's errors are OSErrors
         raise ModelError(f"{name}: cannot be fetched ({_reason(error)}); check the name and the network") from error
-    return Path(found)
+    return Path(fetched)
 
 
 def _reason(error: Exception) -> str:

@@ -33,7 +33,7 @@ class Average:
         self._trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         state = model.state_dict() if sigma_rel else {}
         self.tensors: dict[str, Tensor] = {name: value.detach().clone() for name, value in state.items()}
-        """Under the names of the model's ``state_dict``."""
+        """The average, under the names of the model's ``state_dict``."""
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -54,7 +54,7 @@ class Average:
             value.copy_(tensors[name])
 
     @contextlib.contextmanager
-    def swapped(self) -> Iterator[None]:
+    def swap_in(self) -> Iterator[None]:
         """Within, the model has the averaged tensors in the place of its own. Nothing is copied."""
         names = list(self.tensors)
         self._swap(names)

@@ -11,12 +11,10 @@ from torch.utils.checkpoint import checkpoint
 from difflate.data.crops import Batch
 from difflate.diffusion import IndexSpace, expected_codewords, gumbel_softmax, sampled_x0, self_condition
 from difflate.errors import ConfigError
-from difflate.generate.sampling import preview
 from difflate.models.categorical_diffusion import CategoricalDiffusion
-from difflate.train.diffusion_loss import noised
+from difflate.train.diffusion_loss import GeneratorTask, diffuse
 from difflate.train.draws import Draws
 from difflate.train.settings import LoopSettings
-from difflate.train.task import Task
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class CategoricalSettings:
             raise ConfigError(f"tau (={self.tau}) must be from 0.01 to 100")
 
 
-class CategoricalTask(Task):
+class CategoricalTask(GeneratorTask):
     """The loss of a `CategoricalDiffusion`, of latents alone: x0 is the decoded image of the true indices.
 
     Planes are decoded one after the other. With `gradient_checkpointing` once more for the gradient: then, beside the
@@ -61,7 +59,6 @@ class CategoricalTask(Task):
     def __init__(self, model: CategoricalDiffusion, loop: LoopSettings, settings: CategoricalSettings):
         super().__init__(model, loop)
         self.settings = settings
-        self.process = model.process.build()
 
     def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": (), "image": (), "eps": (), "cross_entropy": ()} of a batch of latents, the terms unweighted."""
@@ -69,7 +66,7 @@ class CategoricalTask(Task):
         space, device = model.latent.index_space, self.device
         indices = batch.pixels.to(device, non_blocking=True).long()
         z0 = space.scale(indices)
-        noisy = noised(process, z0, draws)
+        noisy = diffuse(process, z0, draws)
         extra = ()
         if model.self_conditioned:
             of_image = sampled_x0(model, space, model.temperature, draws.of_first_answer(device))
@@ -79,13 +76,13 @@ class CategoricalTask(Task):
         codec = model.space.to(device)
         words, places, entropies = [], [], []
         for plane, (of_plane, book) in enumerate(zip(logits, codec.codebooks, strict=True)):
-            decode = functools.partial(self._decoded, draws=draws, plane=plane)
+            decode = functools.partial(self._decode_plane, draws=draws, plane=plane)
             of_one = (of_plane, book, indices[:, plane])
             if self.gradient_checkpointing:
-                found = checkpoint(decode, *of_one, use_reentrant=False, preserve_rng_state=False)
+                decoded = checkpoint(decode, *of_one, use_reentrant=False, preserve_rng_state=False)
             else:
-                found = decode(*of_one)
-            for values, value in zip((words, places, entropies), found, strict=True):
+                decoded = decode(*of_one)
+            for values, value in zip((words, places, entropies), decoded, strict=True):
                 values.append(value)
         with torch.autocast(device.type, enabled=False):
             true = [book[indices[:, plane]].permute(0, 3, 1, 2) for plane, book in enumerate(codec.codebooks)]
@@ -96,7 +93,7 @@ class CategoricalTask(Task):
         losses = s.image * image + s.eps * eps + s.cross_entropy * entropy
         return {"loss": losses.mean(), "image": image.mean(), "eps": eps.mean(), "cross_entropy": entropy.mean()}
 
-    def _decoded(
+    def _decode_plane(
         self, logits: Tensor, book: Tensor, indices: Tensor, draws: Draws, plane: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, n_c, h, w) codewords, (B, h, w) z̃0 and (B,) cross-entropy of ``logits: (B, K_c, h, w)`` of a plane."""
@@ -107,10 +104,6 @@ class CategoricalTask(Task):
             place = IndexSpace((len(book),)).soft([soft])[:, 0]
             entropy = F.cross_entropy(logits, indices, reduction="none").flatten(1).mean(1)
         return words, place, entropy
-
-    def pictures(self) -> Tensor:
-        """(16, 3, H, W) uint8."""
-        return preview(self.model)
 
 
 def _mean_square(errors: Tensor) -> Tensor:

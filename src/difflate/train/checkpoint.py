@@ -28,7 +28,7 @@ class Progress:
     step: int = 0
     """Steps that are done."""
     seconds: float = 0.0
-    """Spent on them, over all sittings."""
+    """Seconds spent on them, over all sittings."""
     skipped: int = 0
     """Images that could not be read."""
     validations: list[tuple[int, dict[str, float]]] = field(default_factory=list)
@@ -102,7 +102,7 @@ def read_head(path: Path) -> tuple[Progress, dict[str, Any]]:
             metadata = file.metadata()
         return Progress(**json.loads(metadata["progress"])), json.loads(metadata["settings"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
 
 
 def restore(
@@ -120,7 +120,7 @@ def restore(
         for name, optimizer in optimizers.items():
             _restore_optimizer(optimizer, _below(tensors, f"{name}."))
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError, IndexError) as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -143,7 +143,7 @@ def _all(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name))
 
 
-def _damaged(path: Path, error: Exception) -> ModelError:
+def _damage_error(path: Path, error: Exception) -> ModelError:
     reason = " ".join(str(error).split())[:200]
     return ModelError(
         f"{path}: is damaged or of another network ({reason}); remove it to go on from the one before, if there is one"

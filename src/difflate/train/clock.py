@@ -10,7 +10,7 @@ from difflate.train.settings import LoopSettings
 _AGREE_EVERY = 10
 """Steps after which several processes agree, at the latest."""
 _RESERVED = 0.25
-"""Of `max_minutes`, at most, what is kept for what comes after the last step."""
+"""Largest share of `max_minutes` that is kept for what comes after the last step."""
 
 
 class Clock:
@@ -25,7 +25,7 @@ class Clock:
         self._closing_s = self._step_s = 0.0
 
     @contextlib.contextmanager
-    def timed(self, what: str) -> Iterator[None]:
+    def measure(self, what: str) -> Iterator[None]:
         """What is done within, ``what``, is done once more after the last step; so much time is kept for it."""
         began = time.monotonic()
         yield

@@ -42,11 +42,11 @@ def read_settings(settings_class: type, config: Path, overrides: Sequence[str]) 
         if first in kinds and not dot:
             raise ConfigError(f"{key} (={value}) is a list; set a key of one of its entries, {key}.NAME.key=value")
         (inner[first] if first in kinds else own).append((rest if first in kinds else key, value))
-    lists = {name: _typed_entries(config, name, values.pop(name, None), kinds[name], inner[name]) for name in kinds}
-    return settings_class(**_typed(settings_class, str(config), values, own, skip=set(kinds)), **lists)
+    lists = {name: _convert_entries(config, name, values.pop(name, None), kinds[name], inner[name]) for name in kinds}
+    return settings_class(**_convert(settings_class, str(config), values, own, skip=set(kinds)), **lists)
 
 
-def _typed(
+def _convert(
     settings_class: type, where: str, values: dict[str, Any], overrides: list[tuple[str, str]], skip: set[str]
 ) -> dict[str, Any]:
     """Arguments of ``settings_class``, converted to the types of its fields, but for those in ``skip``."""
@@ -64,7 +64,7 @@ def _typed(
     return {key: value for key, value in vars(parsed).items() if key != "config"}
 
 
-def _typed_entries(
+def _convert_entries(
     config: Path, list_name: str, entries: Any, kinds: dict[str, type], overrides: list[tuple[str, str]]
 ) -> list[Any]:
     entries = [] if entries is None else entries
@@ -92,7 +92,7 @@ def _typed_entries(
         if kind not in kinds:
             raise ConfigError(f"{config}: {where}.kind (={kind}) must be one of {', '.join(kinds)}")
         try:
-            typed.append(kinds[kind](**_typed(kinds[kind], str(config), entry, changes, skip=set())))
+            typed.append(kinds[kind](**_convert(kinds[kind], str(config), entry, changes, skip=set())))
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
     return typed
@@ -120,10 +120,10 @@ def _as_list(settings_class: type, key: str, value: str) -> str:
 
 
 TRAINING = "training.yaml"
-"""In a model's folder: the resolved settings that it was trained with."""
+"""File in a model's folder: the settings that it was trained with."""
 
 
-def resolved(settings: Any, recipe: str) -> dict[str, Any]:
+def plain_settings(settings: Any, recipe: str) -> dict[str, Any]:
     """The settings of a training as plain values, those of JSON and YAML."""
     return {"recipe": recipe, **_without_calls(json.loads(json.dumps(dataclasses.asdict(settings))))}
 
@@ -138,7 +138,7 @@ def _without_calls(values: Any) -> Any:
 
 
 def as_yaml(settings: dict[str, Any]) -> str:
-    """`resolved` settings as YAML that `read_settings` reads again."""
+    """`plain_settings` as YAML that `read_settings` reads again."""
     yaml = require("yaml", "train")
 
     class Dumper(yaml.SafeDumper):
@@ -149,5 +149,5 @@ def as_yaml(settings: dict[str, Any]) -> str:
 
 
 def write_settings(settings: dict[str, Any], folder: Path) -> None:
-    """Writes `resolved` settings into the model's ``folder``."""
+    """Writes `plain_settings` into the model's ``folder``."""
     atomic_write(folder / TRAINING, as_yaml(settings).encode())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from difflate.entropy.context import ACTIVATION_MAX, DIMS, ContextModel, exp_table, stage_bits
 from difflate.entropy.interlace import KINDS, NEIGHBOURS, steps
+from difflate.quantize.scalar import straight_through
 
 log = logging.getLogger(__name__)
 
@@ -19,26 +20,25 @@ _UNIT = 64
 """An activation or weight of 1.0 is the integer 64: weights reach almost ±2, activations 0 to 2."""
 SITES_PER_STEP = 12_000
 _SHARE = 0.3
-"""Of a grid's sites, those that a step learns from: more grids in a step say more than all sites of a few."""
-
-
-def _through(rounded: Tensor, original: Tensor) -> Tensor:
-    """``rounded`` going forward, the gradient of ``original`` going back (straight-through estimator)."""
-    return original + (rounded - original).detach()
+"""Share of a grid's sites that a step learns from: more grids in a step say more than all sites of a few."""
 
 
 def _weight(w: Tensor) -> Tensor:
     limited = w.clamp(-ACTIVATION_MAX / _UNIT, ACTIVATION_MAX / _UNIT)
-    return _through((limited * _UNIT).round() / _UNIT, limited)
+    return straight_through((limited * _UNIT).round() / _UNIT, limited)
 
 
 def _bias(b: Tensor) -> Tensor:
-    return _through((b * _UNIT**2).round() / _UNIT**2, b)
+    return straight_through((b * _UNIT**2).round() / _UNIT**2, b)
 
 
 def _relu(a: Tensor) -> Tensor:
     limited = a.clamp(0, ACTIVATION_MAX / _UNIT)
-    return _through(torch.floor(limited * _UNIT + 0.5).clamp(max=ACTIVATION_MAX) / _UNIT, limited)
+    return straight_through(torch.floor(limited * _UNIT + 0.5).clamp(max=ACTIVATION_MAX) / _UNIT, limited)
+
+
+def _normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float32)
 
 
 class _Stage(nn.Module):
@@ -47,11 +47,11 @@ class _Stage(nn.Module):
     def __init__(self, earlier: int, prefix_bits: int, bits: int):
         super().__init__()
         inputs = DIMS.trunk + DIMS.current * earlier
-        self.hidden_w = nn.Parameter(torch.randn(inputs, DIMS.hidden) / math.sqrt(inputs))
-        self.hidden_b = nn.Parameter(torch.zeros(DIMS.hidden))
-        self.prefix = nn.Parameter(torch.randn(2**prefix_bits, DIMS.hidden) * 0.1) if prefix_bits else None
-        self.out_w = nn.Parameter(torch.randn(DIMS.hidden, 2**bits) / math.sqrt(DIMS.hidden))
-        self.out_b = nn.Parameter(torch.zeros(2**bits))
+        self.hidden_w = nn.Parameter(_normal(inputs, DIMS.hidden) / math.sqrt(inputs))
+        self.hidden_b = nn.Parameter(torch.zeros(DIMS.hidden, dtype=torch.float32))
+        self.prefix = nn.Parameter(_normal(2**prefix_bits, DIMS.hidden) * 0.1) if prefix_bits else None
+        self.out_w = nn.Parameter(_normal(DIMS.hidden, 2**bits) / math.sqrt(DIMS.hidden))
+        self.out_b = nn.Parameter(torch.zeros(2**bits, dtype=torch.float32))
 
     def forward(self, inputs: Tensor, prefix: Tensor) -> Tensor:
         """(n, 2**bits) logits in nats of ``inputs: (n, trunk + earlier)``, ``prefix: (n,)`` int64."""
@@ -67,11 +67,11 @@ class ContextNet(nn.Module):
     def __init__(self, plane_bits: Sequence[int]):
         super().__init__()
         self.plane_bits = list(plane_bits)
-        self.describe = nn.ParameterList([torch.randn(2**b, DIMS.descriptor) * 0.2 for b in plane_bits])
-        self.current = nn.ParameterList([torch.randn(2**b, DIMS.current) * 0.5 for b in plane_bits[:-1]])
+        self.describe = nn.ParameterList([_normal(2**b, DIMS.descriptor) * 0.2 for b in plane_bits])
+        self.current = nn.ParameterList([_normal(2**b, DIMS.current) * 0.5 for b in plane_bits[:-1]])
         inputs = NEIGHBOURS * (DIMS.descriptor + 1)
-        self.trunk_w = nn.Parameter(torch.randn(KINDS - 1, inputs, DIMS.trunk) / math.sqrt(inputs))
-        self.trunk_b = nn.Parameter(torch.full((KINDS, DIMS.trunk), 0.2))
+        self.trunk_w = nn.Parameter(_normal(KINDS - 1, inputs, DIMS.trunk) / math.sqrt(inputs))
+        self.trunk_b = nn.Parameter(torch.full((KINDS, DIMS.trunk), 0.2, dtype=torch.float32))
         self.stages = nn.ModuleList()
         for plane, bits in enumerate(plane_bits):
             done = 0
@@ -139,11 +139,11 @@ class _Grids:
         self._steps: dict[tuple[int, int], list] = {}
 
     def steps(self, rows: int, columns: int) -> list:
-        found = self._steps.get((rows, columns))
-        if found is None:
-            found = [(s.kind, torch.from_numpy(s.sites), torch.from_numpy(s.neighbours)) for s in steps(rows, columns)]
-            self._steps[rows, columns] = found
-        return found
+        if (rows, columns) not in self._steps:
+            self._steps[rows, columns] = [
+                (s.kind, torch.from_numpy(s.sites), torch.from_numpy(s.neighbours)) for s in steps(rows, columns)
+            ]
+        return self._steps[rows, columns]
 
     def batch(self, rng: np.random.Generator, count: int) -> list[tuple[Tensor, list]]:
         """A few random grids with a random share of their sites, about ``count`` sites in all."""
@@ -195,7 +195,7 @@ def train_context(
         rate = learning_rate * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        spent, sites = torch.zeros(()), 0
+        spent, sites = torch.zeros((), dtype=torch.float32), 0
         # sites of one kind from all grids go through the network together
         by_kind: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
         for flat, picked in data.batch(rng, sites_per_step):

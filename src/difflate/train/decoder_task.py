@@ -11,7 +11,7 @@ from difflate.models.diffusion_decoder import Conditions, DiffusionDecoder
 from difflate.nn.colour import signed_to_uint8
 from difflate.nn.entropy_network import Coded
 from difflate.seeds import Stream, torch_generator
-from difflate.train.diffusion_loss import denoised
+from difflate.train.diffusion_loss import denoise_once
 from difflate.train.draws import Draws
 from difflate.train.stages import DiffusionStage
 from difflate.train.structure import psnr_db
@@ -49,9 +49,9 @@ class DecoderTask(Task):
         stage, model = self.stage, self.model
         images = batch.images(self.device)
         quality = draws.spread().to(images.device)
-        coded = self._coded(images, quality, draws)
+        coded = self._encode(images, quality, draws)
         conditions = model.conditions(coded.y_hat, quality)
-        denoising = denoised(
+        denoising = denoise_once(
             model.diffusion,
             model,
             model.to_x0(images, conditions),
@@ -75,7 +75,7 @@ class DecoderTask(Task):
             values["one_step_psnr_db"] = psnr_db(one_step, images)
         return {"loss": losses.mean(), **values}
 
-    def _coded(self, images: Tensor, quality: Tensor, draws: Draws) -> Coded:
+    def _encode(self, images: Tensor, quality: Tensor, draws: Draws) -> Coded:
         coder = self.model.coder
         gradients = torch.set_grad_enabled(self.stage.joint and torch.is_grad_enabled())
         with gradients, torch.autocast(images.device.type, enabled=False):  # in full precision, as a codec has it
@@ -99,7 +99,7 @@ class DecoderTask(Task):
         if self.shown is None:
             return None
         images = self.shown.to(self.device).float() / 127.5 - 1
-        quality = torch.linspace(0, 1, len(images), device=images.device)
+        quality = torch.linspace(0, 1, len(images), dtype=torch.float32, device=images.device)
         coder = self.model.coder
         conditions = self.model.conditions(coder.entropy(coder.analyse(images, quality), quality).y_hat, quality)
         generators = [torch_generator(0, Stream.DECODER_PICTURE, number) for number in range(len(images))]

@@ -6,7 +6,23 @@ from typing import Any
 from torch import Tensor
 
 from difflate.diffusion import Model, Process, normal, self_condition
+from difflate.generate.sampling import preview
+from difflate.models.generator import Generator
 from difflate.train.draws import Draws
+from difflate.train.settings import LoopSettings
+from difflate.train.task import Task
+
+
+class GeneratorTask(Task):
+    """A generator and its diffusion process, which the loss of a recipe is of; its samples are the pictures."""
+
+    def __init__(self, model: Generator, loop: LoopSettings):
+        super().__init__(model, loop)
+        self.process = model.process.build()
+
+    def pictures(self) -> Tensor:
+        """(16, 3, H, W) uint8."""
+        return preview(self.model)
 
 
 @dataclass(frozen=True)
@@ -26,14 +42,14 @@ class Noisy:
     t: Tensor
     """(B,) times."""
     logsnr: Tensor
-    """(B,) at them."""
+    """(B,) logSNR at them."""
     eps: Tensor
     """(B, …) noise, drawn on the CPU, image by image."""
     x: Tensor
     """(B, …) the data with it."""
 
 
-def noised(process: Process, x0: Tensor, draws: Draws) -> Noisy:
+def diffuse(process: Process, x0: Tensor, draws: Draws) -> Noisy:
     """``x0: (B, …)`` at times and with noise that follow from ``draws``."""
     t = process.training_times(draws.uniform()).to(x0.device)
     logsnr = process.logsnr(t)
@@ -48,10 +64,10 @@ def diffusion_loss(
 
     ``conds`` go to the network. Noise is drawn on the CPU, image by image.
     """
-    return denoised(process, network, x0, draws, self_conditioned=self_conditioned, **conds).losses
+    return denoise_once(process, network, x0, draws, self_conditioned=self_conditioned, **conds).losses
 
 
-def denoised(
+def denoise_once(
     process: Process,
     network: Model,
     x0: Tensor,
@@ -62,7 +78,7 @@ def denoised(
     **conds: Any,
 ) -> Denoised:
     """The losses of `diffusion_loss`, and x0 as the network finds it; ``absolute``: of absolute errors, not squared."""
-    noisy = noised(process, x0, draws)
+    noisy = diffuse(process, x0, draws)
     x, logsnr = noisy.x, noisy.logsnr
 
     def model(x: Tensor, condition: Tensor, *extra: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from difflate.seeds import Stream, numpy_generator, torch_generator
 
 @dataclass(frozen=True)
 class Draws:
-    """For images ``numbers: (B,)`` int64 of steps with ``batch`` images each."""
+    """All that is drawn for images ``numbers: (B,)`` int64 of steps with ``batch`` images each."""
 
     seed: int
     numbers: Tensor
@@ -50,7 +50,7 @@ class Draws:
         values = [places[int(n) // self.batch][int(n) % self.batch] for n in self.numbers]
         return torch.tensor(values, dtype=torch.float64).float().clamp(max=1 - 2**-24)
 
-    def dropped(self, probability: float) -> Tensor:
+    def drop_mask(self, probability: float) -> Tensor:
         """(B,) bool, true with ``probability``: whose condition is hidden, for classifier-free guidance."""
         values = [
             numpy_generator(self.seed, Stream.DROPPED_CONDITION, int(n)).random() < probability for n in self.numbers
@@ -58,5 +58,5 @@ class Draws:
         return torch.tensor(values)
 
     def toss(self) -> torch.Generator:
-        """For what is decided once for all images of a step."""
+        """A generator for what is decided once for all images of a step."""
         return torch_generator(self.seed, Stream.SELF_CONDITION, int(self.numbers[0]) // self.batch)

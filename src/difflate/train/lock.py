@@ -14,7 +14,7 @@ except ImportError:  # Windows
     fcntl: Any = None
 
 LOCK = ".difflate-training"
-"""In the folder that is trained in: the number of the process."""
+"""File in the folder that is trained in: the number of the process."""
 
 
 class BeingTrained(OutputExists):
@@ -22,7 +22,7 @@ class BeingTrained(OutputExists):
 
 
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
+def lock(out: Path) -> Iterator[None]:
     """Within, no other process can enter it with the same folder. Raises BeingTrained if one is in it.
 
     The system itself lets go of the lock of a process that is gone, whatever ended it; those that a process forks to

@@ -30,7 +30,7 @@ from difflate.train.checkpoint import Progress
 from difflate.train.clock import Clock
 from difflate.train.config import write_settings
 from difflate.train.learning_rate import learning_rate
-from difflate.train.lock import locked
+from difflate.train.lock import lock
 from difflate.train.output import CHECKPOINTS, LOG, PICTURES, clear, holds_model, remove_unfinished
 from difflate.train.progress_bar import Reporter, reporter
 from difflate.train.resume import check_same, names_of
@@ -60,7 +60,7 @@ def train(
     """Trains ``task`` on ``samples`` as its `LoopSettings` say; writes the model folder ``out``.
 
     ``out`` gets the averaged model, TensorBoard's events in ``log/``, pictures, and checkpoints, from which the same
-    call goes on. ``config``: the `resolved` settings, which must be those of the checkpoint but for a few. ``stage``:
+    call goes on. ``config``: the `plain_settings`, which must be those of the checkpoint but for a few. ``stage``:
     what it is called where it shows itself, if it is one of several.
     Raises ConfigError, OutputExists (trained already, or being trained), ModelError (a damaged checkpoint),
     DifflateError (a loss that is not finite), and KeyboardInterrupt after SIGINT or SIGTERM, when the step is done and
@@ -115,21 +115,21 @@ class _Run:
         """The optimizers under their names in checkpoints."""
         self.progress = Progress()
         self.stop_requested = False
-        """In this process."""
+        """Whether a signal reached this process."""
         self.stop_asked = False
-        """In all of them."""
+        """Whether all processes know of a signal."""
         self.skipped = 0
-        """In this process and sitting."""
+        """Images that this process skipped in this sitting."""
         self.saved_step = -1
         self.checked = {**config, "data": names_of(samples, held_back)}
         """What a checkpoint must have been made with."""
 
     def run(self, bar: bool) -> Progress:
-        with locked(self.out) if self.main else contextlib.nullcontext():
+        with lock(self.out) if self.main else contextlib.nullcontext():
             self._begin()
             steps = max(self.settings.max_steps, self.progress.step)
             self.clock = Clock(
-                self.settings, self.progress, self._reduced if self.accelerator.num_processes > 1 else None
+                self.settings, self.progress, self._reduce if self.accelerator.num_processes > 1 else None
             )
             shown = reporter(steps, self.progress.step, bar and self.main, self.stage)
             try:
@@ -144,7 +144,7 @@ class _Run:
         return self.progress
 
     def _begin(self) -> None:
-        """From the newest checkpoint, or from new."""
+        """Starts from the newest checkpoint, or anew."""
         settings, folder = self.settings, self.out / CHECKPOINTS
         newest = None if settings.force or not settings.resume else checkpoint.latest_readable(folder)
         if newest is not None:
@@ -184,13 +184,13 @@ class _Run:
         return done.step >= s.max_steps or max(done.finished_minutes, done.seconds / 60) >= s.max_minutes
 
     def _repair(self) -> None:
-        with self.average.swapped():
+        with self.average.swap_in():
             complete = holds_model(self.out, self.task.model, self._save_dtype())
         if self.main and not complete:
             self._save_model()
 
     def _save_model(self) -> None:
-        with self.average.swapped():
+        with self.average.swap_in():
             self.task.model.save_pretrained(self.out, card=self.card(self.progress), dtype=self._save_dtype())
 
     def _save_dtype(self) -> torch.dtype:
@@ -216,7 +216,7 @@ class _Run:
             ends = finishes or self.stop_asked
             saves = progress.step % settings.checkpoint_every == 0 or ends
             if progress.step % settings.log_every == 0 or saves:  # weights of a loss that is not finite are not kept
-                progress.skipped = skipped_before + int(self._reduced([float(self.skipped)], "sum")[0])
+                progress.skipped = skipped_before + int(self._reduce([float(self.skipped)], "sum")[0])
                 now = time.monotonic()
                 rate = (progress.step - logged_step) * settings.batch / max(now - logged_at, 1e-9)
                 self._log(rate, shown)
@@ -265,7 +265,9 @@ class _Run:
                 parameter.requires_grad_(True)
 
     def _restart_losses(self) -> None:
-        self.losses = {turn: torch.zeros((), device=self.accelerator.device) for turn in self.optimizers}
+        self.losses = {
+            turn: torch.zeros((), dtype=torch.float32, device=self.accelerator.device) for turn in self.optimizers
+        }
         self.counted = 0
 
     def _loader(self) -> Iterator[Batch]:
@@ -285,7 +287,7 @@ class _Run:
         if self.accelerator.num_processes == 1:
             self.stop_asked = True
 
-    def _reduced(self, values: list[float], how: str = "mean") -> list[float]:
+    def _reduce(self, values: list[float], how: str = "mean") -> list[float]:
         """``values`` over all processes, their sums or means."""
         packed = torch.tensor(values, dtype=torch.float32, device=self.accelerator.device)
         reduced = self.accelerator.reduce(packed, how)
@@ -303,7 +305,7 @@ class _Run:
     def _log(self, rate: float, shown: Reporter) -> None:
         """Checks and shows the mean losses since the last time."""
         s, done = self.settings, self.progress
-        means = self._reduced([float(total) / self.counted for total in self.losses.values()])
+        means = self._reduce([float(total) / self.counted for total in self.losses.values()])
         losses = dict(zip(self.losses, means, strict=True))
         for loss in losses.values():
             self._check(loss)
@@ -324,10 +326,10 @@ class _Run:
         self.skipped += len(skipped)
 
     @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def _with_average(self) -> Iterator[None]:
         """Within, the task is that of the averaged weights, in evaluation mode."""
         self.task.eval()
-        with self.average.swapped(), torch.no_grad():
+        with self.average.swap_in(), torch.no_grad():
             yield
         self.task.train()
 
@@ -340,7 +342,7 @@ class _Run:
         mine = pieces[part::parts]
         sums: dict[str, float] = {}
         count = 0
-        with self.clock.timed("validation"), self._averaged():
+        with self.clock.measure("validation"), self._with_average():
             # a process that has none computes the first, so that it knows the names, and counts it for nothing
             for batch in batches_of(self.held_back, iter(mine or pieces[:1]), 0, self.accelerator.device):
                 if not self.progress.validations and mine:
@@ -354,7 +356,7 @@ class _Run:
                 for key, value in values.items():
                     sums[key] = sums.get(key, 0.0) + float(value) * counts
         keys = sorted(sums) or ["loss"]
-        *totals, images = self._reduced([*(sums.get(key, 0.0) for key in keys), count], "sum")
+        *totals, images = self._reduce([*(sums.get(key, 0.0) for key in keys), count], "sum")
         if not images:
             raise ImageError(f"none of the {len(self.held_back)} images that are held back can be read")
         means = {key: total / images for key, total in zip(keys, totals, strict=True)}
@@ -367,8 +369,8 @@ class _Run:
     def _pictures(self) -> None:
         if not self.main:
             return
-        with self.clock.timed("pictures"):
-            with self._averaged():
+        with self.clock.measure("pictures"):
+            with self._with_average():
                 pictures = self.task.pictures()
             if pictures is None:
                 return
@@ -383,7 +385,7 @@ class _Run:
             self._check(math.nan)
         self.clock.agree(self.stop_requested, now=True)
         self.saved_step = self.progress.step
-        with self.clock.timed("saving"):
+        with self.clock.measure("saving"):
             self.accelerator.wait_for_everyone()
             if self.main:
                 average = {f"model.{name}": value for name, value in self.average.tensors.items()}

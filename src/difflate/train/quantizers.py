@@ -186,8 +186,8 @@ def _opq_rotation(
             part = np.ascontiguousarray(part)
             book = kmeans(part, sizes[j], 8 if round_ == 0 else inner, seed + j, books[j])
             books[j] = book
-            found = nearest(torch.from_numpy(part), torch.from_numpy(book))
-            coded.append(book[found.numpy()])
+            indices = nearest(torch.from_numpy(part), torch.from_numpy(book))
+            coded.append(book[indices.numpy()])
             error += float(np.square(part - coded[-1]).sum())
         report(f"rotation {round_ + 1}/{rounds}, squared error {error / vectors.size:.2f} per pixel")
         # min over R of ||R X - Y||: with U S V^T the decomposition of X Y^T, R = V U^T

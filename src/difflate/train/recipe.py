@@ -11,7 +11,7 @@ from torch import Tensor
 from difflate.data.crops import Crops, Samples
 from difflate.data.items import Item, hold_back, list_items
 from difflate.train.cards import card_of
-from difflate.train.config import resolved
+from difflate.train.config import plain_settings
 from difflate.train.loop import train
 from difflate.train.settings import ImageSettings
 from difflate.train.task import Task
@@ -45,7 +45,7 @@ class Data:
     trained_on: Samples
     held_back: Samples | None
     sources: list[str]
-    """Where they are from, for the card."""
+    """Where the images are from, for the card."""
 
 
 S = TypeVar("S")
@@ -75,7 +75,7 @@ def loop_recipe(
             samples.trained_on,
             samples.held_back,
             Path(given.out),
-            config=resolved(given, name),
+            config=plain_settings(given, name),
             card=card_of(made.model, samples.sources, *counts, command),
             bar=progress,
         )

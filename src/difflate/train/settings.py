@@ -34,10 +34,10 @@ class LoopSettings:
     decay: Decay = "inverse-sqrt"
     """constant, linear, cosine or inverse-sqrt; linear and cosine end at max_steps or max_minutes, what comes first."""
     decay_steps: int = 2000
-    """Where inverse-sqrt begins to fall."""
+    """Step at which inverse-sqrt begins to fall."""
     weight_decay: float = 0.0
     beta2: float = 0.99
-    """Of AdamW; β1 is 0.9."""
+    """AdamW's β2; β1 is 0.9."""
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0: any."""
     ema: float = 0.1
@@ -45,7 +45,7 @@ class LoopSettings:
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: mixed, by autocast. Faster on GPUs; most CPUs are slower with it."""
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Of the weights in the model folder; checkpoints have all digits."""
+    """Type of the weights in the model folder; checkpoints have all digits."""
     gradient_checkpointing: bool = False
     """Less memory for about a third more time."""
     log_every: int = 50

@@ -17,7 +17,7 @@ class CoderStage:
     crop_px: int = 128
     """Side of the crops."""
     bit_price: float = 1.0
-    """Of the full price of a bit; small in a warm-up, where the transforms learn to restore images at all."""
+    """Price of a bit as a share of the full one; small in a warm-up, where the transforms learn to restore images."""
     rate_ramp_steps: int = 0
     """Steps over which the price rises to `bit_price` from a hundredth of it."""
     training: LoopSettings = field(default_factory=LoopSettings)
@@ -40,11 +40,11 @@ class DiffusionStage:
     joint: bool = False
     """Train the coder as well, on the diffusion loss and the rate; otherwise it is left as it is."""
     bit_price: float = 1.0
-    """joint: of the full price of a bit. The paper's models start with a very small one."""
+    """joint: price of a bit as a share of the full one. The paper's models start with a very small one."""
     error: Literal["squared", "absolute"] = "squared"
-    """Of the network's target."""
+    """Which errors of the network's target count."""
     rho: float = 0.0
-    """ρ: share of the loss that is the LPIPS of the image found in one step."""
+    """ρ: share of the loss that is the LPIPS of the image that one step makes."""
     lpips: Literal["alex", "vgg"] = "vgg"
     """Network that LPIPS looks with; alex takes a tenth of the time, but is what evaluations report."""
     training: LoopSettings = field(default_factory=LoopSettings)

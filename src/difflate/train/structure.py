@@ -34,9 +34,9 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     """
     pair = _brightness(x, y)
     scales = [i for i in range(len(_WEIGHTS)) if min(x.shape[2:]) >> i >= _TAPS] or [0]
-    weights = torch.tensor([_WEIGHTS[i] for i in scales])
+    weights = torch.tensor([_WEIGHTS[i] for i in scales], dtype=torch.float32)
     weights = (weights / weights.sum()).tolist()
-    result = torch.ones(len(x), device=x.device)
+    result = pair.new_ones(len(x))
     for i, weight in enumerate(weights):
         luminance, contrast = _terms(*pair)
         value = contrast if i + 1 < len(weights) else luminance * contrast
@@ -66,6 +66,6 @@ def _blur(size: int, like: Tensor) -> Tensor:
     """(size - taps + 1, size): a Gaussian window at each place where it fits."""
     taps = min(_TAPS, size)
     places = torch.arange(size - taps + 1, device=like.device)[:, None]
-    offsets = torch.arange(size, device=like.device) - places - (taps - 1) / 2
+    offsets = torch.arange(size, dtype=torch.float32, device=like.device) - places - (taps - 1) / 2
     window = torch.exp(-(offsets**2) / (2 * _SIGMA**2)) * (offsets.abs() <= taps / 2)
     return (window / window.sum(dim=1, keepdim=True)).to(like)

@@ -20,7 +20,7 @@ from difflate.store.hub import model_folder
 from difflate.train import checkpoint, decoder_task
 from difflate.train.cards import card_of
 from difflate.train.checkpoint import Progress
-from difflate.train.config import resolved, write_settings
+from difflate.train.config import plain_settings, write_settings
 from difflate.train.decoder_task import DecoderTask
 from difflate.train.lock import BeingTrained
 from difflate.train.loop import train
@@ -170,7 +170,7 @@ def _train(settings: CdcTraining, command: str, progress: bool) -> Path:
         start.load_state_dict(type(start).from_pretrained(folder).state_dict())  # the averaged weights
     if int(os.environ.get("RANK", "0")) == 0:  # of the processes that `accelerate launch` started
         model.save_pretrained(out, card=_with_stages(card, done))
-        write_settings(resolved(settings, "cdc"), out)
+        write_settings(plain_settings(settings, "cdc"), out)
     if not trained:
         raise OutputExists(f"{out}: is trained already; raise max_steps or max_minutes of a stage to go on")
     return out
@@ -185,7 +185,7 @@ def _task(model: DiffusionDecoder, stage: Stage, data: Data) -> RateDistortion |
 
 def _stage_config(settings: CdcTraining, stage: Stage, start: FolderModel | None) -> dict[str, Any]:
     """What a checkpoint of the stage must have been made with; the weights that it starts from among it."""
-    values = resolved(settings, "cdc")
+    values = plain_settings(settings, "cdc")
     own = values["stages"][settings.stages.index(stage)]
     others = {"stages", "coder_from", "init_from"}
     if isinstance(stage, CoderStage):

@@ -13,7 +13,6 @@ from difflate.data.crops import Batch
 from difflate.data.latents import Latents
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError
-from difflate.generate.sampling import preview
 from difflate.models.categorical_diffusion import CategoricalDiffusion, channels
 from difflate.models.latent_diffusion import LatentDiffusion, LatentSpec, network_for
 from difflate.models.latent_space import LatentSpace, latent_space
@@ -21,11 +20,10 @@ from difflate.nn import UNetConfig
 from difflate.nn.unet import multiply_adds, parameters
 from difflate.store.hub import bundled_models
 from difflate.train.categorical import CategoricalSettings, CategoricalTask
-from difflate.train.diffusion_loss import diffusion_loss
+from difflate.train.diffusion_loss import GeneratorTask, diffusion_loss
 from difflate.train.draws import Draws
 from difflate.train.recipe import Data, loop_recipe
 from difflate.train.settings import LoopSettings
-from difflate.train.task import Task
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,9 @@ class LatentTraining:
     """in_channels, out_channels and noise_scale follow from the codec and the process."""
     process: ProcessConfig = field(default_factory=ProcessConfig)
     softness: float = 0.0
-    """Of a continuous model: its default when images are decoded. It changes nothing of the training."""
+    """Softness that a continuous model decodes with by default; it changes nothing of the training."""
     categorical: CategoricalSettings = field(default_factory=CategoricalSettings)
-    """For the categorical model only."""
+    """Settings of the categorical model only."""
     training: LoopSettings = field(default_factory=LoopSettings)
 
     def __post_init__(self) -> None:
@@ -64,14 +62,10 @@ class LatentTraining:
             raise ConfigError("softness is set for a categorical model; leave it out, or set model=continuous")
 
 
-class LatentTask(Task):
+class LatentTask(GeneratorTask):
     """The diffusion loss of a `LatentDiffusion`."""
 
     model: LatentDiffusion
-
-    def __init__(self, model: LatentDiffusion, loop: LoopSettings):
-        super().__init__(model, loop)
-        self.process = model.process.build()
 
     def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": ()} of a batch of latents."""
@@ -79,10 +73,6 @@ class LatentTask(Task):
         z0 = model.latent.index_space.scale(batch.pixels.to(self.device, non_blocking=True).long())
         losses = diffusion_loss(self.process, model, z0, draws, self_conditioned=model.self_conditioned)
         return {"loss": losses.mean()}
-
-    def pictures(self) -> Tensor:
-        """(16, 3, H, W) uint8."""
-        return preview(self.model)
 
 
 def cost(settings: LatentTraining) -> str:
@@ -105,7 +95,7 @@ def _spec(data: Latents) -> LatentSpec:
 
 
 def _space(settings: LatentTraining, data: Latents) -> LatentSpace:
-    """That of the codec which the shards were written with. Raises ConfigError, ModelError for another."""
+    """The latent space of the codec which the shards were written with. Raises ConfigError, ModelError for another."""
     name = data.header.codec
     if settings.codec is None and name not in bundled_models("codec"):
         raise ConfigError(f"the latents are of {name}, which is not bundled; name its folder with codec=FOLDER")
@@ -138,7 +128,7 @@ def _data(settings: LatentTraining) -> LatentData:
     return LatentData(*data.hold_back(settings.holdback), settings.latents, space, data.header.image_px)
 
 
-def _task(settings: LatentTraining, data: LatentData) -> Task:
+def _task(settings: LatentTraining, data: LatentData) -> GeneratorTask:
     model = _model(settings, LatentSpec.of(data.space), data.image_px)
     model.use_codec(data.space)
     if isinstance(model, CategoricalDiffusion):

@@ -11,15 +11,13 @@ from difflate.data.items import label_by_folder, list_items
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError
 from difflate.generate import PixelDiffusion
-from difflate.generate.sampling import preview
 from difflate.models.pixel_diffusion import check_image_px
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.unet import multiply_adds, parameters
-from difflate.train.diffusion_loss import diffusion_loss
+from difflate.train.diffusion_loss import GeneratorTask, diffusion_loss
 from difflate.train.draws import Draws
 from difflate.train.recipe import Data, crops_of, loop_recipe
 from difflate.train.settings import ImageSettings, LoopSettings
-from difflate.train.task import Task
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class PixelTraining(ImageSettings):
         check_image_px(self.image_px)
 
 
-class PixelTask(Task):
+class PixelTask(GeneratorTask):
     """The diffusion loss of a `PixelDiffusion`."""
 
     model: PixelDiffusion
@@ -60,20 +58,15 @@ class PixelTask(Task):
     def __init__(self, model: PixelDiffusion, loop: LoopSettings, unlabelled: float):
         super().__init__(model, loop)
         self.unlabelled = unlabelled
-        self.process = model.process.build()
 
     def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": ()} of a batch."""
         conds = {}
         if self.model.classes:
-            conds["labels"] = torch.where(draws.dropped(self.unlabelled), -1, batch.labels)
+            conds["labels"] = torch.where(draws.drop_mask(self.unlabelled), -1, batch.labels)
         x0, own = batch.images(self.device), self.model.network.self_condition
         losses = diffusion_loss(self.process, self.model, x0, draws, self_conditioned=own, **conds)
         return {"loss": losses.mean()}
-
-    def pictures(self) -> Tensor:
-        """(16, 3, H, W) uint8."""
-        return preview(self.model)
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,14 @@ class Refinement(Task):
         """{"loss": ()} of a batch; on held-back images also PSNR and SSIM without noise, before and after."""
         images, pixels = batch.images(self.device), batch.pixels.to(self.device)
         noise = self._noise(draws).to(self.device)
-        refined = self.model(self._restored(pixels, noise, draws), noise).float()
+        refined = self.model(self._restore(pixels, noise, draws), noise).float()
         losses = (refined - images).abs().flatten(1).mean(1)
         if self.settings.ssim:
             losses = losses + self.settings.ssim * (1 - ssim(refined, images))
         values = {"loss": losses.mean()}
         if not self.training:
             none = torch.zeros_like(noise)
-            before = self._restored(pixels, none, draws)
+            before = self._restore(pixels, none, draws)
             after = self.model(before, none).float().clamp(-1, 1)
             for name, restored in (("before", before), ("after", after)):
                 values[f"psnr_{name}_db"] = psnr_db(restored, images)
@@ -88,10 +88,10 @@ class Refinement(Task):
     def _noise(self, draws: Draws) -> Tensor:
         """(B,) standard deviations: 0 for a share of `clean`, the others from above 0 to `max_noise`."""
         noise = self.settings.max_noise * (1 - draws.spread())
-        return noise.masked_fill(draws.dropped(self.settings.clean), 0.0)
+        return noise.masked_fill(draws.drop_mask(self.settings.clean), 0.0)
 
     @torch.no_grad()
-    def _restored(self, pixels: Tensor, noise: Tensor, draws: Draws) -> Tensor:
+    def _restore(self, pixels: Tensor, noise: Tensor, draws: Draws) -> Tensor:
         """(B, 3, H, W) in [-1, 1]: D(E(x) + noise) of x, ``pixels: (B, 3, H, W)`` uint8, and ``noise: (B,)``."""
         space = self.space
         with torch.autocast(pixels.device.type, enabled=False):  # in full precision, as a codec has it
@@ -106,7 +106,8 @@ class Refinement(Task):
             return None
         images = self.shown.to(self.device)
         restored = self.space.from_latent(self.space.to_latent(images), *images.shape[2:])
-        refined = self.model(restored.float() / 127.5 - 1, torch.zeros(len(images), device=images.device))
+        none = torch.zeros(len(images), dtype=torch.float32, device=images.device)
+        refined = self.model(restored.float() / 127.5 - 1, none)
         return torch.cat([images, restored, signed_to_uint8(refined)]).cpu()
 
 

@@ -20,9 +20,9 @@ from difflate.nn.colour import rgb_to_ycrcb
 from difflate.nn.patches import to_patches
 from difflate.quantize import Quantizer
 from difflate.store.config import CONFIG
-from difflate.train.config import resolved, write_settings
+from difflate.train.config import plain_settings, write_settings
 from difflate.train.context import SITES_PER_STEP, train_context
-from difflate.train.lock import locked
+from difflate.train.lock import lock
 from difflate.train.quantizers import METHODS, train_quantizer
 from difflate.train.recipe import Recipe
 
@@ -83,14 +83,14 @@ class VqTraining:
 
     @property
     def name(self) -> str:
-        """As the paper writes it, in small letters: ``opq-32-8-8``; with the patch's side unless it is 8."""
+        """The name as the paper writes it, in small letters: ``opq-32-8-8``; with the patch's side unless it is 8."""
         base = "-".join([self.method, *map(str, self.bits)])
         return base if self.patch_px == 8 else f"{base}-p{self.patch_px}"
 
 
 def _train(settings: VqTraining, command: str, progress: bool) -> Path:
     out = Path(settings.out)
-    with locked(out):
+    with lock(out):
         _train_alone(settings, out, command, progress)
     return out
 
@@ -124,7 +124,7 @@ def _train_alone(settings: VqTraining, out: Path, command: str, progress: bool) 
         settings.name, settings.patch_px, quantizers, neutral_indices(quantizers, settings.patch_px), context
     )
     model.save(out, settings.method, _card(settings, command, len(paths), len(context_paths)))
-    write_settings(resolved(settings, "vq"), out)
+    write_settings(plain_settings(settings, "vq"), out)
 
 
 def train_quantizers(settings: VqTraining, paths: Sequence[Path], progress: bool) -> list[Quantizer]:
@@ -162,7 +162,7 @@ def _channels(path: Path) -> torch.Tensor:
     return rgb_to_ycrcb(pixels.expand(3, -1, -1)[None])[0]
 
 
-def _readable(paths: Sequence[Path], use: Callable[[torch.Tensor], None], what: str) -> None:
+def _for_each_image(paths: Sequence[Path], use: Callable[[torch.Tensor], None], what: str) -> None:
     skipped = 0
     for path in paths:
         try:
@@ -190,15 +190,15 @@ def windows(paths: Sequence[Path], channel: int, settings: VqTraining) -> np.nda
         if min(plane.shape) < size:
             return
         for view in (plane, plane[::-1])[:flips]:
-            found = np.lib.stride_tricks.sliding_window_view(view, (size, size))
-            rows, columns = found.shape[:2]
+            patches = np.lib.stride_tricks.sliding_window_view(view, (size, size))
+            rows, columns = patches.shape[:2]
             if rows * columns <= per_image:
-                parts.append(found.reshape(-1, size * size))
+                parts.append(patches.reshape(-1, size * size))
             else:
                 chosen = rng.choice(rows * columns, per_image, replace=False)
-                parts.append(found[chosen // columns, chosen % columns].reshape(-1, size * size))
+                parts.append(patches[chosen // columns, chosen % columns].reshape(-1, size * size))
 
-    _readable(paths, use, "images")
+    _for_each_image(paths, use, "images")
     if not parts:
         raise ConfigError(f"no image is as large as a patch of {size}x{size} px")
     return np.concatenate(parts)
@@ -222,7 +222,7 @@ def _grids(
         bar.update()
 
     with bar:
-        _readable(paths, use, "images")
+        _for_each_image(paths, use, "images")
     if not grids:
         raise ConfigError(f"no image for the context model is as large as a patch of {size}x{size} px")
     return grids
@@ -239,7 +239,7 @@ def _grid(channels: torch.Tensor, quantizers: Sequence[Quantizer], size: int) ->
 
 def neutral_indices(quantizers: Sequence[Quantizer], patch_px: int) -> list[int]:
     """The index, for each plane of Cr and Cb, of a patch without colour."""
-    flat = torch.full((1, patch_px**2), 128.0)
+    flat = torch.full((1, patch_px**2), 128.0, dtype=torch.float32)
     return [int(v) for q in quantizers[1:] for v in q.encode(flat)[0]]
 
 
