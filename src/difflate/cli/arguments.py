@@ -52,6 +52,8 @@ def add_codec_options(parser: argparse.ArgumentParser, side: Side) -> None:
     for name, (field, cls, kinds) in _codec_options(side).items():
         every = len(kinds) == len(registry.codec_kinds())
         help = field.metadata["help"] if every else f"{', '.join(kinds)}: {field.metadata['help']}"
+        if field.metadata["hint"]:
+            help += f" (default: as the {'model' if side == 'encoding' else 'file'} says)"
         value_type = type_of(cls, name)
         if value_type is bool:  # False would be an option that is given
             parser.add_argument(flag_of(name), action="store_true", default=None, dest=name, help=help)
