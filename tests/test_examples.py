@@ -64,7 +64,7 @@ def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(root / "configs")
     photo = Image.open(root / "examples" / "kodim23.png").crop((150, 100, 350, 290))
-    for folder, names in (("album", "ab"), ("kodak", "a"), ("cats", "abcd")):
+    for folder, names in (("album", "ab"), ("kodak", "a"), ("cats", "abcd"), ("photos", "a"), ("imagenet", "b")):
         (tmp_path / folder).mkdir()
         for name in names:
             (photo.crop((0, 0, 128, 128)) if folder == "cats" else photo).save(tmp_path / folder / f"{name}.png")
@@ -76,7 +76,7 @@ def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, cap
         if arguments[0] == "train":
             steps += 2
             arguments += _small(arguments[1], steps)
-        arguments = [{"500": "2", "30": "2", "16": "2"}.get(word, word) for word in arguments]
+        arguments = [{"500": "2", "30": "2", "16": "2", "32": "1"}.get(word, word) for word in arguments]
         assert main(arguments) == 0, (arguments, capsys.readouterr().err)
     files = "photo.dfl restored.png packed/a.dfl photo.avif report/results.json cats.png steps.png"
     for made in files.split():
