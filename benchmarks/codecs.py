@@ -16,6 +16,7 @@ from benchmarks import diffusion
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.timing import Fact, Results, Timings, stopwatch
 from difflate.codecs.hyperprior import HyperpriorCodec
+from difflate.codecs.transform import quality_of
 from difflate.entropy import SymbolReader, SymbolWriter
 from difflate.entropy.hyperprior import HyperpriorCoder
 from difflate.entropy.tables import Tables
@@ -141,7 +142,7 @@ def _whole(subjects: list[Subject], rounds: int, threads: int, compressai: str |
     for subject in subjects:
         programs[f"{subject.name}, encode"] = stopwatch(subject.encode)
         programs[f"{subject.name}, decode"] = stopwatch(subject.decode)
-    model = gdn.codec.model
+    model = gdn.codec.space.model
     arrays = _layers("analysis", model.analysis.layers) | _layers("synthesis", model.synthesis.layers)
     others = dict(pixels=gdn.picture.pixels, scales=basis(LATENT)[1].numpy(), threads=threads)
     with Elsewhere(compressai, "compressai_codec.py", **arrays, **others) as other:
@@ -205,16 +206,16 @@ def _inside(subject: Subject, rounds: int) -> Results:
         coder, exact = np.median(shares, axis=0)
         facts.append(Fact(f"{subject.name}, {verb}: range coder, % of the time", 100 * coder))
         facts.append(Fact(f"{subject.name}, {verb}: integer network, % of the time", 100 * exact))
-    if not isinstance(subject.codec.coder, HyperpriorCoder):
+    if not isinstance(subject.codec.coder.exact, HyperpriorCoder):
         raise SystemExit(f"model ({subject.name}) must have a hyperprior")
-    exactness = _exactness(subject, subject.codec.coder, rounds)
+    exactness = _exactness(subject, subject.codec.coder.exact, rounds)
     return Results(exactness.rows, facts + exactness.facts)
 
 
 def _shares(subject: Subject, work: Callable[[], object]) -> tuple[float, float]:
     """Of the range coder, and of what else stands between the numbers y, z and their bits: the integer network."""
     coder, stage = Clock(), Clock()
-    entropy = subject.codec.coder
+    entropy = subject.codec.coder.exact
     with coder.watching(*_RANGE_CODER), stage.watching((entropy, "encode"), (entropy, "decode")):
         whole = stopwatch(work)()
     return coder.seconds / whole, (stage.seconds - coder.seconds) / whole
@@ -247,34 +248,35 @@ def _exactness(subject: Subject, coder: HyperpriorCoder, rounds: int) -> Results
     """The network in integers against float32, and whole files against the float network's estimate."""
     codec = subject.codec
     file = read_dfl(subject.data)
-    level = codec.level_of(file)
+    step = quality_of(dict(file.sections))
     latent = codec.read_latent(file)
     section = file.section(sections.LATENT)
     assert section is not None
     recorder = Recorder(section[2:])
     height, width = latent.q.shape[1:]
-    coder.decode(height, width, level, recorder)
-    network, t = codec.model.entropy, codec.level_tensor(level)
+    coder.decode(height, width, step, recorder)
+    model, quality = codec.space.model, codec.space.as_network_input(step)
+    network = model.entropy
     assert isinstance(network, HyperpriorNetwork)
     z, q = (torch.from_numpy(symbols)[None].float() for symbols in (latent.z, latent.q))
     programs = {
-        "integers": stopwatch(lambda: coder.decode(height, width, level, Replay(recorder.found))),
-        "float32": stopwatch(lambda: _float_latent(network, z, q, t)),
+        "integers": stopwatch(lambda: coder.decode(height, width, step, Replay(recorder.found))),
+        "float32": stopwatch(lambda: _float_latent(network, z, q, quality)),
     }
     row = Timings(programs, rounds).row(
         f"{subject.name}, network of the entropy model, integers", "integers", "float32"
     )
-    coded = network(codec.model.analyse(_images(subject.picture), t), t)
+    coded = network(model.analyse(_images(subject.picture), quality), quality)
     excess = 100 * (8 * len(subject.data) / float(coded.y_bits + coded.z_bits) - 1)
     return Results([row], [Fact(f"{subject.name}, file above the float model's estimate, %", excess)])
 
 
 @torch.no_grad()
-def _float_latent(network: HyperpriorNetwork, z: Tensor, q: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+def _float_latent(network: HyperpriorNetwork, z: Tensor, q: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
     """(y_hat, scales) of the symbols, each (1, M, h, w), in two passes as `HyperpriorNetwork.forward` has them."""
     features = network.hyper_synthesis(z, q.shape[2:])
     first = chessboard(q)
-    mean, scale = network.parameters_of(features, level, None)
+    mean, scale = network.parameters_of(features, quality, None)
     known = q * first
-    mean_2, scale_2 = network.parameters_of(features, level, ((q + mean) * first, known))
+    mean_2, scale_2 = network.parameters_of(features, quality, ((q + mean) * first, known))
     return q + torch.where(first > 0, mean, mean_2), torch.where(first > 0, scale, scale_2)

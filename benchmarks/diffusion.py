@@ -5,8 +5,10 @@ import torch
 import difflate
 from benchmarks.timing import Fact, Results, Timings, stopwatch
 from difflate.codecs.cdc import CdcCodec
+from difflate.codecs.transform import quality_of
 from difflate.format.container import read_dfl
 from difflate.media.picture import Picture
+from difflate.models.diffusion_decoder import DiffusionDecoder
 from difflate.nn.presets import PRESETS as NETWORKS
 from difflate.nn.unet import UNet, multiply_adds, parameters
 
@@ -21,18 +23,18 @@ ROUNDS_SHARE = 12
 @torch.no_grad()
 def run(picture: Picture, rounds: int) -> Results:
     """Whole decoding of ``picture``, and the steps alone against one step of the paper's network, times 65."""
-    codec = _codec()
+    codec, model = _codec()
     data = codec.encode(picture)
     file = read_dfl(data)
-    level = codec.base.level_tensor(codec.base.level_of(file))
-    model, y_hat = codec.model, torch.from_numpy(codec.read_latent(file).y_hat)[None]
-    conditions = model.conditions(y_hat, level)
+    quality = codec.space.as_network_input(quality_of(dict(file.sections)))
+    y_hat = torch.from_numpy(codec.read_latent(file).y_hat)[None]
+    conditions = model.conditions(y_hat, quality)
     noise = torch.randn(conditions.synthesis.shape, generator=torch.Generator().manual_seed(0))
     paper, inputs = _paper(*noise.shape[2:])
     few = max(1, rounds // ROUNDS_SHARE)
     programs = {
         "file": stopwatch(lambda: codec.decode(data, steps=STEPS)),
-        "conditions": stopwatch(lambda: model.conditions(y_hat, level)),
+        "conditions": stopwatch(lambda: model.conditions(y_hat, quality)),
         "steps": stopwatch(lambda: model.refine(conditions, STEPS, noise)),
         f"{STEPS_PAPER} steps of CDC's U-Net": stopwatch(lambda: paper(**inputs)),
     }
@@ -57,10 +59,11 @@ def run(picture: Picture, rounds: int) -> Results:
     return Results(rows, facts)
 
 
-def _codec() -> CdcCodec:
+def _codec() -> tuple[CdcCodec, DiffusionDecoder]:
     codec = difflate.load(BUNDLED)
     assert isinstance(codec, CdcCodec)
-    return codec
+    assert isinstance(codec.model, DiffusionDecoder)
+    return codec, codec.model
 
 
 def _paper(height: int, width: int) -> tuple[UNet, dict]:

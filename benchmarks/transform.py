@@ -62,9 +62,9 @@ def run(codec: VqCodec, image: Image.Image, rounds: int) -> Results:
 def _quantizers(codec: VqCodec, image: Image.Image, rounds: int) -> Results:
     """Codes from patches and patches from codes, all three channels: nothing but the quantizers."""
     channels = rgb_to_ycrcb(_tensor(image))
-    patches = [to_patches(channels[:, c], codec.patch_px) for c in range(3)]
+    patches = [to_patches(channels[:, c], codec.space.stride_px) for c in range(3)]
     arrays = [p.numpy() for p in patches]
-    ours = list(codec.quantizers)
+    ours = list(codec.space.quantizers)
     theirs = [FaissQuantizer(q) for q in ours]
     codes = [q.encode(p) for q, p in zip(ours, patches, strict=True)]
     bytes_ = [q.encode(p) for q, p in zip(theirs, arrays, strict=True)]
