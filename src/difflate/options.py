@@ -71,10 +71,7 @@ class IndexEncoding(Encoding):
     fixed_rate: bool | None = option("exactly the codec's bits a patch, no context coding")
 
 
-_TILE = (
-    "side of the tiles of large images: half of it takes about a quarter of the memory; 656 at least (default: 896); "
-    "with --refine any side, and too small ones are enlarged"
-)
+_TILE = "side of the tiles of large images: half of it takes about a quarter of the memory; 656 at least (default: 896)"
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class IndexDecoding(Options):
 
     refine: bool | None = option("improve the image by a small network, the one that is bundled for the codec")
     refiner: Any = option("the same by a network that is not bundled", "FOLDER")  # noqa: RUF009
-    tile_px: int | None = option(_TILE, "PX")
+    tile_px: int | None = option(f"{_TILE}; with --refine any side", "PX")
 
     def __post_init__(self) -> None:
         if self.tile_px is not None and not self.refines:
@@ -113,9 +110,9 @@ class TransformDecoding(Options):
 class _Hints(Options):
     """How diffusion decodes; a file keeps it in a section of its own."""
 
-    steps: int | None = option("steps of diffusion, 1 to 65; 0: none, the preview", "N")  # type: ignore[misc]
+    steps: int | None = option("steps of diffusion, up to 1000; 0: none, the preview", "N")  # type: ignore[misc]
     gamma: float | None = option("size of the noise that diffusion starts from, 0: none", "G")
-    seed: int | None = option("of that noise", "S")
+    seed: int | None = option("seed of that noise", "S")
 
     def __post_init__(self) -> None:
         for name, most in (("steps", _MAX_STEPS), ("gamma", _MAX_GAMMA), ("seed", _MAX_SEED)):
