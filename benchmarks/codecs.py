@@ -120,13 +120,13 @@ def _images(picture: Picture) -> Tensor:
 
 def _layers(half: str, layers: torch.nn.Sequential) -> dict[str, np.ndarray]:
     """The weights of a transform by name; those of a GDN as they are used, not as they are stored."""
-    weights: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     for i, layer in enumerate(layers):
         if isinstance(layer, GDN):
-            weights |= {f"{half}.{i}.beta": layer.beta.square(), f"{half}.{i}.gamma": layer.gamma.square()}
+            found |= {f"{half}.{i}.beta": layer.beta.square(), f"{half}.{i}.gamma": layer.gamma.square()}
         else:
-            weights |= {f"{half}.{i}.weight": layer.weight, f"{half}.{i}.bias": layer.bias}
-    return {name: value.detach().contiguous().numpy() for name, value in weights.items()}
+            found |= {f"{half}.{i}.weight": layer.weight, f"{half}.{i}.bias": layer.bias}
+    return {name: value.detach().contiguous().numpy() for name, value in found.items()}
 
 
 # -- whole files -----------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def _whole(subjects: list[Subject], rounds: int, threads: int, compressai: str |
     for subject in subjects:
         programs[f"{subject.name}, encode"] = stopwatch(subject.encode)
         programs[f"{subject.name}, decode"] = stopwatch(subject.decode)
-    model = gdn.codec.model
+    model = gdn.codec.space.model
     arrays = _layers("analysis", model.analysis.layers) | _layers("synthesis", model.synthesis.layers)
     others = dict(pixels=gdn.picture.pixels, scales=basis(LATENT)[1].numpy(), threads=threads)
     with Elsewhere(compressai, "compressai_codec.py", **arrays, **others) as other:
@@ -175,14 +175,14 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def watch(self, work: Callable[..., Any]) -> Callable[..., Any]:
+    def watched(self, work: Callable[..., Any]) -> Callable[..., Any]:
         """``work``, whose time is counted."""
 
         def run(*arguments: Any, **options: Any) -> Any:
             start = time.perf_counter()
-            result = work(*arguments, **options)
+            found = work(*arguments, **options)
             self.seconds += time.perf_counter() - start
-            return result
+            return found
 
         return run
 
@@ -191,7 +191,7 @@ class Clock:
         """Counts what runs of ``methods``, (object or class, name)."""
         with ExitStack() as stack:
             for owner, name in methods:
-                stack.enter_context(patch.object(owner, name, self.watch(getattr(owner, name))))
+                stack.enter_context(patch.object(owner, name, self.watched(getattr(owner, name))))
             yield
 
 
@@ -213,7 +213,7 @@ def _inside(subject: Subject, rounds: int) -> Results:
 
 
 def _shares(subject: Subject, work: Callable[[], object]) -> tuple[float, float]:
-    """Shares of the time: the range coder's, and the integer network's, which is all else between y, z and bits."""
+    """Of the range coder, and of what else stands between the numbers y, z and their bits: the integer network."""
     coder, stage = Clock(), Clock()
     entropy = subject.codec.coder.exact
     with coder.watching(*_RANGE_CODER), stage.watching((entropy, "encode"), (entropy, "decode")):
@@ -222,13 +222,13 @@ def _shares(subject: Subject, work: Callable[[], object]) -> tuple[float, float]
 
 
 class Replay(SymbolReader):
-    """Gives at once the symbols of a first reading."""
+    """Gives at once the symbols that a first reading found."""
 
-    def __init__(self, symbols: list[np.ndarray]):
-        self._symbols = iter(symbols)
+    def __init__(self, found: list[np.ndarray]):
+        self._found = iter(found)
 
     def read(self, count: int, tables: Tables, index: np.ndarray | None = None) -> np.ndarray:
-        return next(self._symbols)
+        return next(self._found)
 
 
 class Recorder(SymbolReader):
@@ -236,11 +236,11 @@ class Recorder(SymbolReader):
 
     def __init__(self, data: bytes):
         super().__init__(data)
-        self.symbols: list[np.ndarray] = []
+        self.found: list[np.ndarray] = []
 
     def read(self, count: int, tables: Tables, index: np.ndarray | None = None) -> np.ndarray:
-        self.symbols.append(super().read(count, tables, index))
-        return self.symbols[-1]
+        self.found.append(super().read(count, tables, index))
+        return self.found[-1]
 
 
 @torch.no_grad()
@@ -248,24 +248,25 @@ def _exactness(subject: Subject, coder: HyperpriorCoder, rounds: int) -> Results
     """The network in integers against float32, and whole files against the float network's estimate."""
     codec = subject.codec
     file = read_dfl(subject.data)
-    quality = quality_of(dict(file.sections))
+    step = quality_of(dict(file.sections))
     latent = codec.read_latent(file)
     section = file.section(sections.LATENT)
     assert section is not None
     recorder = Recorder(section[2:])
     height, width = latent.q.shape[1:]
-    coder.decode(height, width, quality, recorder)
-    network, t = codec.model.entropy, codec.space.as_network_input(quality)
+    coder.decode(height, width, step, recorder)
+    model, quality = codec.space.model, codec.space.as_network_input(step)
+    network = model.entropy
     assert isinstance(network, HyperpriorNetwork)
     z, q = (torch.from_numpy(symbols)[None].float() for symbols in (latent.z, latent.q))
     programs = {
-        "integers": stopwatch(lambda: coder.decode(height, width, quality, Replay(recorder.symbols))),
-        "float32": stopwatch(lambda: _float_latent(network, z, q, t)),
+        "integers": stopwatch(lambda: coder.decode(height, width, step, Replay(recorder.found))),
+        "float32": stopwatch(lambda: _float_latent(network, z, q, quality)),
     }
     row = Timings(programs, rounds).row(
         f"{subject.name}, network of the entropy model, integers", "integers", "float32"
     )
-    coded = network(codec.model.analyse(_images(subject.picture), t), t)
+    coded = network(model.analyse(_images(subject.picture), quality), quality)
     excess = 100 * (8 * len(subject.data) / float(coded.y_bits + coded.z_bits) - 1)
     return Results([row], [Fact(f"{subject.name}, file above the float model's estimate, %", excess)])
 

@@ -14,17 +14,17 @@ AIM_S = 0.25
 
 def run(codec: VqCodec, image: Image.Image, rounds: int) -> Results:
     """Seconds and bits per patch for ``image``, cropped to 768 x 512."""
-    context = codec.space.context
     pixels = np.array(image.convert("RGB").crop((0, 0, WIDTH_PX, HEIGHT_PX)))
+    model = codec.space.context
     grid = codec.to_latent(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].numpy()
 
     def encode() -> bytes:
         writer = SymbolWriter()
-        context.encode(grid, writer)
+        model.encode(grid, writer)
         return writer.finish()
 
     def decode() -> np.ndarray:
-        return context.decode(*grid.shape[1:], SymbolReader(data))
+        return model.decode(*grid.shape[1:], SymbolReader(data))
 
     data = encode()
     if not np.array_equal(decode(), grid):
@@ -37,6 +37,6 @@ def run(codec: VqCodec, image: Image.Image, rounds: int) -> Results:
         [
             Fact("context coding of 768 x 512, encode + decode, s", seconds, f"< {AIM_S}", seconds < AIM_S),
             Fact("context coding, bits per patch", 8 * len(data) / patches),
-            Fact("fixed rate, bits per patch", float(sum(context.plane_bits))),
+            Fact("fixed rate, bits per patch", float(sum(model.plane_bits))),
         ],
     )

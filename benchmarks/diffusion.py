@@ -8,6 +8,7 @@ from difflate.codecs.cdc import CdcCodec
 from difflate.codecs.transform import quality_of
 from difflate.format.container import read_dfl
 from difflate.media.picture import Picture
+from difflate.models.diffusion_decoder import DiffusionDecoder
 from difflate.nn.presets import PRESETS as NETWORKS
 from difflate.nn.unet import UNet, multiply_adds, parameters
 
@@ -22,11 +23,11 @@ ROUNDS_SHARE = 12
 @torch.no_grad()
 def run(picture: Picture, rounds: int) -> Results:
     """Whole decoding of ``picture``, and the steps alone against one step of the paper's network, times 65."""
-    codec = _codec()
+    codec, model = _codec()
     data = codec.encode(picture)
     file = read_dfl(data)
     quality = codec.space.as_network_input(quality_of(dict(file.sections)))
-    model, y_hat = codec.model, torch.from_numpy(codec.read_latent(file).y_hat)[None]
+    y_hat = torch.from_numpy(codec.read_latent(file).y_hat)[None]
     conditions = model.conditions(y_hat, quality)
     noise = torch.randn(conditions.synthesis.shape, generator=torch.Generator().manual_seed(0))
     paper, inputs = _paper(*noise.shape[2:])
@@ -58,10 +59,11 @@ def run(picture: Picture, rounds: int) -> Results:
     return Results(rows, facts)
 
 
-def _codec() -> CdcCodec:
+def _codec() -> tuple[CdcCodec, DiffusionDecoder]:
     codec = difflate.load(BUNDLED)
     assert isinstance(codec, CdcCodec)
-    return codec
+    assert isinstance(codec.model, DiffusionDecoder)
+    return codec, codec.model
 
 
 def _paper(height: int, width: int) -> tuple[UNet, dict]:

@@ -1,16 +1,22 @@
 """Draws parts of photographs as several codecs restore them at nearly the same size of file, side by side.
 
 python examples/codec_crops.py kodak/kodim05.png kodak/kodim23.png --bpp 0.3 -o crops.png
+
+A codec whose smallest file is larger than asked for is shown with that one, and a line says so. So does one whose
+largest file is smaller.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import difflate
+from difflate.codecs.base import Codec
 from difflate.codecs.rate_search import encode_within
+from difflate.errors import ConfigError
 from difflate.files import atomic_path
 from difflate.media.picture import Picture, open_image, to_array
 from difflate.metrics import psnr
@@ -30,15 +36,35 @@ def busiest(picture: Picture) -> tuple[int, int]:
     return int(left), int(top)
 
 
+def nearest_within(codec: Codec, picture: Picture, max_bytes: int, image: str) -> bytes:
+    """The file of the best quality within ``max_bytes``; the smallest one, with a line that says so, if all are larger.
+
+    Raises ConfigError for a codec of one quality.
+    """
+    try:
+        coded = encode_within(codec, max_bytes, lambda quality: codec.encode(picture, quality=quality))
+    except ConfigError as error:
+        if codec.quality_range is None:
+            raise
+        data = codec.encode(picture, quality=codec.quality_range[0])
+        print(f"{image}: {error}. Its smallest file is shown", file=sys.stderr)
+        return data
+    if coded.short:
+        print(f"{image}: {codec.name} gives {len(coded.data)} bytes at most, of {max_bytes} allowed", file=sys.stderr)
+    return coded.data
+
+
 def row(path: Path, bpp: float) -> Image.Image:
     """The same part of one image in all codecs."""
     picture = Picture(open_image(path).pixels)
+    if picture.width < CROP_PX[0] or picture.height < CROP_PX[1]:
+        raise SystemExit(f"{path}: must have at least {CROP_PX[0]}x{CROP_PX[1]} px")
     left, top = busiest(picture)
     allowed = int(bpp * picture.width * picture.height / 8)
     panels = [(path.stem, picture)]
     for name in CODECS:
         codec = difflate.load(name)
-        data = encode_within(codec, allowed, lambda q, codec=codec: codec.encode(picture, quality=q)).data
+        data = nearest_within(codec, picture, allowed, path.name)
         restored = codec.decode(data)
         rate = 8 * len(data) / (picture.width * picture.height)
         panels.append((f"{name}  {rate:.3f} bpp  {psnr(picture, restored):.1f} dB", restored))

@@ -3,7 +3,7 @@
 python examples/set_distances.py cats/
 """
 
-import sys
+import argparse
 
 import torch
 import torch.nn.functional as F
@@ -62,4 +62,6 @@ def row(name: str, a: Tensor, b: Tensor) -> None:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="images, some thousands of them")
+    main(parser.parse_args().folder)

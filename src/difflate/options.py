@@ -113,9 +113,11 @@ class TransformDecoding(Options):
 class _Hints(Options):
     """How diffusion decodes; a file keeps it in a section of its own."""
 
-    steps: int | None = option("steps of diffusion, 1 to 65; 0: none, the preview", "N", hint=True)  # type: ignore[misc]
+    steps: int | None = option(  # type: ignore[misc]
+        "steps of diffusion, up to 1000; 0: none, the preview", "N", hint=True
+    )
     gamma: float | None = option("size of the noise that diffusion starts from, 0: none", "G", hint=True)
-    seed: int | None = option("of that noise", "S", hint=True)
+    seed: int | None = option("seed of that noise", "S", hint=True)
 
     def __post_init__(self) -> None:
         for name, most in (("steps", _MAX_STEPS), ("gamma", _MAX_GAMMA), ("seed", _MAX_SEED)):

@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "compress",
         help="compress image files",
         description="Compress images: .dfl files with a learned codec, or the own format of a classical one. "
-        "Without -o each\noutput stands beside its input.",
+        "Without -o each\noutput stands beside its input. What of an input is left out is said on standard error.",
         epilog=_EPILOG,
     )
     parser.add_argument(
@@ -48,7 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_codec_options(parser, "encoding")
     add_download_option(parser)
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
-    parser.add_argument("--metadata", action="store_true", help="keep EXIF, ICC profile and XMP")
+    parser.add_argument(
+        "--metadata", action="store_true", help="keep EXIF, ICC profile and XMP (default: convert to sRGB)"
+    )
     parser.set_defaults(run=run)
 
 

@@ -12,11 +12,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser(
         "train",
-        help="train a codec from a configuration",
+        help="train a codec, a refiner or a generator from a configuration",
         description="Train from a YAML configuration. Each of its keys can be set on the command line as key=value; "
-        "lists\nare written [a,b]. Needs pip install 'difflate[train]'.",
+        "lists\nare written [a,b], keys of a stage stages.NAME.key=value. Given again, a command goes on where it\nwas "
+        "interrupted. Needs pip install 'difflate[train]'.",
         epilog="examples:\n  difflate train configs/opq-32-8-8.yaml images=photos/ out=runs/mine\n"
-        "  difflate train configs/vq-8-8-8.yaml images=photos/ --dry-run",
+        "  difflate train configs/vq-8-8-8.yaml images=photos/ --dry-run\n"
+        "  difflate train configs/finetune-cdc-small.yaml images=photos/ stages.diffusion.training.max_minutes=30",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="for instance configs/opq-32-8-8.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for instance images=photos/ out=runs/mine")

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 from difflate.errors import ConfigError
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
-from difflate.options import Encoding, Options
+from difflate.options import Options
 
 
 @runtime_checkable
@@ -25,10 +25,16 @@ class Codec(Protocol):
 
     Higher is better, except for ``jxl``, where it is a distance from the original and 0 is lossless.
     """
-    encoding: type[Encoding]
-    """What `encode` can be told beside the quality."""
-    decoding: type[Options]
-    """What `decode` can be told."""
+
+    @property
+    def encoding(self) -> type[Options]:
+        """What `encode` can be told beside the quality."""
+        ...
+
+    @property
+    def decoding(self) -> type[Options]:
+        """What `decode` can be told."""
+        ...
 
     def encode(
         self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any

@@ -33,11 +33,13 @@ def classical_codecs() -> dict[str, PillowCodec | JpegXlCodec]:
     codecs: tuple[PillowCodec | JpegXlCodec, ...] = (
         # 65500: libjpeg's own limit, below the 65535 that the format could hold
         # optimize: Huffman tables made for the image, a fifth fewer bytes at low quality
-        PillowCodec("jpeg", ".jpg", (1, 100, 75), "JPEG", 65500, "JPEG, chroma at half size", {"optimize": True}),
+        PillowCodec(
+            "jpeg", ".jpg", (1, 100, 75), "JPEG", 65500, "JPEG, chroma at half size", {"optimize": True}, Options
+        ),
         PillowCodec("webp", ".webp", (0, 100, 80), "WebP", 16383, "WebP, lossy", {"method": 6}),
         # 32768: what libavif reads back; it writes larger ones
         PillowCodec("avif", ".avif", (0, 100, 75), "AVIF", 32768, "AVIF (AV1), 8 bits, chroma at half size"),
-        PillowCodec("png", ".png", None, "PNG", None, "PNG, lossless"),
+        PillowCodec("png", ".png", None, "PNG", None, "PNG, lossless", encoding=Options),
         JpegXlCodec(),
     )
     return {codec.name: codec for codec in codecs}
@@ -64,13 +66,8 @@ class PillowCodec:
     """A few words for lists."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What Pillow's `save` gets beside the quality."""
-    encoding: type[Encoding] = Encoding
+    encoding: type[Options] = Encoding
     decoding: type[Options] = Options
-
-    @property
-    def lossless(self) -> bool:
-        """Whether pixels come back as they were."""
-        return self.quality_range is None
 
     def encode(
         self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
@@ -85,8 +82,10 @@ class PillowCodec:
         _check_size(self.name, self.max_side_px, picture, limits)
         if self.format == "JPEG":
             picture = over_white(picture)
-        elif not (chosen.exact_alpha or self.lossless):
+        elif isinstance(chosen, Encoding) and not chosen.exact_alpha:
             picture = fill_hidden(picture)
+        elif self.format == "WebP":  # which else evens out what is invisible
+            settings["exact"] = True
         settings |= self._metadata_options(picture)
         image = to_pil(replace(picture, exif=None, icc=None, xmp=None))
         file = io.BytesIO()
