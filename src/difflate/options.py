@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import numpy as np
-
 from difflate.errors import ConfigError, FormatError
 from difflate.format import sections
 
@@ -163,7 +161,7 @@ def type_of(cls: type[Options], name: str) -> type:
 
 def _value_of(kind: type, name: str, value: Any) -> Any:
     """``value`` as what `type_of` says: numbers of numpy as those of Python. Raises ConfigError for another type."""
-    if kind is bool and isinstance(value, numbers.Integral | np.bool_) and value in (0, 1):
+    if kind is bool and not isinstance(value, str) and str(value) in ("True", "False", "1", "0"):  # numpy's too
         return bool(value)
     if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
