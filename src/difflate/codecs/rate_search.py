@@ -65,8 +65,10 @@ def check_request(quality: float | None, bpp: float | None, max_bytes: int | Non
         raise ConfigError(f"{' and '.join(f'`{name}`' for name in given)} exclude each other; give one of them")
     for name in ("bpp", "max_bytes"):
         wanted = given.get(name, 1)
-        if not isinstance(wanted, numbers.Real) or not 0 < float(wanted) < math.inf:
-            raise ConfigError(f"`{name}` (={wanted}) must be a number above 0")
+        if not isinstance(wanted, numbers.Real):
+            raise ConfigError(f"`{name}` (={wanted!r}) must be a number")
+        if not 0 < float(wanted) < math.inf:
+            raise ConfigError(f"`{name}` (={float(wanted):g}) must be a number above 0")
 
 
 def encode_within(codec: Codec, max_bytes: int, encode: Callable[[float], bytes]) -> Coded:
