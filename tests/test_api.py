@@ -5,6 +5,7 @@ import io
 import logging
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +71,8 @@ def test_a_file_is_decoded_from_its_path_its_bytes_or_opened(tmp_path: Path) -> 
         difflate.decode(tmp_path / "none.dfl")
     with pytest.raises(ConfigError, match="from int"):
         difflate.decode(7)  # type: ignore[arg-type]
+    with path.open() as text, pytest.raises(ConfigError, match="open it in mode 'rb'"):
+        difflate.decode(text)  # type: ignore[arg-type]
 
 
 def test_a_model_that_is_not_bundled_is_found_once_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,12 +113,12 @@ def test_what_nobody_sees_costs_nothing_unless_it_is_asked_for(codec: str) -> No
 
 def test_options_are_those_of_the_codec_and_are_checked_by_name() -> None:
     with pytest.raises(
-        ConfigError, match="`sections` has no meaning for hyperprior-small, it takes exact_alpha, tile_px"
+        ConfigError, match="`sections` has no meaning for hyperprior-small, it takes `exact_alpha`, `tile_px`"
     ):
         difflate.encode(PHOTO, "hyperprior-small", sections=[(0x44, b"")])
     with pytest.raises(ConfigError, match="`steps` has no meaning for jpeg"):
         difflate.decode(difflate.encode(PHOTO, "jpeg"), steps=3)
-    with pytest.raises(ConfigError, match=r"`seed` \(=-1\) must be from 0"):
+    with pytest.raises(ConfigError, match=r"`seed` \(=-1\) must be from 0 to 4294967295$"):
         difflate.encode(PHOTO, "cdc-small", seed=-1)
     with pytest.raises(ConfigError, match="`tile_px` has a meaning only with `refine`"):
         IndexDecoding(tile_px=64)
@@ -123,6 +126,32 @@ def test_options_are_those_of_the_codec_and_are_checked_by_name() -> None:
     said = DiffusionDecoding(steps=1, gamma=0.5, seed=9)
     assert asked.over(said) == DiffusionDecoding(steps=7, gamma=0.5, seed=9)
     assert DiffusionDecoding.from_sections(dict(said.to_sections())) == said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": "3"}, r"`steps` \(='3'\) must be a whole number"),
+        ({"steps": 2.5}, r"`steps` \(=2.5\) must be a whole number"),
+        ({"seed": True}, r"`seed` \(=True\) must be a whole number"),
+        ({"gamma": "x"}, r"`gamma` \(='x'\) must be a number"),
+        ({"tile_px": "x"}, r"`tile_px` \(='x'\) must be a whole number"),
+        ({"exact_alpha": "no"}, r"`exact_alpha` \(='no'\) must be True or False"),
+        ({"quality": "50"}, r"quality \(='50'\) must be a number"),
+        ({"bpp": "x"}, r"`bpp` \(='x'\) must be a number"),
+        ({"max_bytes": "9"}, r"`max_bytes` \(='9'\) must be a number"),
+        ({"codec": None}, r"model \(=None\) must be a name or a folder"),
+    ],
+)
+def test_an_option_of_another_type_is_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        difflate.encode(PHOTO, **options)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    small = np.zeros((8, 8), np.uint8)
+    same = {"quality": np.int64(30), "steps": np.int32(1), "gamma": np.float32(0.5), "exact_alpha": np.True_}
+    assert difflate.encode(small, **same) == difflate.encode(small, quality=30, steps=1, gamma=0.5, exact_alpha=True)
 
 
 def test_a_name_stands_once_before_an_error() -> None:

@@ -41,6 +41,14 @@ def test_help_has_an_example(run: Run, command: str) -> None:
     assert f"examples:\n  difflate {command}" in out.decode()
 
 
+def test_inputs_may_stand_behind_options(run: Run, folder: Path) -> None:
+    (folder / "b.png").write_bytes((folder / "photo.png").read_bytes())
+    code, out, _ = run("compress", "photo.png", "--codec", "jpeg", "-f", "b.png")
+    assert (code, len(out.splitlines())) == (0, 2)
+    code, out, _ = run("compress", "--codec", "jpeg", "-o", "new/", "--", "photo.png", "b.png")
+    assert (code, len(out.splitlines())) == (0, 2)
+
+
 def test_help_tells_the_exit_codes(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0

@@ -82,6 +82,15 @@ def test_quality_is_continuous_and_files_hold_what_was_encoded(quality, height, 
         np.testing.assert_array_equal(again[0].numpy(), restored)
 
 
+def test_a_latent_of_another_shape_is_refused() -> None:
+    latent = CODEC.to_latent(torch.zeros(1, 3, 20, 20, dtype=torch.uint8))
+    for wrong in (latent[0], latent[:, 1:]):
+        with pytest.raises(ConfigError, match=r"latent .* must be \(B, "):
+            CODEC.from_latent(wrong)
+    with pytest.raises(ConfigError, match=r"size \(=33x20 px\) must be within the latent's, 32x32 px"):
+        CODEC.from_latent(latent, 20, 33)
+
+
 def test_what_the_encoder_chose_is_what_the_file_holds(monkeypatch):
     chosen = []
     encode = type(CODEC.coder.exact).encode

@@ -108,6 +108,11 @@ def test_arrays_that_are_no_image(array: np.ndarray, message: str) -> None:
         from_array(array)
 
 
+def test_an_empty_pil_image_is_no_image() -> None:
+    with pytest.raises(ImageError, match="0x4 px has no pixel"):
+        from_pil(Image.new("RGB", (0, 4)))
+
+
 def test_tensors_that_are_no_image() -> None:
     for tensor in (torch.zeros(2, 2), torch.zeros(64, 64, 3), torch.zeros(1, 3, 4, 4)):
         with pytest.raises(ImageError, match="tensor shape"):

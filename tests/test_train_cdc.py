@@ -318,6 +318,9 @@ def test_a_stage_is_left_out() -> None:
     ("override", "message"),
     [
         ("stages.diffusion.training.lx=1", r"stages\.diffusion: .*training\.lx"),
+        ("stages.diffusion.training.max_step=1", r"stages\.diffusion: .*training has no key max_step; it has "),
+        ("diffusion.training.lr=1", r"write stages\.diffusion\.training\.lr=1"),
+        ("training.lr=1", r"training\.lr \(=1\): the recipe has no key training; it has "),
         ("stages.diffusion.training.lr=fast", r"stages\.diffusion: .*training\.lr"),
         ("stages.diffusion.training.batch=0", r"stages\.diffusion: batch \(=0\)"),
         ("stages.diffusion.crop_px=30", r"stages\.diffusion: crop_px \(=30\)"),

@@ -134,6 +134,8 @@ def test_wrong_tensors_are_refused():
             codec.to_latent(wrong)
     with pytest.raises(ConfigError, match="must be"):
         codec.from_latent(torch.zeros(1, 5, 2, 2, dtype=torch.int64))
+    with pytest.raises(ConfigError, match="must be integers"):
+        codec.from_latent(torch.zeros(1, 6, 2, 2))
     with pytest.raises(ConfigError, match="outside its codebook"):
         codec.from_latent(torch.full((1, 6, 2, 2), 256))
 

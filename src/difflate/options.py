@@ -5,6 +5,7 @@ files all derive from these. Everywhere None means: as the file says, else as th
 """
 
 import dataclasses
+import numbers
 import struct
 import typing
 from collections.abc import Mapping
@@ -41,9 +42,9 @@ class Options:
         given = {name: value for name, value in given.items() if value is not None}
         for name in given:
             if name not in known:
-                takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+                takes = f"it takes {', '.join(f'`{other}`' for other in sorted(known))}" if known else "it takes none"
                 raise ConfigError(f"`{name}` has no meaning for {codec}, {takes}; leave it out")
-        return cls(**given)
+        return cls(**{name: _value_of(type_of(cls, name), name, value) for name, value in given.items()})
 
     def over(self, other: "Options") -> Self:
         """These options, and where they are None those of ``other``."""
@@ -123,7 +124,7 @@ class _Hints(Options):
         for name, most in (("steps", _MAX_STEPS), ("gamma", _MAX_GAMMA), ("seed", _MAX_SEED)):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= most:
-                raise ConfigError(f"`{name}` (={value:g}) must be from 0 to {most:g}")
+                raise ConfigError(f"`{name}` (={value}) must be from 0 to {most}")
 
     def to_sections(self) -> tuple[tuple[int, bytes], ...]:
         if self.steps is None or self.gamma is None or self.seed is None:
@@ -158,3 +159,17 @@ def type_of(cls: type[Options], name: str) -> type:
     """bool, int, float or str, what a flag or a text is read as."""
     hint = typing.get_type_hints(cls)[name]
     return next((part for part in typing.get_args(hint) if part in (bool, int, float)), str)
+
+
+def _value_of(kind: type, name: str, value: Any) -> Any:
+    """``value`` as what `type_of` says: numbers of numpy as those of Python. Raises ConfigError for another type."""
+    if kind is bool and not isinstance(value, str) and str(value) in ("True", "False", "1", "0"):  # numpy's too
+        return bool(value)
+    if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    if kind is str:  # names, folders and loaded models: whoever opens them knows
+        return value
+    wanted = {bool: "True or False", int: "a whole number", float: "a number"}[kind]
+    raise ConfigError(f"`{name}` (={value!r}) must be {wanted}")

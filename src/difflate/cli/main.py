@@ -26,7 +26,21 @@ exit codes:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a wrong command line in one line, as every other error is told."""
+    """Tells a wrong command line in one line, as every other error is told; takes inputs behind options too."""
+
+    _intermixed = False
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]
+        """As argparse's, but that it takes ``compress a.png -f b.png`` and ``train CONFIG --dry-run key=value``."""
+        known, rest = super().parse_known_args(args, namespace)
+        inputs = [word for word in rest if not word.startswith("-")]
+        if self._subparsers is not None or self._intermixed or not inputs or "--" in (args or ()):
+            return known, rest
+        self._intermixed = True  # argparse's own method for this calls the one that it stands in for
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixed = False
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"difflate: {message}; see {self.prog} --help\n")

@@ -1,5 +1,6 @@
 """The one protocol of every codec, JPEG included."""
 
+import numbers
 from typing import Any, Protocol, runtime_checkable
 
 from difflate.errors import ConfigError
@@ -49,6 +50,8 @@ class Codec(Protocol):
 
 def quality_for(codec: Codec, quality: float | None) -> float | None:
     """``quality``, or the codec's default for None. Raises ConfigError if the codec does not take it."""
+    if quality is not None and not isinstance(quality, numbers.Real):
+        raise ConfigError(f"quality (={quality!r}) must be a number")
     if codec.quality_range is None:
         if quality is not None:
             raise ConfigError(

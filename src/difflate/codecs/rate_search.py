@@ -2,6 +2,7 @@
 
 import logging
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,8 +64,11 @@ def check_request(quality: float | None, bpp: float | None, max_bytes: int | Non
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(f'`{name}`' for name in given)} exclude each other; give one of them")
     for name in ("bpp", "max_bytes"):
-        if not 0 < given.get(name, 1) < math.inf:
-            raise ConfigError(f"`{name}` (={given[name]:g}) must be a number above 0")
+        wanted = given.get(name, 1)
+        if not isinstance(wanted, numbers.Real):
+            raise ConfigError(f"`{name}` (={wanted!r}) must be a number")
+        if not 0 < float(wanted) < math.inf:
+            raise ConfigError(f"`{name}` (={float(wanted):g}) must be a number above 0")
 
 
 def encode_within(codec: Codec, max_bytes: int, encode: Callable[[float], bytes]) -> Coded:

@@ -76,8 +76,12 @@ class TransformCodec(LearnedCodec):
 
         Cropped if a size is given. Raises ConfigError.
         """
-        step = quality_step(quality_for(self, quality))
+        step, channels = quality_step(quality_for(self, quality)), self.space.model.transform.latent_channels
+        if latent.ndim != 4 or latent.shape[1] != channels:
+            raise ConfigError(f"latent ({tuple(latent.shape)}) must be (B, {channels}, h, w)")
         rows, columns = (side * self.space.stride_px for side in latent.shape[2:])
+        if (height or rows) > rows or (width or columns) > columns:
+            raise ConfigError(f"size (={width}x{height} px) must be within the latent's, {columns}x{rows} px")
         images = [
             self.space.restore(y.float().numpy(), height or rows, width or columns, step, TILE_PX) for y in latent.cpu()
         ]

@@ -148,7 +148,10 @@ def open_source(source: ImageSource) -> tuple[str, IO[bytes]]:
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be opened ({getattr(error, 'strerror', None) or error})") from error
     if hasattr(source, "read"):
-        data = source.read()
+        try:
+            data = source.read()
+        except UnicodeDecodeError:
+            data = ""
         if not isinstance(data, bytes):
             raise ConfigError(f"the file to read an image from gave {type(data).__name__}; open it in mode 'rb'")
         name = getattr(source, "name", None)

@@ -148,6 +148,8 @@ def to_srgb(picture: Picture) -> Picture:
 def _decode(image: Image.Image, notes: list[str], metadata: bool, limits: Limits) -> Picture:
     """The picture that `from_pil` gives, with the ``notes`` of opening."""
     name = str(getattr(image, "filename", "") or "image")
+    if 0 in image.size:
+        raise ImageError(f"{name} of {image.width}x{image.height} px has no pixel; give at least 1x1")
     limits.check_size(*image.size, what=name)
     key = colour_key(image)
     load(image, name)

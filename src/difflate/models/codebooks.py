@@ -100,13 +100,16 @@ class CodebookModel(nn.Module):
 
     @torch.no_grad()
     def from_latent(self, latent: Tensor, height: int | None = None, width: int | None = None) -> Tensor:
-        """(B, 3, H, W) uint8 RGB of ``latent: (B, C, h, w)`` int64, cropped to ``height``, ``width`` if given.
+        """(B, 3, H, W) uint8 RGB of ``latent: (B, C, h, w)`` integers, cropped to ``height``, ``width`` if given.
 
         Raises ConfigError if the planes or indices are not those of this codec.
         """
         sizes = torch.tensor(self.sizes, device=latent.device)[:, None]
         if latent.ndim != 4 or latent.shape[1] != len(sizes):
             raise ConfigError(f"latent ({tuple(latent.shape)}) must be (B, {len(sizes)}, h, w)")
+        if latent.is_floating_point():
+            raise ConfigError(f"latent ({latent.dtype}) must be integers")
+        latent = latent.long()
         if latent.numel() and bool(((latent < 0) | (latent >= sizes[:, :, None])).any()):
             raise ConfigError(f"an index of the latent is outside its codebook (sizes {self.sizes})")
         bands = [self._image_band(band) for band in self._bands(latent, 1)]

@@ -1,11 +1,12 @@
 """Finding the folder of a model: by the name of a bundled one, as a folder, or as a Hugging Face repository."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 from difflate import registry
-from difflate.errors import ModelError
+from difflate.errors import ConfigError, ModelError
 
 MODEL_FILES = ["config.json", "README.md", "training.yaml", "*.safetensors", "*.safetensors.index.json"]
 """All that is ever fetched of a repository."""
@@ -33,8 +34,11 @@ def model_folder(name: str | Path, *, allow_download: bool = False) -> Path | No
     """The folder of a bundled model, of that name, or of a Hugging Face repository ``owner/name``; None: it is none.
 
     A repository is looked for in the local cache and, only if ``allow_download``, fetched: no more than config,
-    safetensors and card. Raises ModelError if it is not in the cache, or cannot be fetched.
+    safetensors and card. Raises ConfigError for what is no name, ModelError if it is not in the cache, or cannot be
+    fetched.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise ConfigError(f"model (={name!r}) must be a name or a folder")
     if str(name).lower() in bundled_models():
         return bundled_folder(str(name).lower())
     folder = Path(name)

@@ -29,7 +29,10 @@ def read_settings(settings_class: type, config: Path, overrides: Sequence[str]) 
     """
     values = _read_yaml(config)
     values.pop("recipe", None)
-    kinds = {field.name: field.metadata["kinds"] for field in dataclasses.fields(settings_class) if field.metadata}
+    fields = {field.name: field for field in dataclasses.fields(settings_class)}
+    kinds = {name: field.metadata["kinds"] for name, field in fields.items() if field.metadata}
+    lists = {name: entries for name in kinds if isinstance(entries := values.get(name), list)}
+    listed = {entry.get("name"): name for name in lists for entry in lists[name] if isinstance(entry, dict)}
     own: list[tuple[str, str]] = []
     inner: dict[str, list[tuple[str, str]]] = {name: [] for name in kinds}
     for override in overrides:
@@ -39,17 +42,21 @@ def read_settings(settings_class: type, config: Path, overrides: Sequence[str]) 
         if key == "recipe":
             raise ConfigError(f"recipe (={value}) is what {config} is for; choose another configuration")
         first, dot, rest = key.partition(".")
+        if first in listed and first not in fields:
+            raise ConfigError(f"{key} (={value}) is a key of an entry of a list; write {listed[first]}.{override}")
         if first in kinds and not dot:
             raise ConfigError(f"{key} (={value}) is a list; set a key of one of its entries, {key}.NAME.key=value")
         (inner[first] if first in kinds else own).append((rest if first in kinds else key, value))
-    lists = {name: _convert_entries(config, name, values.pop(name, None), kinds[name], inner[name]) for name in kinds}
-    return settings_class(**_convert(settings_class, str(config), values, own, skip=set(kinds)), **lists)
+    converted = {n: _convert_entries(config, n, values.pop(n, None), kinds[n], inner[n]) for n in kinds}
+    return settings_class(**_convert(settings_class, str(config), values, own, skip=set(kinds)), **converted)
 
 
 def _convert(
     settings_class: type, where: str, values: dict[str, Any], overrides: list[tuple[str, str]], skip: set[str]
 ) -> dict[str, Any]:
     """Arguments of ``settings_class``, converted to the types of its fields, but for those in ``skip``."""
+    for key, value in overrides:
+        _check_key(settings_class, key, value)
     jsonargparse = require("jsonargparse", "train")
     parser = jsonargparse.ArgumentParser(exit_on_error=False, prog="difflate train")
     parser.add_class_arguments(settings_class, as_group=False, skip=skip)
@@ -62,6 +69,20 @@ def _convert(
     except (jsonargparse.ArgumentError, TypeError, KeyError, ValueError) as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
     return {key: value for key, value in vars(parsed).items() if key != "config"}
+
+
+def _check_key(settings_class: type, key: str, value: str) -> None:
+    """Raises ConfigError for a key that ``settings_class`` does not have, abbreviated ones too."""
+    at: Any = settings_class
+    for place, part in enumerate(key.split(".")):
+        if not dataclasses.is_dataclass(at):
+            return  # a dictionary's keys are free, and jsonargparse knows what else there is
+        known = [field.name for field in dataclasses.fields(at)]
+        if part not in known:
+            above = ".".join(key.split(".")[:place])
+            raise ConfigError(f"{key} (={value}): {above or 'the recipe'} has no key {part}; it has {', '.join(known)}")
+        hint = typing.get_type_hints(at)[part]
+        at = next((cls for cls in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(cls)), None)
 
 
 def _convert_entries(
