@@ -38,7 +38,8 @@ def _value(codec: Codec, name: str, key: str, text: str) -> Any:
     try:
         return bool(int(text)) if value_type is bool else value_type(text)
     except ValueError as error:
-        raise ConfigError(f"{name}: {key} (={text}) must be a number") from error
+        wanted = "0 or 1" if value_type is bool else "a number"
+        raise ConfigError(f"{name}: {key} (={text}) must be {wanted}") from error
 
 
 class _Decoding:
