@@ -75,7 +75,7 @@ class IndexEncoding(Encoding):
     fixed_rate: bool | None = option("exactly the codec's bits a patch, no context coding")
 
 
-_TILE = "side of the tiles of large images: half of it takes about a quarter of the memory; 656 at least (default: 896)"
+_TILE = "side of the tiles of large images: half of it takes a quarter of the memory, below 656 is 656 (default: 896)"
 
 
 @dataclass(frozen=True)
