@@ -84,7 +84,7 @@ class IndexDecoding(Options):
 
     refine: bool | None = option("improve the image by a small network, the one that is bundled for the codec")
     refiner: Any = option("the same by a network that is not bundled", "FOLDER")  # noqa: RUF009
-    tile_px: int | None = option(f"{_TILE}; with --refine any side, and too small ones are enlarged", "PX")
+    tile_px: int | None = option(f"{_TILE}; with --refine smaller ones too", "PX")
 
     def __post_init__(self) -> None:
         if self.tile_px is not None and not self.refines:
