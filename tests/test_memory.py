@@ -58,7 +58,7 @@ from difflate.train.settings import LoopSettings
 count, precision, checkpointing = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "checkpointing"
 codec = difflate.load("opq-32-8-8")
 network = UNetConfig(in_channels=12, out_channels=1536, widths=(8,), blocks=(1,))
-model = CategoricalDiffusion(LatentSpec.of(codec), network, ProcessConfig(target="x0"), 512, True)
+model = CategoricalDiffusion(LatentSpec.of(codec.space), network, ProcessConfig(target="x0"), 512, True)
 model.use_codec(codec)
 objective = CategoricalTask(model, LoopSettings(batch=count), CategoricalSettings())
 objective.gradient_checkpointing = checkpointing
