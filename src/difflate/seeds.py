@@ -48,6 +48,12 @@ class Stream(enum.IntEnum):
     """What is drawn of the answer that a categorical model is then conditioned on."""
     DECODER_PICTURE = 17
     """Noise of the pictures that the training of a cdc model shows."""
+    MADE = 18
+    """A picture that is no photograph, by its number."""
+    MADE_SHARE = 19
+    """Whether a training image is made, and whether it is shown without colour."""
+    ODD = 20
+    """The test set of pictures that are no photographs."""
 
 
 def torch_generator(seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

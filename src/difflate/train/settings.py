@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from difflate.data.mixed import check_share
 from difflate.errors import ConfigError
 from difflate.seeds import check_seed
 from difflate.train.average import exponent
@@ -98,10 +99,17 @@ class ImageSettings:
     """Folders of images or tar shards, tar shards, or images."""
     holdback: int = 16
     """Images, evenly spaced among all, that are kept for validation."""
+    made: float = 0.0
+    """Share of what is trained on that is no photograph but made: text, screens, drawings, dithers and patterns. What
+    is held back has none."""
+    grey: float = 0.0
+    """Share of what is trained on that is shown without colour."""
 
     def __post_init__(self) -> None:
         if not self.images:
             raise ConfigError("images is empty; name folders of images with images=FOLDER")
+        check_share(self.made, "made")
+        check_share(self.grey, "grey")
 
 
 @dataclass(frozen=True)
