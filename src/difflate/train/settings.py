@@ -99,6 +99,9 @@ class ImageSettings:
     """Folders of images or tar shards, tar shards, or images."""
     holdback: int = 16
     """Images, evenly spaced among all, that are kept for validation."""
+    in_memory: bool = False
+    """Open all images at the start and keep them in memory, as many bytes as pixels times three: a GPU may take crops
+    faster than images can be opened."""
     made: float = 0.0
     """Share of what is trained on that is no photograph but made: text, screens, drawings, dithers and patterns. What
     is held back has none."""
