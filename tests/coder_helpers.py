@@ -35,10 +35,10 @@ def tiny_model(seed: int = 0, kind: TransformKind = "dct", groups: tuple[int, ..
         entropy.near_mix.weight.normal_(std=0.2)
         # wide, because the escapes of values that are far outside are not in the estimate
         entropy.level_rungs.add_(1.5 + torch.randn_like(entropy.level_rungs) / 8)
-        for later in entropy.later if len(groups) > 1 else ():
-            later.lead.weight.normal_(std=0.03)
-            if later.values is not None:
-                later.values.weight.normal_(std=0.1)
+        for layer, parameter in entropy.named_parameters():
+            spread = {"lead": 0.03, "values": 0.1, "near_mix": 0.2, "out": 0.2}
+            if layer.startswith("later") and layer.endswith("weight") and layer.split(".")[2] in spread:
+                parameter.normal_(std=spread[layer.split(".")[2]])
         for gain in (model.gain, model.inverse_gain):
             gain.normal_(std=0.05)
         return model.eval()

@@ -107,8 +107,9 @@ def test_y_hat_is_that_of_training_but_for_ties(model: TransformModel, coder: Hy
     with torch.no_grad():
         theirs = model.entropy(torch.from_numpy(y)[None], torch.tensor([30_000 / QUALITY_MAX])).y_hat[0].numpy()
     difference = np.abs(latent.y_hat - theirs)
-    assert (difference < MEAN_TOLERANCE).mean() > 0.97
-    assert difference.max() < 1 + MEAN_TOLERANCE
+    # a tie that falls the other way tells later groups something else
+    assert (difference < MEAN_TOLERANCE).mean() > (0.97 if len(coder.groups) == 1 else 0.9)
+    assert difference.max() < (1 if len(coder.groups) == 1 else 2) + MEAN_TOLERANCE
     assert np.array_equal(latent.y_hat * 256, np.rint(latent.y_hat * 256))
 
 

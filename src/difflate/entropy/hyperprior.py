@@ -69,10 +69,10 @@ class HyperpriorCoder:
         self.groups = _groups(tensors, self.latent_channels)
         """Numbers of the channels of each group, rising; groups are in the order of coding."""
         self._check_shapes(w)
-        hidden, direct = later_layers(len(self.groups))
-        for layer in ("synthesis.0", "synthesis.1", "hidden", "out", *hidden):
+        biased, plain, direct = layers_of(len(self.groups))
+        for layer in biased:
             check(w[f"{layer}.weight"], w[f"{layer}.bias"])
-        for layer in ("near_mix", "near_sizes"):
+        for layer in ("near_sizes", *plain):
             check(w[f"{layer}.weight"])
         for layer in ("near_values", *direct):
             check(_Y_HAT * w[f"{layer}.weight"])
@@ -81,22 +81,23 @@ class HyperpriorCoder:
 
     def _check_shapes(self, w: dict[str, np.ndarray]) -> None:
         m, f = self.latent_channels, w["hidden.bias"].size
-        n = w["synthesis.0.bias"].size // 4
+        n, first = w["synthesis.0.bias"].size // 4, self.groups[0].size
         wanted = {
             "synthesis.0.weight": (9 * self.channels, 4 * n), "synthesis.0.bias": (4 * n,),
             "synthesis.1.weight": (9 * n, 4 * f), "synthesis.1.bias": (4 * f,),
-            "hidden.weight": (f, f), "hidden.bias": (f,), "out.weight": (f, 2 * m), "out.bias": (2 * m,),
+            "hidden.weight": (f, f), "hidden.bias": (f,), "out.weight": (f, 2 * first), "out.bias": (2 * first,),
             "near_values.weight": (12, m), "near_values.bias": (m,), "near_sizes.weight": (12, m),
-            "near_mix.weight": (m, f),
+            "near_mix.weight": (first, f),
         }  # fmt: skip
-        first = earlier = self.groups[0].size
+        earlier, width = first, -(-f // 2)
         for number, group in enumerate(self.groups[1:]):
-            wanted |= {
-                f"later.{number}.hidden.weight": (f + 2 * earlier, f), f"later.{number}.hidden.bias": (f,),
-                f"later.{number}.lead.weight": (9 * first, group.size),
+            later = {
+                "hidden.weight": (f + 2 * earlier, width), "hidden.bias": (width,), "out.bias": (2 * group.size,),
+                "out.weight": (width, 2 * group.size), "near_mix.weight": (group.size, width),
+                "lead.weight": (9 * first, group.size),
             }  # fmt: skip
-            if number:
-                wanted |= {f"later.{number}.values.weight": (earlier - first, group.size)}
+            later |= {"values.weight": (earlier - first, group.size)} if number else {}
+            wanted |= {f"later.{number}.{name}": shape for name, shape in later.items()}
             earlier += group.size
         for key, shape in wanted.items():
             if key not in w:
@@ -111,17 +112,13 @@ class HyperpriorCoder:
             raise ModelError(f"the latent has {len(self.y_tables)} tables, {RUNGS} are needed")
 
     def _layers_of(self, group: int) -> dict[str, np.ndarray]:
-        """The weights and biases that the numbers of a group are told by."""
-        w, channels = self._w, self.groups[group]
-        both = np.concatenate([channels, self.latent_channels + channels])
-        layers = {name: w[name][..., channels] for name in ("near_values.weight", "near_values.bias")}
-        layers |= {"near_sizes.weight": w["near_sizes.weight"][:, channels]}
-        layers |= {"near_mix.weight": w["near_mix.weight"][channels]}
-        layers |= {name: w[name][..., both] for name in ("out.weight", "out.bias")}
-        own = f"later.{group - 1}." if group else ""
-        names = ("hidden.weight", "hidden.bias", "lead.weight", "values.weight")[: 2 + min(group, 2)]
-        layers |= {name: w[own + name] for name in names}
-        return {name: np.ascontiguousarray(value) for name, value in layers.items()}
+        """The weights and biases of a group: layers of its own, and its columns of what all channels have."""
+        own, columns = f"later.{group - 1}." if group else "", self.groups[group]
+        names = ("hidden.weight", "hidden.bias", "out.weight", "out.bias", "near_mix.weight")
+        layers = {name: self._w[own + name] for name in (*names, *("lead.weight", "values.weight")[:group])}
+        for name in ("near_values.weight", "near_values.bias", "near_sizes.weight"):
+            layers[name] = np.ascontiguousarray(self._w[name][..., columns])
+        return layers
 
     def exact_tensors(self) -> dict[str, np.ndarray]:
         """All that the meaning of a file's bits depends on: networks and tables, integers."""
@@ -308,15 +305,17 @@ class _State:
         q, y_hat = ([plane[inside, inside] for plane in planes] for planes in (self.q, self.y_hat))
         if len(self.groups) == 1:
             return Latent(z, q[0].transpose(2, 0, 1), y_hat[0])
-        order = np.argsort(np.concatenate(self.groups))
-        return Latent(z, np.concatenate(q, axis=2)[:, :, order].transpose(2, 0, 1), np.concatenate(y_hat, axis=2)[:, :, order])
+        order = np.concatenate(self.groups).argsort()
+        q, y_hat = (np.concatenate(planes, axis=2)[:, :, order] for planes in (q, y_hat))
+        return Latent(z, q.transpose(2, 0, 1), y_hat)
 
 
-def later_layers(groups: int) -> tuple[list[str], list[str]]:
-    """Names of the layers of all groups but the first: those of sizes, with biases, and those of values, without."""
-    later = range(groups - 1)
-    values = [f"later.{n}.{name}" for n in later for name in (("lead", "values") if n else ("lead",))]
-    return [f"later.{n}.hidden" for n in later], values
+def layers_of(groups: int) -> tuple[list[str], list[str], list[str]]:
+    """Names of the layers: those with biases, those without, and those without that y_hat goes through."""
+    owners = ["", *(f"later.{n}." for n in range(groups - 1))]
+    biased = ["synthesis.0", "synthesis.1", *(own + name for own in owners for name in ("hidden", "out"))]
+    direct = [own + name for n, own in enumerate(owners) for name in ("lead", "values")[:n]]
+    return biased, [own + "near_mix" for own in owners], direct
 
 
 def _groups(tensors: dict[str, np.ndarray], channels: int) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ from difflate.diffusion.draws import Generators
 from difflate.diffusion.process import expand
 from difflate.entropy.fixed_point import ONE, to_biases, to_weights
 from difflate.entropy.gaussian import RUNGS, SCALE_MAX, SCALE_MIN, rounding_offsets
-from difflate.entropy.hyperprior import RUNGS_PER_UNIT, Z_STRIDE, later_layers
+from difflate.entropy.hyperprior import RUNGS_PER_UNIT, Z_STRIDE, layers_of
 from difflate.errors import ConfigError
 from difflate.nn.entropy_models import FactorizedPrior, add_noise, gaussian_bits, lower_bound, round_through
 from difflate.nn.layers import conv, rescale, settle, zero_weights
@@ -95,13 +95,14 @@ class HyperpriorNetwork(nn.Module):
         self.prior = FactorizedPrior(config.channels)
         # transposed convolutions as convolutions and PixelShuffle: the integer network has one kind of layer less
         self.synthesis = nn.Sequential(_conv(config.channels, 4 * n), _conv(n, 4 * f))
+        self.sizes = config.group_sizes(m)
+        first = self.sizes[0]
         self.hidden = conv(f, f, 1)
-        self.out = conv(f, 2 * m, 1)
+        self.out = conv(f, 2 * first, 1)
         # from the other colour's sites around: their values for the mean, their sizes for the scale
         self.near_values = zero_weights(nn.Conv2d(m, m, 5, padding=2, groups=m))
         self.near_sizes = nn.Conv2d(m, m, 5, padding=2, groups=m, bias=False)
-        self.near_mix = nn.Conv2d(m, f, 1, bias=False)
-        self.sizes = config.group_sizes(m)
+        self.near_mix = nn.Conv2d(first, f, 1, bias=False)
         # wherever the model is built: on the CPU. Of equal deviations the lower channel comes first
         by_deviation = np.arange(m) if spread is None else (-spread.numpy()).argsort(kind="stable")
         self.group_of = np.empty(m, np.int16)
@@ -110,16 +111,12 @@ class HyperpriorNetwork(nn.Module):
         if len(self.sizes) > 1:
             starts = np.cumsum(self.sizes)[:-1].tolist()
             self.later = nn.ModuleList(
-                _Later(f, self.sizes[0], start, size) for start, size in zip(starts, self.sizes[1:], strict=True)
+                _Later(f, first, start, size) for start, size in zip(starts, self.sizes[1:], strict=True)
             )
         device = self.out.weight.device
         with torch.no_grad():
             self.near_sizes.weight.copy_(neighbours() / neighbours().sum())
-            rescale(self.near_mix.weight, 0.3)
-            rescale(self.out.weight, 0.1)
-            assert self.out.bias is not None
-            self.out.bias[:m] = 0
-            self.out.bias[m:] = 0
+            _start(self.near_mix, self.out)
             # the scale of each channel, and how it rises with the quality's gain; on the CPU, as `spread` is
             gains = torch.linspace(-gain_range, gain_range, QUALITY_KNOTS, dtype=torch.float32, device="cpu")
             spread = torch.ones(m, dtype=torch.float32, device="cpu") if spread is None else 0.6 * spread
@@ -149,22 +146,19 @@ class HyperpriorNetwork(nn.Module):
         first = chessboard(y)
         y_hat, y_bits = [], []
         known = _Known(features)
-        for group, (y_group, weights) in enumerate(zip(self._by_group(y), self._weights(quality), strict=True)):
-            told = self._told(group, known)
-            mean, scale = _parameters(weights, told, None)
+        for y_group, group in zip(self._by_group(y), self._groups(quality), strict=True):
+            told = group.told(known)
+            mean, scale = group.parameters(told, None)
             residual = self._round(y_group - mean, scale) * first
-            near = (residual + mean) * first, self._near_sizes(weights, residual)
-            mean_2, scale_2 = _parameters(weights, told, near)
+            mean_2, scale_2 = group.parameters(told, ((residual + mean) * first, residual))
             mean, scale = torch.where(first > 0, mean, mean_2), torch.where(first > 0, scale, scale_2)
             residual = y_group - mean
             integers = self._round(residual, scale)
             y_hat.append(integers + mean)
             bits = gaussian_bits(add_noise(residual, generator) if self.training else integers, scale)
             y_bits.append(bits.flatten(1).sum(1))
-            if group + 1 < len(self.sizes):
-                known.add(y_hat[-1], integers, self._near_sizes(weights, integers))
-        joined = torch.cat(y_hat, dim=1).index_select(1, self.place) if len(y_hat) > 1 else y_hat[0]
-        return Coded(joined, torch.stack(y_bits).sum(0), z_bits.flatten(1).sum(1))
+            known.add(group, y_hat[-1], integers)
+        return Coded(self._joined(y_hat), torch.stack(y_bits).sum(0), z_bits.flatten(1).sum(1))
 
     def _round(self, residual: Tensor, scale: Tensor) -> Tensor:
         """``residual`` in integers as files have them: down by one where that saves more bits than it costs; the
@@ -194,47 +188,37 @@ class HyperpriorNetwork(nn.Module):
 
         ``features: (B, F, h, w)`` are `hyper_synthesis`'s, ``quality: (B,)``.
         """
-        first, found, known = chessboard(y_hat), [], _Known(features)
-        groups = zip(self._by_group(y_hat), self._by_group(integers), self._weights(quality), strict=True)
-        for group, (values, whole, weights) in enumerate(groups):
-            told = self._told(group, known)
-            near = values * first, self._near_sizes(weights, whole * first)
-            passes = _parameters(weights, told, None), _parameters(weights, told, near)
-            found.append([torch.where(first > 0, *pair) for pair in zip(*passes, strict=True)])
-            known.add(values, whole, self._near_sizes(weights, whole))
-        mean, scale = (torch.cat(parts, dim=1).index_select(1, self.place) for parts in zip(*found, strict=True))
-        return mean, scale
+        first, means, scales, known = chessboard(y_hat), [], [], _Known(features)
+        parts = zip(self._by_group(y_hat), self._by_group(integers), self._groups(quality), strict=True)
+        for values, whole, group in parts:
+            told = group.told(known)
+            (mean, scale), (mean_2, scale_2) = (
+                group.parameters(told, near) for near in (None, (values * first, whole * first))
+            )
+            means.append(torch.where(first > 0, mean, mean_2))
+            scales.append(torch.where(first > 0, scale, scale_2))
+            known.add(group, values, whole)
+        return self._joined(means), self._joined(scales)
 
     def _by_group(self, x: Tensor, dim: int = 1) -> tuple[Tensor, ...]:
         """The channels of each group of ``x``, which has M along ``dim``."""
         return x.index_select(dim, self.order).split(self.sizes, dim) if len(self.sizes) > 1 else (x,)
 
-    def _weights(self, quality: Tensor) -> list["_Weights"]:
-        """Those of each group at ``quality: (B,)``."""
-        assert self.out.bias is not None
-        out_mean, out_rung = (self._by_group(half, 0) for half in self.out.weight.chunk(2))
-        bias_mean, bias_rung = (self._by_group(half, 0) for half in self.out.bias.chunk(2))
+    def _joined(self, groups: list[Tensor]) -> Tensor:
+        """(B, M, h, w) of (B, C, h, w) for each group."""
+        return torch.cat(groups, dim=1).index_select(1, self.place) if len(groups) > 1 else groups[0]
+
+    def _groups(self, quality: Tensor) -> list["_Group"]:
+        """The groups at ``quality: (B,)``."""
         assert self.near_values.bias is not None
-        parts = zip(
-            (torch.cat(pair) for pair in zip(out_mean, out_rung, strict=True)),
-            (torch.cat(pair) for pair in zip(bias_mean, bias_rung, strict=True)),
+        parts = (
             self._by_group(between(self.level_rungs, quality)[:, :, None, None]),
             self._by_group(self.near_values.weight * self.mask, 0),
             self._by_group(self.near_values.bias, 0),
             self._by_group(self.near_sizes.weight * self.mask, 0),
-            self._by_group(self.near_mix.weight),
-            strict=True,
         )
-        return [_Weights(*part) for part in parts]
-
-    def _told(self, group: int, known: "_Known") -> tuple[Tensor, Tensor | None]:
-        """What a group's mean and scale follow from, beside neighbours of its own: (B, F, h, w) in front of the hidden
-        layer's ReLU, and (B, C, h, w) for its mean."""
-        return self.later[group - 1](known) if group else (self.hidden(known.features), None)
-
-    def _near_sizes(self, weights: "_Weights", integers: Tensor) -> Tensor:
-        """(B, C, h, w) how large the 12 neighbours of each site of ``integers``, same shape, are."""
-        return F.conv2d(integers.abs().log1p(), weights.near_sizes, padding=2, groups=integers.shape[1])
+        layers = [self, *self.later] if len(self.sizes) > 1 else [self]
+        return [_Group(*part) for part in zip(layers, *parts, strict=True)]
 
     @torch.no_grad()
     def fixed_point(self) -> dict[str, np.ndarray]:
@@ -242,13 +226,13 @@ class HyperpriorNetwork(nn.Module):
         values = {name: value.cpu().double().numpy() for name, value in self.state_dict().items()}
         known = self.mask[0, 0].cpu().numpy() > 0
         tensors = {}
-        hidden, direct = later_layers(len(self.sizes))
-        for layer in ("synthesis.0", "synthesis.1", "hidden", "out", "near_mix", *hidden, *direct):
+        biased, plain, direct = layers_of(len(self.sizes))
+        for layer in (*biased, *plain, *direct):
             weight = values[f"{layer}.weight"].transpose(2, 3, 1, 0)  # the window's rows, its columns, inputs; outputs
             tensors[f"{layer}.weight"] = to_weights(weight.reshape(-1, weight.shape[3]))
         for layer in ("near_values", "near_sizes"):
             tensors[f"{layer}.weight"] = to_weights(values[f"{layer}.weight"][:, 0, known].T)
-        for layer in ("synthesis.0", "synthesis.1", "hidden", "out", "near_values", *hidden):
+        for layer in (*biased, "near_values"):
             tensors[f"{layer}.bias"] = to_biases(values[f"{layer}.bias"])
         tensors["level_rungs"] = to_biases(values["level_rungs"] * RUNGS_PER_UNIT)
         tensors["log_sizes"] = np.rint(np.log1p(np.arange(_LOG_SIZES)) * ONE).astype(np.int32)
@@ -257,12 +241,40 @@ class HyperpriorNetwork(nn.Module):
         return tensors
 
 
+def _start(near_mix: nn.Conv2d, out: nn.Conv2d) -> None:
+    """What is told by neighbours starts small, and means and rungs about as if nothing was told."""
+    rescale(near_mix.weight, 0.3)
+    rescale(out.weight, 0.1)
+    assert out.bias is not None
+    nn.init.zeros_(out.bias)
+
+
+class _Later(nn.Module):
+    """The layers of a group that is told by others before it. Their width is half: sizes say what features need not."""
+
+    def __init__(self, features: int, first: int, earlier: int, channels: int):
+        """A group of ``channels`` behind ``earlier`` ones, ``first`` of them those of the first group."""
+        super().__init__()
+        width = -(-features // 2)
+        self.hidden = conv(features + 2 * earlier, width, 1)
+        self.near_mix = nn.Conv2d(channels, width, 1, bias=False)
+        self.out = conv(width, 2 * channels, 1)
+        # the lowest frequencies of the blocks around say most about others here; of the rest, the same place
+        self.lead = nn.Conv2d(first, channels, 3, padding=1, bias=False)
+        self.values = nn.Conv2d(earlier - first, channels, 1, bias=False) if earlier > first else None
+        nn.init.zeros_(self.lead.weight)
+        if self.values is not None:
+            nn.init.zeros_(self.values.weight)
+        with torch.no_grad():
+            _start(self.near_mix, self.out)
+
+
 class _Known:
     """What is known of a site when a group is coded."""
 
     def __init__(self, features: Tensor):
+        """``features: (B, F, h, w)`` of the side information."""
         self.features = features
-        """(B, F, h, w) of the side information."""
         self.values: list[Tensor] = []
         """(B, C, h, w) y_hat of each group that was coded."""
         self.sizes: list[Tensor] = []
@@ -270,43 +282,18 @@ class _Known:
         self.near: list[Tensor] = []
         """(B, C, h, w) how large the numbers of each of them around the site are."""
 
-    def add(self, values: Tensor, integers: Tensor, near: Tensor) -> None:
+    def add(self, group: "_Group", values: Tensor, integers: Tensor) -> None:
         """A group that was coded."""
         self.values.append(values)
         self.sizes.append(integers.abs().log1p())
-        self.near.append(near)
-
-
-class _Later(nn.Module):
-    """What a group is told by those before it: sizes for the hidden layer, values for its mean."""
-
-    def __init__(self, features: int, first: int, earlier: int, channels: int):
-        """Of ``earlier`` channels, ``first`` of them those of the first group."""
-        super().__init__()
-        self.hidden = conv(features + 2 * earlier, features, 1)
-        # the lowest frequencies of the blocks around say most about others here; of the rest, the same place
-        self.lead = nn.Conv2d(first, channels, 3, padding=1, bias=False)
-        self.values = nn.Conv2d(earlier - first, channels, 1, bias=False) if earlier > first else None
-        nn.init.zeros_(self.lead.weight)
-        if self.values is not None:
-            nn.init.zeros_(self.values.weight)
-
-    def forward(self, known: _Known) -> tuple[Tensor, Tensor]:
-        """(B, F, h, w) in front of the hidden layer's ReLU, and (B, C, h, w) for the mean."""
-        mean = self.lead(known.values[0])
-        if self.values is not None:
-            mean = mean + self.values(torch.cat(known.values[1:], dim=1))
-        return self.hidden(torch.cat([known.features, *known.sizes, *known.near], dim=1)), mean
+        self.near.append(group.sizes_near(integers))
 
 
 @dataclass(frozen=True)
-class _Weights:
-    """Those of a group of C channels."""
+class _Group:
+    """A group of C channels, at the qualities of a batch."""
 
-    out: Tensor
-    """(2·C, F, 1, 1): means, then rungs."""
-    out_bias: Tensor
-    """(2·C,)"""
+    layers: HyperpriorNetwork | _Later
     rungs: Tensor
     """(B, C, 1, 1) what the quality adds."""
     near_values: Tensor
@@ -315,25 +302,39 @@ class _Weights:
     """(C,)"""
     near_sizes: Tensor
     """(C, 1, 5, 5)"""
-    near_mix: Tensor
-    """(F, C, 1, 1)"""
 
+    def told(self, known: _Known) -> tuple[Tensor, Tensor | None]:
+        """What a site is told beside its neighbours in the group: (B, ·, h, w) in front of the hidden layer's ReLU, and
+        (B, C, h, w) for the mean."""
+        layers = self.layers
+        if not isinstance(layers, _Later):
+            return layers.hidden(known.features), None
+        mean = layers.lead(known.values[0])
+        if layers.values is not None:
+            mean = mean + layers.values(torch.cat(known.values[1:], dim=1))
+        return layers.hidden(torch.cat([known.features, *known.sizes, *known.near], dim=1)), mean
 
-def _parameters(
-    weights: _Weights, told: tuple[Tensor, Tensor | None], near: tuple[Tensor, Tensor] | None
-) -> tuple[Tensor, Tensor]:
-    """(mean, scale): each (B, C, h, w). ``told``: see `HyperpriorNetwork._told`. ``near``: y_hat of the sites known, 0
-    elsewhere, and how large their integers around each site are, (B, C, h, w). Without it: for the first pass."""
-    hidden, offset = told
-    if near is not None:
-        hidden = hidden + F.conv2d(near[1], weights.near_mix)
-    mean, rung = F.conv2d(F.relu(hidden), weights.out, weights.out_bias).chunk(2, dim=1)
-    rung = rung + weights.rungs
-    if near is not None:
-        mean = mean + F.conv2d(near[0], weights.near_values, weights.near_bias, padding=2, groups=mean.shape[1])
-    if offset is not None:
-        mean = mean + offset
-    return mean, SCALE_MIN * (RUNG * lower_bound(RUNGS_PER_UNIT * rung, 0.0).clamp_max(2 * RUNGS)).exp()
+    def sizes_near(self, integers: Tensor) -> Tensor:
+        """(B, C, h, w) how large the 12 neighbours of each site of ``integers``, same shape, are."""
+        return F.conv2d(integers.abs().log1p(), self.near_sizes, padding=2, groups=integers.shape[1])
+
+    def parameters(
+        self, told: tuple[Tensor, Tensor | None], near: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """(mean, scale): each (B, C, h, w). ``near``: y_hat and integers of the sites known, (B, C, h, w), 0 elsewhere.
+
+        Without it: for the sites of the first pass.
+        """
+        hidden, offset = told
+        if near is not None:
+            hidden = hidden + self.layers.near_mix(self.sizes_near(near[1]))
+        mean, rung = self.layers.out(F.relu(hidden)).chunk(2, dim=1)
+        rung = rung + self.rungs
+        if near is not None:
+            mean = mean + F.conv2d(near[0], self.near_values, self.near_bias, padding=2, groups=mean.shape[1])
+        if offset is not None:
+            mean = mean + offset
+        return mean, SCALE_MIN * (RUNG * lower_bound(RUNGS_PER_UNIT * rung, 0.0).clamp_max(2 * RUNGS)).exp()
 
 
 _LOG_SIZES = 256
