@@ -211,10 +211,12 @@ class HyperpriorCoder:
         inputs = [features.astype(np.float64)]
         inputs += [self._sizes(state.q[earlier][inside]) for earlier in range(group)]
         inputs += [state.near[earlier][sites] for earlier in range(group)]
-        sums = np.concatenate(inputs, axis=1) @ w["hidden.weight"] + w["hidden.bias"]
+        sums = np.concatenate(inputs, axis=1) @ w["hidden.weight"]
+        sums += w["hidden.bias"]
         if colour:
             sums += state.described @ w["near_mix.weight"]
-        out = relu(sums) @ w["out.weight"] + w["out.bias"]
+        out = relu(sums) @ w["out.weight"]
+        out += w["out.bias"]
         mean, rung = out[:, :c], out[:, c:]
         if colour:
             mean += _weighted(state.y_hat[group], sites, w["near_values.weight"]) + w["near_values.bias"]
