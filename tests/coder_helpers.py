@@ -1,5 +1,6 @@
 """Transform models small enough for tests, whose means and scales vary as those of trained ones do."""
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig, TransformKind
 
 PHOTO = Path(__file__).parents[1] / "examples" / "kodim23.png"
+HYPERPRIOR = HyperpriorConfig(channels=8, width=16, features=16)
 GROUPS = (1, 2, 5)
 """Of 24 channels 3, 6 and 15."""
 
@@ -23,7 +25,7 @@ def tiny_transform(kind: TransformKind = "dct") -> TransformConfig:
 
 def tiny_model(seed: int = 0, kind: TransformKind = "dct", groups: tuple[int, ...] = (1,)) -> TransformModel:
     """A model that was not trained, all of it moved away from the zeros and equal values that it starts from."""
-    hyperprior = HyperpriorConfig(channels=8, width=16, features=16, groups=groups)
+    hyperprior = dataclasses.replace(HYPERPRIOR, groups=groups)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = TransformModel(tiny_transform(kind), hyperprior)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,6 +241,71 @@ def test_tensors_that_do_not_fit_are_refused(name: str, value: np.ndarray | None
     assert "\n" not in str(caught.value)
 
 
+GROUPED_TENSORS = GROUPED.exact_tensors()
+
+
+def test_one_group_stores_nothing_new() -> None:
+    assert {name for name in TENSORS if "_tables." not in name} == set(exact._KEYS)
+    new = {name for name in GROUPED_TENSORS if name not in TENSORS}
+    assert "channel_groups" in new
+    assert all(name.startswith("later.") for name in new - {"channel_groups"})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("channel_groups", None, "must be"),  # `out` and `near_mix` are those of a few channels
+        ("channel_groups", lambda x: x[1:], r"channel_groups \(=\(23,\)\) must be \(24,\)"),
+        ("channel_groups", lambda x: x[None], "channel_groups"),
+        ("channel_groups", lambda x: x - 1, "must number the groups"),
+        ("channel_groups", lambda x: x * 2, "must number the groups"),
+        ("channel_groups", lambda x: np.where(x == 0, 1, x), "must number the groups"),
+        ("channel_groups", lambda x: np.where(x == 2, 32767, x), "must number the groups"),
+        ("channel_groups", lambda x: np.arange(24), "must be|missing"),
+        ("channel_groups", lambda x: np.where(x == 2, 1, x), "must be"),
+        ("channel_groups", lambda x: np.roll(np.where(x == 2, 1, x), 1), "must be"),
+        ("channel_groups", lambda x: x.astype(np.float32), "must be of integers"),
+        ("later.0.hidden.weight", None, "later.0.hidden.weight of the entropy model is missing"),
+        ("later.0.hidden.bias", lambda x: x[1:], "later.0.hidden.bias"),
+        ("later.1.out.weight", lambda x: x[:, 1:], "later.1.out.weight"),
+        ("later.1.near_mix.weight", lambda x: x.T.copy(), "later.1.near_mix.weight"),
+        ("later.1.lead.weight", lambda x: x[:9], "later.1.lead.weight"),
+        ("later.1.values.weight", None, "later.1.values.weight of the entropy model is missing"),
+        ("later.1.hidden.weight", lambda x: np.full(x.shape, 2**30), "too large for exact arithmetic"),
+        ("later.1.near_mix.weight", lambda x: np.full(x.shape, 2**30), "too large for exact arithmetic"),
+        ("later.0.lead.weight", lambda x: np.full(x.shape, 2**25), "too large for exact arithmetic"),
+        ("later.1.values.weight", lambda x: np.full(x.shape, 2**27), "too large for exact arithmetic"),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(name: str, change: Any, message: str) -> None:
+    tensors = dict(GROUPED_TENSORS)
+    value = tensors.pop(name)
+    if change is not None:
+        changed = change(value)
+        tensors[name] = changed if changed.dtype == np.float32 else changed.astype(np.int32)
+    with pytest.raises(ModelError, match=message) as caught:
+        coder_from(tensors)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_group_is_told_by_those_before_it_alone() -> None:
+    """Other numbers in a channel change nothing of its group and those before, and something of those behind."""
+    latent, _ = coded(*latent_of(9, 8), 30_000, GROUPED)
+    means, index = parameters(latent, 30_000, GROUPED)
+    channel = GROUPED.groups[1][0]
+    q = latent.q.copy()
+    q[channel, 4, 4] += 40  # a site of the first pass
+    moved, other = parameters(Latent(latent.z, q), 30_000, GROUPED)
+    first, second, third = GROUPED.groups
+    assert np.array_equal(moved[first], means[first])
+    assert np.array_equal(other[first], index[first])
+    changed = (moved != means) | (other != index)
+    assert not changed[second][:, 4, 4].any()
+    assert changed[second][:, 4, 5].any()
+    assert changed[third][:, 4, 4].all()
+    assert changed[third][:, 4, 5].any()
+
+
 def test_sums_that_could_be_inexact_are_refused() -> None:
     """Weights of 2^30 times activations of 2^20, a few of them, are more than the 2^53 that float64 counts to."""
     for name in ("synthesis.0.weight", "hidden.weight", "out.weight", "near_mix.weight", "near_values.weight"):
@@ -249,10 +315,11 @@ def test_sums_that_could_be_inexact_are_refused() -> None:
 
 
 def test_exact_tensors_make_the_same_coder() -> None:
-    again = coder_from(TENSORS)
-    assert isinstance(again, HyperpriorCoder)
     y, z = latent_of(9, 4)
-    assert coded(y, z, 333, again)[1] == coded(y, z, 333)[1]
+    for tensors, coder in ((TENSORS, CODER), (GROUPED_TENSORS, GROUPED)):
+        again = coder_from(tensors)
+        assert isinstance(again, HyperpriorCoder)
+        assert coded(y, z, 333, again)[1] == coded(y, z, 333, coder)[1]
 
 
 # -- other processes -------------------------------------------------------------------------------------------------
@@ -304,7 +371,7 @@ print(json.dumps(found))
 
 
 def test_processes_threads_layouts_and_noise_do_not_change_the_symbols(tmp_path: Path) -> None:
-    codec = tiny_codec()
+    codec = tiny_codec(groups=GROUPS)
     codec.model.save_pretrained(tmp_path / "model")
     expected = {}
     for number, (height, width) in enumerate([(80, 112), (33, 50)]):

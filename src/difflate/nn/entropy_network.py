@@ -157,7 +157,8 @@ class HyperpriorNetwork(nn.Module):
             y_hat.append(integers + mean)
             bits = gaussian_bits(add_noise(residual, generator) if self.training else integers, scale)
             y_bits.append(bits.flatten(1).sum(1))
-            known.add(group, y_hat[-1], integers)
+            if len(y_hat) < len(self.sizes):
+                known.add(group, y_hat[-1], integers)
         return Coded(self._joined(y_hat), torch.stack(y_bits).sum(0), z_bits.flatten(1).sum(1))
 
     def _round(self, residual: Tensor, scale: Tensor) -> Tensor:
