@@ -126,8 +126,8 @@ def test_values_are_rounded_or_made_smaller_where_that_saves_bits() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from([CODER, GROUPED]), st.integers(1, 13), st.integers(1, 13), st.integers(0, QUALITY_MAX), st.integers(0, 2**32 - 1),
-    st.sampled_from([0.0, 0.3, 5.0, 300.0, 50_000.0]),
+    st.sampled_from([CODER, GROUPED]), st.integers(1, 13), st.integers(1, 13), st.integers(0, QUALITY_MAX),
+    st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3, 5.0, 300.0, 50_000.0]),
 )  # fmt: skip
 def test_what_is_written_is_read(
     coder: HyperpriorCoder, height: int, width: int, quality: int, seed: int, scale: float

@@ -134,7 +134,7 @@ class HyperpriorCoder:
         z = to_symbols(z)
         writer.write(z, self.z_tables, channel_index(z.shape))
         y = y.transpose(1, 2, 0)
-        state = _State(*y.shape[:2], self.groups)
+        state = _State(y.shape[0], y.shape[1], self.groups)
         for group, sites, mean, index in self._steps(z, quality, state):
             values = y[sites][:, self.groups[group]]
             q = to_symbols(_round_thriftily(values - mean.astype(np.float32) / ONE, index))

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.diffusion.draws import Generators
-from difflate.diffusion.process import expand
 from difflate.entropy.fixed_point import ONE, to_biases, to_weights
 from difflate.entropy.gaussian import RUNGS, SCALE_MAX, SCALE_MIN, rounding_offsets
 from difflate.entropy.hyperprior import RUNGS_PER_UNIT, Z_STRIDE, layers_of
@@ -184,7 +183,9 @@ class HyperpriorNetwork(nn.Module):
             x = F.pixel_shuffle(F.relu(layer(x)), 2)
         return x[:, :, : size[0], : size[1]]
 
-    def parameters_of(self, y_hat: Tensor, integers: Tensor, features: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    def parameters_of(
+        self, y_hat: Tensor, integers: Tensor, features: Tensor, quality: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """(mean, scale): each (B, M, h, w), as they are for coding ``y_hat`` and ``integers``, (B, M, h, w) as well.
 
         ``features: (B, F, h, w)`` are `hyper_synthesis`'s, ``quality: (B,)``.
