@@ -101,10 +101,11 @@ def crops_of(
     listed = list_items(settings.images) if items is None else items
     trained_on, held_back = hold_back(listed, settings.holdback)
     crops = Crops(trained_on, size, short_side=short_side, flips=flips, seed=seed)
+    shares = {"made": settings.made, "without colour": settings.grey}
     return Data(
         Mixed(crops, made=settings.made, grey=settings.grey) if settings.made or settings.grey else crops,
         Crops(held_back, size, short_side=short_side, augment=False) if held_back else None,
-        settings.images,
+        [*settings.images, *(f"a share of {share:g} {what}" for what, share in shares.items() if share)],
     )
 
 

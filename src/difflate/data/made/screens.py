@@ -23,7 +23,8 @@ class _Theme:
         self.bevel = rng.random() < 0.25
         self.radius = 0 if self.bevel else int(rng.choice((0, 2, 4, 8)))
         self.size = int(rng.integers(10, 17))
-        self.font = fonts.font(fonts.plain_face(rng), self.size)
+        self.face = fonts.plain_face(rng)
+        self.font = fonts.font(self.face, self.size)
 
     def box(self, pen: Pen, box: tuple[int, int, int, int], fill: RGB, raised: bool = True) -> None:
         """A button or a field: rounded, or with edges of light and shadow."""
@@ -49,9 +50,9 @@ def window(rng: Generator, height: int, width: int) -> np.ndarray:
     image = Image.fromarray(ground)
     pen = ImageDraw.Draw(image)
     for _ in range(1 + int(rng.random() < 0.4)):
-        wide, tall = (int(rng.integers(side // 2, side * 5 // 4 + 1)) for side in (width, height))
-        left = int(rng.integers(-wide // 4, max(width - wide * 3 // 4, 1)))
-        top = int(rng.integers(-tall // 4, max(height - tall * 3 // 4, 1)))
+        wide, tall = (int(rng.integers(side * 2 // 3, side * 2)) for side in (width, height))
+        left = int(rng.integers(-wide // 3, width // 5))
+        top = int(rng.integers(-tall // 3, height // 5))
         _one_window(rng, image, pen, left, top, left + wide, top + tall)
     return np.asarray(image)
 
@@ -122,7 +123,7 @@ def _field(rng: Generator, image: Image.Image, pen: Pen, theme: _Theme, x: int, 
     left = x + theme.size * 7
     if left + theme.size < end:
         theme.box(pen, (left, y, end, y + tall), theme.field, raised=False)
-        text = str(rng.integers(10000)) if rng.random() < 0.3 else fonts.words(rng, 2)
+        text = str(rng.integers(10000)) if rng.random() < 0.3 else fonts.words(rng, int(rng.integers(1, 5)))
         pen.text((left + 6, y + theme.size // 2), text[: (end - left) * 2 // theme.size - 2], theme.ink, theme.font)
     return y + tall
 
@@ -219,10 +220,10 @@ def _text_box(rng: Generator, image: Image.Image, pen: Pen, theme: _Theme, x: in
     if rng.random() < 0.25:
         image.paste(Image.fromarray(patterns.scene(rng, tall - 4, inner)), (x + 2, y + 2))
     else:
-        text = fonts.CODE if rng.random() < 0.3 else fonts.ARTICLE["en"]
-        for line in range(4, tall - theme.size, round(theme.size * 1.3)):
-            shown = fonts.piece(rng, text, inner * 17 // (theme.size * 10))
-            pen.text((x + 5, y + line), shown, fill=theme.ink, font=theme.font)
+        text, step = fonts.running_text(rng, theme.face), round(theme.size * 1.3)
+        shown = fonts.lines(rng, text, inner * 17 // (theme.size * 10), (tall - 4) // step)
+        for number, line in enumerate(shown):
+            pen.text((x + 5, y + 4 + number * step), line, fill=theme.ink, font=theme.font)
     pen.rectangle((end - theme.size, y + 1, end - 1, y + tall - 1), fill=theme.panel)
     start = y + int(rng.integers(2, max(tall // 2, 3)))
     theme.box(pen, (end - theme.size + 1, start, end - 2, start + tall // 3), theme.edge)
