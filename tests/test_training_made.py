@@ -89,7 +89,7 @@ def test_shares_are_as_asked_and_follow_from_the_number(tmp_path: Path) -> None:
         Image.new("RGB", (12, 10), (123, 45, 67 + number)).save(tmp_path / f"{number}.png")
     mixed = _mixed(tmp_path, 0.3, 0.2)
     shown = [mixed[n].pixels for n in range(400)]
-    photos = [bool(((p[0] == 123) & (p[1] == 45)).all() or (p == (123 + 45 + 69) // 3).all(0).all()) for p in shown]
+    photos = [bool(((p[0] == 123) & (p[1] == 45)).all() or ((p >= 78) & (p <= 80)).all()) for p in shown]
     assert 0.63 < np.mean(photos) < 0.77
     greys = [bool((p == p[:1]).all()) for p, photo in zip(shown, photos, strict=True) if photo]
     assert 0.13 < np.mean(greys) < 0.27
@@ -124,7 +124,7 @@ def test_a_training_goes_on_to_the_bit(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     shares = {"made": 0.4, "grey": 0.2}
     pixel.RECIPE.run(settings(images, whole, **shares))
-    pixel.RECIPE.run(settings(images, parts, {"max_steps": 6, "workers": 2}, **shares))
+    pixel.RECIPE.run(settings(images, parts, {"max_steps": 6}, **shares))
     pixel.RECIPE.run(settings(images, parts, **shares))
     assert_same(whole, parts)
     assert (parts / CHECKPOINTS).exists()
@@ -153,7 +153,7 @@ def test_the_example_writes_the_test_set(
     monkeypatch.setattr(sys, "argv", ["odd_pictures.py", str(tmp_path / "odd")])
     script["main"]()
     files = sorted((tmp_path / "odd").iterdir())
-    assert [file.stem for file in files] == sorted(made.ODD)
+    assert {file.stem for file in files} == set(made.ODD)
     shown = dict(made.odd_pictures())
     for file in files:
         with Image.open(file) as image:

@@ -76,6 +76,27 @@ _LABELS = (
     "Account", "Password", "Language", "Options", "Total", "Price", "Update", "Download", "Export", "Next", "Back",
 )  # fmt: skip
 
+_PLACES = (
+    "Newton",
+    "Lakeside",
+    "Bridge Street",
+    "Mill Lane",
+    "St. Mary",
+    "Old Town",
+    "Station",
+    "River Park",
+    "Westfield",
+    "Castle Hill",
+    "Market Square",
+    "Harbour",
+    "A 27",
+    "412 m",
+    "Church Road",
+    "North End",
+    "Blackwood",
+    "Airport",
+)
+
 
 @functools.cache
 def faces() -> tuple[str, ...]:
@@ -147,3 +168,8 @@ def words(rng: Generator, count: int) -> str:
     found = ARTICLE["en"].replace(".", "").split()
     start = int(rng.integers(len(found) - count))
     return " ".join(found[start : start + count]).capitalize()
+
+
+def place(rng: Generator) -> str:
+    """A name for a map."""
+    return _PLACES[rng.integers(len(_PLACES))]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from difflate.data.made.palette import BLACK, WHITE, choose, ink_and_paper, mix, rgb
+from difflate.data.made.palette import BLACK, RGB, WHITE, choose, ink_and_paper, mix, rgb
 
 
 def flat(rng: Generator, height: int, width: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def stripes_1px(rng: Generator, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8: every other row, or column, in another colour."""
     rows, columns = np.ogrid[:height, :width]
     place = rows + 0 * columns if rng.random() < 0.5 else columns + 0 * rows
-    return choose(place % 2 == 0, *ink_and_paper(rng))
+    return choose(place % 2 == 0, *_two(rng))
 
 
 def stripes(rng: Generator, height: int, width: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def stripes(rng: Generator, height: int, width: int) -> np.ndarray:
     period = int(rng.integers(2, 9))
     rows, columns = np.ogrid[:height, :width]
     place = rows + 0 * columns if rng.random() < 0.5 else columns + 0 * rows
-    return choose(place % period < rng.integers(1, period), *ink_and_paper(rng))
+    return choose(place % period < rng.integers(1, period), *_two(rng))
 
 
 def stripes_diagonal(rng: Generator, height: int, width: int) -> np.ndarray:
@@ -45,13 +45,13 @@ def stripes_diagonal(rng: Generator, height: int, width: int) -> np.ndarray:
     rows, columns = np.ogrid[:height, :width]
     if rng.random() < 0.3:  # in steps of whole pixels
         place = (rows * int(rng.integers(1, 4)) + columns * int(rng.choice((-2, -1, 1, 2)))) % round(period)
-        return choose(place < round(period) / 2, *ink_and_paper(rng))
+        return choose(place < round(period) / 2, *_two(rng))
     turns = (rows * np.float32(np.sin(angle)) + columns * np.float32(np.cos(angle))) / np.float32(period)
     if rng.random() < 0.4:
         frequency = 2 * np.pi / period
         wave = _wave(height, width, np.sin(angle) * frequency, np.cos(angle) * frequency)
-        return mix(0.5 + 0.5 * wave, *ink_and_paper(rng))
-    return choose(turns % 1 < rng.uniform(0.3, 0.7), *ink_and_paper(rng))
+        return mix(0.5 + 0.5 * wave, *_two(rng))
+    return choose(turns % 1 < rng.uniform(0.3, 0.7), *_two(rng))
 
 
 def gradient(rng: Generator, height: int, width: int) -> np.ndarray:
@@ -114,7 +114,7 @@ def _soft(rng: Generator, count: int, mode: str, height: int, width: int) -> np.
 
 def bayer_1bit(rng: Generator, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8: an ordered dither of something smooth, in two colours."""
-    ink, paper = (BLACK, WHITE) if rng.random() < 0.6 else ink_and_paper(rng)
+    ink, paper = _two(rng)
     grain = int(rng.choice((1, 1, 1, 2)))
     height_, width_ = -(-height // grain), -(-width // grain)
     shades = _smooth(rng, height_, width_).mean(2) / 255
@@ -134,7 +134,7 @@ def error_diffusion(rng: Generator, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8: Floyd and Steinberg's dither of something smooth, in black and white or a few colours."""
     image = Image.fromarray(_smooth(rng, height, width))
     if rng.random() < 0.4:
-        return choose(np.asarray(image.convert("1")), *((BLACK, WHITE) if rng.random() < 0.6 else ink_and_paper(rng)))
+        return choose(np.asarray(image.convert("1")), *_two(rng))
     palette = Image.new("P", (1, 1))
     count = int(rng.choice((4, 8, 16, 27)))
     if count in (8, 27):
@@ -154,7 +154,7 @@ def halftone(rng: Generator, height: int, width: int) -> np.ndarray:
     if rng.random() < 0.6:
         angle = rng.uniform(0, np.pi / 2)
         dots = _screen(height, width, pitch, angle)
-        ink, paper = (BLACK, WHITE) if rng.random() < 0.5 else ink_and_paper(rng)
+        ink, paper = _two(rng)
         return mix(((smooth.mean(2, dtype=np.float32) / 255 - dots) * soft * 2 + 0.5).clip(0, 1), ink, paper)
     angles = np.deg2rad((15, 75, 0)) + rng.uniform(0, np.pi / 2)
     screens = np.stack([_screen(height, width, pitch, angle) for angle in angles], -1)
@@ -212,7 +212,7 @@ def _figure(rng: Generator, side: int, colours: int) -> tuple[np.ndarray, np.nda
 
 def blocks(rng: Generator, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8: square modules in two colours with finders in three corners, as of a QR code, or bars."""
-    ink, paper = (BLACK, WHITE) if rng.random() < 0.7 else ink_and_paper(rng)
+    ink, paper = _two(rng)
     module = int(rng.integers(2, 9))
     if rng.random() < 0.25:
         bars = np.repeat(rng.integers(0, 2, -(-width // module)) == 0, module)[:width]
@@ -231,9 +231,14 @@ def blocks(rng: Generator, height: int, width: int) -> np.ndarray:
     return choose(np.repeat(np.repeat(page, module, 0), module, 1)[:height, :width], ink, paper)
 
 
+def _two(rng: Generator) -> tuple[RGB, RGB]:
+    """Two colours of a pattern, in half of them black and white."""
+    return (BLACK, WHITE) if rng.random() < 0.5 else ink_and_paper(rng)
+
+
 def _fields(rng: Generator, height: int, width: int, side: int) -> np.ndarray:
     rows, columns = np.ogrid[:height, :width]
-    return choose((rows // side + columns // side) % 2 == 0, *ink_and_paper(rng))
+    return choose((rows // side + columns // side) % 2 == 0, *_two(rng))
 
 
 def _slope(rng: Generator, height: int, width: int) -> np.ndarray:
