@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.random import Generator
 
-from difflate.data.made import drawings, patterns, screens, text
+from difflate.data.made import charts, drawings, patterns, screens, text
 from difflate.seeds import Stream, numpy_generator
 
 Maker = Callable[[Generator, int, int], np.ndarray]
@@ -34,8 +34,8 @@ KINDS: dict[str, tuple[float, Maker]] = {
     "text-colour": (6, text.coloured),
     "text-on-gradient": (6, text.on_gradient),
     "window": (14, screens.window),
-    "chart": (7, screens.chart),
-    "table": (5, screens.table),
+    "chart": (7, charts.chart),
+    "table": (5, charts.table),
     "line-art": (6, drawings.line_art),
     "map": (5, drawings.map_like),
     "shapes": (5, drawings.shapes),
