@@ -14,6 +14,7 @@ from difflate.data import made
 from difflate.data.crops import Crops
 from difflate.data.items import list_items
 from difflate.data.loader import batches_of
+from difflate.data.made import fonts
 from difflate.data.mixed import Mixed, without_colour
 from difflate.errors import ConfigError
 from difflate.seeds import numpy_generator
@@ -53,6 +54,12 @@ def test_each_kind_fills_any_size(kind: str) -> None:
             assert np.ptp(pixels.reshape(3, -1), axis=1).max() > 20, (kind, number)
         drawn.add(pixels.tobytes())
     assert len(drawn) == 5
+
+
+def test_pillows_own_font_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "faces", lambda: ("",))
+    for kind in ("text-small", "text", "text-colour", "window", "chart", "table", "map"):
+        assert all(np.ptp(made.make(kind, numpy_generator(0, 99, n), 96, 96)) > 20 for n in range(5)), kind
 
 
 def test_all_kinds_come_up_in_their_parts() -> None:
