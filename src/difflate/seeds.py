@@ -61,8 +61,12 @@ def torch_generator(seed: int, stream: int, number: int = 0, device: torch.devic
 
     Raises ConfigError.
     """
-    state = _sequence(seed, stream, number).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state >> 1))
+    return torch.Generator(device).manual_seed(integer_seed(seed, stream, number))
+
+
+def integer_seed(seed: int, stream: int, number: int = 0) -> int:
+    """From 0 to 2^63 - 1: what a generator of torch is seeded with."""
+    return int(_sequence(seed, stream, number).generate_state(1, np.uint64)[0] >> 1)
 
 
 def numpy_generator(seed: int, stream: int, number: int = 0) -> np.random.Generator:

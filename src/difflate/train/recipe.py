@@ -101,6 +101,8 @@ def crops_of(
     listed = list_items(settings.images) if items is None else items
     trained_on, held_back = hold_back(listed, settings.holdback)
     crops = Crops(trained_on, size, short_side=short_side, flips=flips, seed=seed)
+    if settings.in_memory:
+        crops.hold()
     shares = {"made": settings.made, "without colour": settings.grey}
     return Data(
         Mixed(crops, made=settings.made, grey=settings.grey) if settings.made or settings.grey else crops,
