@@ -103,10 +103,11 @@ def crops_of(
     crops = Crops(trained_on, size, short_side=short_side, flips=flips, seed=seed)
     if settings.in_memory:
         crops.hold()
+    shares = {"made": settings.made, "without colour": settings.grey}
     return Data(
         Mixed(crops, made=settings.made, grey=settings.grey) if settings.made or settings.grey else crops,
         Crops(held_back, size, short_side=short_side, augment=False) if held_back else None,
-        settings.images,
+        [*settings.images, *(f"a share of {share:g} {what}" for what, share in shares.items() if share)],
     )
 
 

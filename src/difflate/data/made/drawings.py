@@ -20,7 +20,7 @@ def line_art(rng: Generator, height: int, width: int) -> np.ndarray:
     second = rgb(rng) if rng.random() < 0.4 else ink
     for _ in range(int(rng.integers(1, 4))):
         _hatching(rng, pen, size, ink, 1 if rng.random() < 0.5 else scale)
-    for _ in range(int(rng.integers(4, 14))):
+    for _ in range(int(rng.integers(6, 22))):
         colour, style = (second if rng.random() < 0.3 else ink), rng.random()
         if style < 0.5:
             points = _bezier(rng.uniform(-0.1, 1.1, 2) * size + rng.normal(0, 0.25, (4, 2)) * size)
@@ -31,8 +31,8 @@ def line_art(rng: Generator, height: int, width: int) -> np.ndarray:
             start = rng.uniform(0, 360) if rng.random() < 0.4 else 0
             pen.arc((x - a, y - b, x + a, y + b), start, start + (360 if not start else 200), fill=colour, width=thick)
         else:
-            outline = _blob(rng, rng.uniform(0, 1, 2) * size, float(rng.uniform(0.05, 0.3)) * size.min())
-            fill = paper if rng.random() < 0.5 else second
+            outline = _blob(rng, rng.uniform(0, 1, 2) * size, float(rng.uniform(0.03, 0.25)) * size.min())
+            fill = paper if rng.random() < 0.7 else second
             pen.polygon([tuple(point) for point in outline.tolist()], fill=fill, outline=ink, width=thick)
     return np.asarray(image.reduce(scale) if scale > 1 else image)
 
@@ -43,8 +43,8 @@ def map_like(rng: Generator, height: int, width: int) -> np.ndarray:
     image = Image.new("RGB", (width, height), land)
     pen = ImageDraw.Draw(image)
     size = np.array((width, height))
-    for _ in range(int(rng.integers(2, 8))):
-        outline = _blob(rng, rng.uniform(0, 1, 2) * size, float(rng.uniform(0.1, 0.45)) * size.min())
+    for _ in range(int(rng.integers(4, 13))):
+        outline = _blob(rng, rng.uniform(0, 1, 2) * size, float(rng.uniform(0.08, 0.4)) * size.min())
         style = rng.random()
         fill = water if style < 0.35 else (200, 220, 170) if style < 0.6 else rgb(rng) if style < 0.75 else None
         pen.polygon([tuple(p) for p in outline.tolist()], fill=fill, outline=(150, 120, 150), width=1)
@@ -64,15 +64,15 @@ def map_like(rng: Generator, height: int, width: int) -> np.ndarray:
                     middle = size / 2 + normal * offset
                     ends = [tuple((middle + sign * direction * reach).tolist()) for sign in (-1, 1)]
                     _road(pen, ends, 3, (255, 255, 255), (190, 190, 190))
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(2, 6))):
         points = _bezier(rng.uniform(-0.3, 1.3, (4, 2)) * size)
         colour = ((249, 178, 156), (252, 214, 164), (247, 250, 191), (232, 146, 162))[rng.integers(4)]
         _road(pen, [tuple(p) for p in points.tolist()], int(rng.integers(3, 8)), colour, (130, 110, 100))
     face = fonts.plain_face(rng)
-    for _ in range(int(rng.integers(2, 7))):
+    for _ in range(int(rng.integers(4, 13))):
         x, y = (rng.uniform(0, 1, 2) * size).tolist()
         font = fonts.font(face, int(rng.integers(8, 19)))
-        pen.text((x, y), fonts.words(rng, 1), (40, 40, 40), font, anchor="mm", stroke_width=1, stroke_fill=(255,) * 3)
+        pen.text((x, y), fonts.place(rng), (40, 40, 40), font, anchor="mm", stroke_width=1, stroke_fill=(255,) * 3)
     return np.asarray(image)
 
 

@@ -9,14 +9,14 @@ from PIL import ImageFont
 from PIL.ImageFont import FreeTypeFont
 
 _BUNDLED = ""
-"""The font that comes with Pillow."""
-_WESTERN = ("en", "de", "fr", "es", "it", "pt", "nl", "sv")
-_LATIN = (*_WESTERN, "pl", "cs", "tr", "hu")
-_EUROPEAN = (*_LATIN, "ru", "uk", "el", "ru", "el")
-_MANY = (*_EUROPEAN, "vi", "hy", "ka")
+"""The font that comes with Pillow, which has the letters of ASCII."""
+_ASCII = ("en", "nl")
+_EUROPEAN = (*_ASCII, "de", "fr", "es", "it", "pt", "sv", "pl", "cs", "tr", "hu", "ru", "uk", "el", "ru", "el")
+_FIXED = (*_EUROPEAN, "hy", "ka")
+_MANY = (*_FIXED, "vi")
 _FILES = {
     "DejaVuSans": (*_MANY, "he"), "DejaVuSans-Bold": (*_MANY, "he"), "DejaVuSans-Oblique": _MANY,
-    "DejaVuSansMono": _MANY, "DejaVuSansMono-Bold": _MANY, "DejaVuSerif": _MANY, "DejaVuSerif-Bold": _MANY,
+    "DejaVuSansMono": _FIXED, "DejaVuSansMono-Bold": _FIXED, "DejaVuSerif": _MANY, "DejaVuSerif-Bold": _MANY,
     "DejaVuSerif-Italic": _MANY, "STIXGeneral": _EUROPEAN, "STIXGeneralBol": _EUROPEAN,
     "STIXGeneralItalic": _EUROPEAN,
 }  # fmt: skip
@@ -69,7 +69,33 @@ CODE = (
     "SELECT name, COUNT(*) FROM users WHERE id >= 1024 GROUP BY name; git commit -m 'fix: off by one' && make test "
     "https://example.org/a/b.html?q=3&lang=en#top ERROR 404: [/var/log/app.log:17] x_2 = 0.5e-3 + {'key': [1, 2]}"
 )
-SYMBOLS = "0123456789+−×÷=<>()[]{}%&@#*/\\|_~^§€$£±µ°¿¡«»…–—†‡•¶©®½¼"
+_SIGNS = "0123456789+-=<>()[]{}%&@#*/\\|_~^$°«»…©  "
+_LABELS = (
+    "File", "Edit", "View", "Help", "Tools", "Open", "Save as…", "Cancel", "OK", "Apply", "Close", "Settings", "Name",
+    "Size", "Type", "Date", "Search", "Network", "Printer", "Colour", "Layer 1", "Undo", "Insert", "Format", "Window",
+    "Account", "Password", "Language", "Options", "Total", "Price", "Update", "Download", "Export", "Next", "Back",
+)  # fmt: skip
+
+_PLACES = (
+    "Newton",
+    "Lakeside",
+    "Bridge Street",
+    "Mill Lane",
+    "St. Mary",
+    "Old Town",
+    "Station",
+    "River Park",
+    "Westfield",
+    "Castle Hill",
+    "Market Square",
+    "Harbour",
+    "A 27",
+    "412 m",
+    "Church Road",
+    "North End",
+    "Blackwood",
+    "Airport",
+)
 
 
 @functools.cache
@@ -85,7 +111,7 @@ def faces() -> tuple[str, ...]:
 
 def languages(face: str) -> tuple[str, ...]:
     """The languages of `ARTICLE` that one of `faces` has all letters of."""
-    return _FILES[Path(face).stem] if face else _WESTERN
+    return _FILES[Path(face).stem] if face else _ASCII
 
 
 @functools.lru_cache(maxsize=512)
@@ -110,27 +136,40 @@ def plain_face(rng: Generator) -> str:
     return found[rng.integers(len(found))]
 
 
-def line(rng: Generator, face: str, letters: int) -> str:
-    """A piece of text of about so many letters: mostly words of a language, also code and signs."""
+def running_text(rng: Generator, face: str) -> str:
+    """What a page may say: mostly an article in a language, also a program, figures and signs, or capitals."""
     style = rng.random()
-    if style < 0.12:
-        return "".join(SYMBOLS[i] for i in rng.integers(0, len(SYMBOLS), letters))
+    if style < 0.1:
+        return "".join(_SIGNS[i] for i in rng.integers(0, len(_SIGNS), 300))
+    if style < 0.25:
+        return CODE
     names = languages(face)
-    text = CODE if style < 0.27 else ARTICLE[names[rng.integers(len(names))]]
-    if style > 0.92:
-        text = text.upper()
-    return piece(rng, text, letters)
+    name = names[rng.integers(len(names))]
+    return ARTICLE[name].upper() if style > 0.92 and name != "ka" else ARTICLE[name]  # Georgian has no capitals here
 
 
-def piece(rng: Generator, text: str, letters: int) -> str:
-    """About ``letters`` letters of ``text``, whose end goes over into its beginning, from the start of a word on."""
-    start = text.rfind(" ", 0, int(rng.integers(len(text)))) + 1
-    rounds = -(-(start + letters) // (len(text) + 1))
-    return (f"{text} " * rounds)[start : start + letters]
+def lines(rng: Generator, text: str, letters: int, count: int) -> list[str]:
+    """``count`` lines of at most so many letters of ``text``, which begins anew where it ends, parted at spaces."""
+    at = int(rng.integers(len(text)))
+    text = f"{text} " * (-(-(at + letters * count) // (len(text) + 1)) + 1)
+    at, found = text.rfind(" ", 0, at) + 1, []
+    for _ in range(count):
+        end = text.rfind(" ", at, at + letters + 1)
+        end = end + 1 if end > at else at + letters
+        found.append(text[at:end])
+        at = end
+    return found
 
 
 def words(rng: Generator, count: int) -> str:
     """A label of so many English words."""
+    if count == 1:
+        return _LABELS[rng.integers(len(_LABELS))]
     found = ARTICLE["en"].replace(".", "").split()
     start = int(rng.integers(len(found) - count))
     return " ".join(found[start : start + count]).capitalize()
+
+
+def place(rng: Generator) -> str:
+    """A name for a map."""
+    return _PLACES[rng.integers(len(_PLACES))]

@@ -63,6 +63,12 @@ def ink_on(rng: Generator, paper: RGB) -> RGB:
     return BLACK if luma(paper) > 127 else WHITE
 
 
+def between(first: RGB, second: RGB, share: float) -> RGB:
+    """``first`` with a share of ``second``."""
+    red, green, blue = (round(a + share * (b - a)) for a, b in zip(first, second, strict=True))
+    return red, green, blue
+
+
 def mix(weight: np.ndarray, first: RGB, second: RGB) -> np.ndarray:
     """(H, W, 3) uint8: from ``first`` where ``weight``, (H, W) from 0 to 1, is 0 to ``second`` where it is 1."""
     start, end = (np.array(colour, np.float32) for colour in (first, second))

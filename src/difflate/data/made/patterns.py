@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from difflate.data.made.palette import BLACK, WHITE, choose, ink_and_paper, mix, rgb
+from difflate.data.made.palette import BLACK, RGB, WHITE, choose, ink_and_paper, mix, rgb
 
 
 def flat(rng: Generator, height: int, width: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def stripes_1px(rng: Generator, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8: every other row, or column, in another colour."""
     rows, columns = np.ogrid[:height, :width]
     place = rows + 0 * columns if rng.random() < 0.5 else columns + 0 * rows
-    return choose(place % 2 == 0, *ink_and_paper(rng))
+    return choose(place % 2 == 0, *_two(rng))
 
 
 def stripes(rng: Generator, height: int, width: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def stripes(rng: Generator, height: int, width: int) -> np.ndarray:
     period = int(rng.integers(2, 9))
     rows, columns = np.ogrid[:height, :width]
     place = rows + 0 * columns if rng.random() < 0.5 else columns + 0 * rows
-    return choose(place % period < rng.integers(1, period), *ink_and_paper(rng))
+    return choose(place % period < rng.integers(1, period), *_two(rng))
 
 
 def stripes_diagonal(rng: Generator, height: int, width: int) -> np.ndarray:
@@ -45,13 +45,13 @@ def stripes_diagonal(rng: Generator, height: int, width: int) -> np.ndarray:
     rows, columns = np.ogrid[:height, :width]
     if rng.random() < 0.3:  # in steps of whole pixels
         place = (rows * int(rng.integers(1, 4)) + columns * int(rng.choice((-2, -1, 1, 2)))) % round(period)
-        return choose(place < round(period) / 2, *ink_and_paper(rng))
+        return choose(place < round(period) / 2, *_two(rng))
     turns = (rows * np.float32(np.sin(angle)) + columns * np.float32(np.cos(angle))) / np.float32(period)
     if rng.random() < 0.4:
         frequency = 2 * np.pi / period
         wave = _wave(height, width, np.sin(angle) * frequency, np.cos(angle) * frequency)
-        return mix(0.5 + 0.5 * wave, *ink_and_paper(rng))
-    return choose(turns % 1 < rng.uniform(0.3, 0.7), *ink_and_paper(rng))
+        return mix(0.5 + 0.5 * wave, *_two(rng))
+    return choose(turns % 1 < rng.uniform(0.3, 0.7), *_two(rng))
 
 
 def gradient(rng: Generator, height: int, width: int) -> np.ndarray:
@@ -89,25 +89,32 @@ def noise(rng: Generator, height: int, width: int) -> np.ndarray:
 
 
 def scene(rng: Generator, height: int, width: int) -> np.ndarray:
-    """(H, W, 3) uint8: soft blobs of light and colour, as a photograph out of focus, with a few edges in it."""
-    coarse = int(rng.integers(3, 6))
-    image = Image.fromarray(rng.integers(0, 256, (coarse, coarse, 3), np.uint8))
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
-    finer = Image.fromarray(rng.integers(0, 256, (coarse * 5, coarse * 5), np.uint8))
-    finer = finer.resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
-    image = Image.blend(image, finer, float(rng.uniform(0.1, 0.4)))
-    pixels = np.array(image)
+    """(H, W, 3) uint8: soft light, a little colour and texture, and a few edges, as a photograph out of focus has."""
+    layers = [(int(rng.integers(2, 6)), 1.0), (int(rng.integers(8, 20)), 0.4), (int(rng.integers(24, 64)), 0.15)]
+    light = np.zeros((height, width), np.float32)
+    for count, weight in layers:
+        light += _soft(rng, count, "L", height, width) * np.float32(weight)
+    light *= np.float32(rng.uniform(0.8, 1.5) / 1.55)
+    pixels = _soft(rng, int(rng.integers(2, 5)), "RGB", height, width).astype(np.float32)
+    pixels *= np.float32(rng.uniform(0.1, 0.5))
+    pixels += (light - pixels.mean())[..., None]
     rows, columns = np.ogrid[:height, :width]
-    for _ in range(int(rng.integers(3))):
+    for _ in range(int(rng.integers(4))):
         y, x, tall, wide = rng.uniform(0, 1, 4) * (height, width, height / 2, width / 2)
         inside = ((rows - y) / (tall + 1)) ** 2 + ((columns - x) / (wide + 1)) ** 2 < 1
-        pixels[inside] = 255 - pixels[inside] // 2 if rng.random() < 0.5 else pixels[inside] // 3
-    return pixels
+        pixels[inside] = pixels[inside] * np.float32(rng.uniform(0.2, 0.8)) + rng.integers(0, 130, 3, np.uint8)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def _soft(rng: Generator, count: int, mode: str, height: int, width: int) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint8: a grid of ``count`` squared random values, smooth between them."""
+    grid = rng.integers(0, 256, (count, count, 3) if mode == "RGB" else (count, count), np.uint8)
+    return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def bayer_1bit(rng: Generator, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8: an ordered dither of something smooth, in two colours."""
-    ink, paper = (BLACK, WHITE) if rng.random() < 0.6 else ink_and_paper(rng)
+    ink, paper = _two(rng)
     grain = int(rng.choice((1, 1, 1, 2)))
     height_, width_ = -(-height // grain), -(-width // grain)
     shades = _smooth(rng, height_, width_).mean(2) / 255
@@ -127,7 +134,7 @@ def error_diffusion(rng: Generator, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8: Floyd and Steinberg's dither of something smooth, in black and white or a few colours."""
     image = Image.fromarray(_smooth(rng, height, width))
     if rng.random() < 0.4:
-        return choose(np.asarray(image.convert("1")), *((BLACK, WHITE) if rng.random() < 0.6 else ink_and_paper(rng)))
+        return choose(np.asarray(image.convert("1")), *_two(rng))
     palette = Image.new("P", (1, 1))
     count = int(rng.choice((4, 8, 16, 27)))
     if count in (8, 27):
@@ -147,7 +154,7 @@ def halftone(rng: Generator, height: int, width: int) -> np.ndarray:
     if rng.random() < 0.6:
         angle = rng.uniform(0, np.pi / 2)
         dots = _screen(height, width, pitch, angle)
-        ink, paper = (BLACK, WHITE) if rng.random() < 0.5 else ink_and_paper(rng)
+        ink, paper = _two(rng)
         return mix(((smooth.mean(2, dtype=np.float32) / 255 - dots) * soft * 2 + 0.5).clip(0, 1), ink, paper)
     angles = np.deg2rad((15, 75, 0)) + rng.uniform(0, np.pi / 2)
     screens = np.stack([_screen(height, width, pitch, angle) for angle in angles], -1)
@@ -155,29 +162,57 @@ def halftone(rng: Generator, height: int, width: int) -> np.ndarray:
 
 
 def pixel_art(rng: Generator, height: int, width: int) -> np.ndarray:
-    """(H, W, 3) uint8: tiles and symmetric figures in few colours, each pixel 2 to 8 pixels wide."""
+    """(H, W, 3) uint8: a ground of tiles and symmetric figures in few colours, each pixel 2 to 8 pixels wide."""
     scale, side = int(rng.integers(2, 9)), 8 * int(rng.integers(1, 3))
     rows, columns = -(-height // scale), -(-width // scale)
-    colours = np.array([rgb(rng) for _ in range(int(rng.integers(4, 13)))], np.uint8)
-    tiles = rng.integers(0, 2, (4, side, side)) * (rng.random((4, side, side)) < rng.uniform(0.1, 0.6))
-    ground = tiles + rng.integers(0, 2, (4, 1, 1)) * 2
-    across, down = -(-columns // side), -(-rows // side)
-    plan = (rng.random((down, across)) * 2 + (np.arange(down)[:, None] > rng.integers(down + 1)) * 2).astype(int)
-    art = ground[plan].transpose(0, 2, 1, 3).reshape(down * side, across * side)
-    for _ in range(down * across // 2):
-        half = rng.integers(2, len(colours), (side, side // 2))
-        body = rng.random((side, side // 2)) + np.linspace(-0.5, 0.3, side // 2) > 0.35
+    down, across = -(-rows // side), -(-columns // side)
+    colours = np.array([rgb(rng) for _ in range(int(rng.integers(6, 17)))], np.uint8)
+    plan = rng.integers(0, 2, (down, across)) if rng.random() < 0.3 else np.zeros((down, across), int)
+    plan += 2 * (np.arange(down)[:, None] >= rng.integers(down + 1))  # sky and earth
+    tiles = np.stack([_tile(rng, side, len(colours)) for _ in range(4)])
+    art = tiles[plan].transpose(0, 2, 1, 3).reshape(down * side, across * side)
+    for _ in range(max(down * across // 3, 1)):
+        figure, shape = _figure(rng, side, len(colours))
         top, left = int(rng.integers(down * side - side + 1)), int(rng.integers(across * side - side + 1))
-        figure, shape = np.hstack([half, half[:, ::-1]]), np.hstack([body, body[:, ::-1]])
-        part = art[top : top + side, left : left + side]
-        part[shape] = (figure // 3 * 3)[shape] % len(colours)
-    pixels = colours[art % len(colours)]
-    return np.repeat(np.repeat(pixels, scale, 0), scale, 1)[:height, :width]
+        art[top : top + side, left : left + side][shape] = figure[shape]
+    return np.repeat(np.repeat(colours[art], scale, 0), scale, 1)[:height, :width]
+
+
+def _tile(rng: Generator, side: int, colours: int) -> np.ndarray:
+    """(side, side) int: of one colour, with specks, bricks or a slope of it in another."""
+    first, second = rng.integers(0, colours, 2)
+    rows, columns = np.mgrid[:side, :side]
+    style = int(rng.integers(4))
+    if style == 0:
+        marked = np.zeros((side, side), bool)
+    elif style == 1:
+        marked = rng.random((side, side)) < 0.08
+    elif style == 2:
+        marked = (rows % 4 == 3) | ((columns + rows // 4 % 2 * 4) % 8 == 7)
+    else:
+        marked = (rows + columns) % 2 * (rows > side // 2) == 1
+    return np.where(marked, second, first)
+
+
+def _figure(rng: Generator, side: int, colours: int) -> tuple[np.ndarray, np.ndarray]:
+    """(side, side) int of colours, and bool where the figure is: the same left and right, with an outline."""
+    half = rng.random((side, side // 2)) + np.linspace(-0.5, 0.4, side // 2) > 0.45
+    half[0] = half[-1] = False
+    half[:, 0] = False
+    body = np.hstack([half, half[:, ::-1]])
+    near = body.copy()
+    for axis in (0, 1):
+        near |= np.roll(body, 1, axis) | np.roll(body, -1, axis)
+    outline, eyes, *skins = rng.integers(0, colours, 5)
+    stripes = np.array(skins)[np.sort(rng.integers(0, len(skins), side))]
+    figure = np.where(body, stripes[:, None], outline)
+    figure[side // 3, [side // 2 - 2, side // 2 + 1]] = eyes
+    return figure, near
 
 
 def blocks(rng: Generator, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8: square modules in two colours with finders in three corners, as of a QR code, or bars."""
-    ink, paper = (BLACK, WHITE) if rng.random() < 0.7 else ink_and_paper(rng)
+    ink, paper = _two(rng)
     module = int(rng.integers(2, 9))
     if rng.random() < 0.25:
         bars = np.repeat(rng.integers(0, 2, -(-width // module)) == 0, module)[:width]
@@ -196,9 +231,14 @@ def blocks(rng: Generator, height: int, width: int) -> np.ndarray:
     return choose(np.repeat(np.repeat(page, module, 0), module, 1)[:height, :width], ink, paper)
 
 
+def _two(rng: Generator) -> tuple[RGB, RGB]:
+    """Two colours of a pattern, in half of them black and white."""
+    return (BLACK, WHITE) if rng.random() < 0.5 else ink_and_paper(rng)
+
+
 def _fields(rng: Generator, height: int, width: int, side: int) -> np.ndarray:
     rows, columns = np.ogrid[:height, :width]
-    return choose((rows // side + columns // side) % 2 == 0, *ink_and_paper(rng))
+    return choose((rows // side + columns // side) % 2 == 0, *_two(rng))
 
 
 def _slope(rng: Generator, height: int, width: int) -> np.ndarray:
@@ -217,7 +257,10 @@ def _slope(rng: Generator, height: int, width: int) -> np.ndarray:
 
 def _smooth(rng: Generator, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8: what is dithered or printed."""
-    return scene(rng, height, width) if rng.random() < 0.6 else gradient(rng, height, width)
+    style = rng.random()
+    if style < 0.6:
+        return scene(rng, height, width)
+    return gradient(rng, height, width) if style < 0.8 else mix(_slope(rng, height, width), BLACK, WHITE)
 
 
 def _screen(height: int, width: int, pitch: float, angle: float) -> np.ndarray:

@@ -47,13 +47,16 @@ def coloured(rng: Generator, height: int, width: int) -> np.ndarray:
     pen.fontmode = "1" if rng.random() < _SHARP else "L"
     face, size = fonts.face(rng), int(rng.integers(8, 25))
     font, step = fonts.font(face, size), round(size * rng.uniform(1.1, 1.6))
+    space, indent = pen.textlength(" ", font), 0
+    text = fonts.CODE if rng.random() < 0.5 else fonts.running_text(rng, face)
     y = -int(rng.integers(step))
-    while y < height:
-        x = -float(rng.integers(size)) if rng.random() < 0.5 else size * 2.0 * int(rng.integers(3))
-        for word in fonts.line(rng, face, int(width / size * 2.4)).split():
+    for line in fonts.lines(rng, text, int(width / size * rng.uniform(0.6, 2.0)) + 4, (height - y) // step + 1):
+        indent = max(indent + int(rng.integers(-1, 2)), 0) if text is fonts.CODE else 0
+        x = size * 2.0 * indent
+        for word in line.split():
             colour = rgb(rng) if colours is None else colours[rng.integers(len(colours))]
             pen.text((round(x), y), word, fill=colour, font=font)
-            x += pen.textlength(word + " ", font)
+            x += pen.textlength(word, font) + space
             if x > width:
                 break
         y += step
@@ -65,17 +68,17 @@ def _page(rng: Generator, ground: np.ndarray, ink: RGB, size: int) -> np.ndarray
     height, width = ground.shape[:2]
     face = fonts.face(rng)
     font = fonts.font(face, size)
-    stroke = int(rng.integers(1, 1 + max(size // 16, 1) + 1)) if rng.random() < 0.15 and size > 11 else 0
+    stroke = int(rng.integers(1, size // 16 + 1)) if rng.random() < 0.15 and size > 15 else 0
     step = round(size * rng.uniform(1.0, 1.7)) + stroke
     sharp, slant = rng.random() < _SHARP, float(rng.uniform(0.1, 0.35)) if rng.random() < _SLANTED else 0.0
     mask = Image.new("L", (width, height), 0)
     pen = ImageDraw.Draw(mask)
     pen.fontmode = "1" if sharp else "L"
-    left, y = -int(rng.integers(-2 * size, 2 * size)), -int(rng.integers(step))
-    letters = int(width / size * 2.4) + 3
-    while y < height:
-        if rng.random() > 0.06:  # an end of a paragraph
-            pen.text((left, y), fonts.line(rng, face, letters), fill=255, font=font, stroke_width=stroke)
+    left, y = int(rng.integers(-size, size)), -int(rng.integers(size // 2 + 1))
+    text, letters = fonts.running_text(rng, face), int(width / size * rng.uniform(1.3, 2.4)) + 2
+    for number, line in enumerate(fonts.lines(rng, text, letters, (height - y) // step + 1)):
+        if number == 0 or rng.random() > 0.06:  # an end of a paragraph
+            pen.text((left, y), line, fill=255, font=font, stroke_width=stroke)
         y += step
     if slant:
         kind = Image.Resampling.NEAREST if sharp else Image.Resampling.BILINEAR
