@@ -113,7 +113,7 @@ class RecordedStep:
                 torch.cuda.synchronize()
                 self._optimizer.zero_grad(set_to_none=True)  # gradients lie where the recording puts them
                 self._graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self._graph, stream=self._stream):
+                with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
                     self._step(held, recorded)
             self._graph.replay()
         self._calls += 1
