@@ -110,7 +110,7 @@ def test_copies_are_found_mirrored_too(run: Run, tmp_path: Path, monkeypatch: py
     code, out, _ = run(*words, "--force")
     assert code == 0
     assert "nearest of 7 training images by pixels at 32x32 px, median distance: " in out.decode()
-    assert out.decode().endswith("--holdback N compares\n")
+    assert out.decode().endswith("; --holdback N compares it with that of real images\n")
 
 
 @pytest.mark.usefixtures("empty_hub")
@@ -151,6 +151,7 @@ def test_many_pairs_are_the_nearest_ones(tmp_path: Path, monkeypatch: pytest.Mon
     picture = pairs_picture(samples.images, found)
     assert picture.shape == (3, 2 * 96 + 2, 192)
     assert torch.equal(picture[:, :96:3, :96:3], real[2])
+    (tmp_path / "broken.png").write_text("Dear Sir\n")
+    broken = list_items([tmp_path / "broken.png"])
     with pytest.raises(ImageError, match="real: none of its 1 images can be read"):
-        (tmp_path / "broken.png").write_text("Dear Sir\n")
-        find_nearest("real", samples, None, list_items([tmp_path / "broken.png"]), Pixels())
+        find_nearest("real", samples, None, broken, Pixels())

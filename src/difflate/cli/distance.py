@@ -184,8 +184,9 @@ def _nearest_line(found: dict[str, Any]) -> str:
         for key, name in names.items()
         if key in found
     ]
-    start = f"nearest of {found['training']['images']} training images by {found['by']}, median distance: "
-    return start + ", ".join(sides) + "" if len(sides) > 1 else start + sides[0] + "; --holdback N compares"
+    more = "" if "held_back" in found else "; --holdback N compares it with that of real images"
+    of = f"nearest of {found['training']['images']} training images by {found['by']}"
+    return f"{of}, median distance: {', '.join(sides)}{more}"
 
 
 def _cells(row: dict[str, Any], reference_images: int) -> dict[str, str]:
