@@ -136,6 +136,9 @@ def test_vgg16_features_are_used_where_they_are(tmp_path: Path) -> None:
     train = list_items([write(real, tmp_path / "real")])
     by, network = nearest.description()
     assert by == "VGG16 features"
+    seen = features_of(real, network)
+    assert seen.shape == (3, 512 * 16)
+    assert seen.norm(dim=1).tolist() == pytest.approx([1] * 3, rel=1e-5)
     samples = read_images("real", train[1:], 32)
     found = find_nearest("real", samples, None, train, network)
     assert found.samples.numbers.tolist() == [1, 2]

@@ -15,7 +15,7 @@ from difflate.metrics.backbones import BACKBONES, IMAGENET_MEAN, IMAGENET_STD, l
 
 INCEPTION_LAYER = "2048"
 """The layer of the Inception network, by the name of torch-fidelity: after the last pooling."""
-BATCH_PX = 2**20
+BATCH_PX = 2**18
 """Pixels that a network looks at at once: VGG16's first stage takes 512 bytes for each."""
 
 
@@ -75,12 +75,19 @@ class Vgg16Features(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Raises ConfigError for images with a side below 16 px, of which nothing is left behind four poolings."""
+        """Raises ConfigError as `maps`."""
+        return self.maps(images).mean((2, 3))
+
+    def maps(self, images: Tensor) -> Tensor:
+        """(B, 512, H // 16, W // 16) float32: before the mean.
+
+        Raises ConfigError for images with a side below 16 px, of which nothing is left behind four poolings.
+        """
         least = BACKBONES["vgg"].min_side_px
         if min(images.shape[2:]) < least:
             size = f"{images.shape[3]}x{images.shape[2]}"
             raise ConfigError(f"images of {size} px are too small for VGG16; it needs {least} px a side")
-        return self.features((images.float() / 255 - self.mean) / self.std).mean((2, 3))
+        return self.features((images.float() / 255 - self.mean) / self.std)
 
 
 def vgg16() -> Vgg16Features:
