@@ -17,7 +17,7 @@ from difflate.metrics import nearest
 from difflate.metrics.features import features_of, vgg16
 from difflate.metrics.frechet import frechet_distance, kernel_distance
 from difflate.metrics.nearest import Pixels, find_nearest, pairs_picture
-from difflate.metrics.sets import ImageSet, read_images
+from difflate.metrics.sets import DISTANCES, ImageSet, read_images
 from distance_helpers import smooth
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_directions")
@@ -158,3 +158,9 @@ def test_many_pairs_are_the_nearest_ones(tmp_path: Path, monkeypatch: pytest.Mon
     broken = list_items([tmp_path / "broken.png"])
     with pytest.raises(ImageError, match="real: none of its 1 images can be read"):
         find_nearest("real", samples, None, broken, Pixels())
+
+
+def test_help_names_all_distances(run: Run) -> None:
+    code, out, _ = run("distance", "--help")
+    assert code == 0
+    assert all(name in out.decode().split("--metrics LIST")[1] for name in DISTANCES)
