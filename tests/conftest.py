@@ -100,3 +100,40 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes]
         return path
 
     return put
+
+
+# The networks that metrics look through
+
+
+@pytest.fixture(scope="session")
+def stand_in_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the cache of torch.hub, with stand-in weights of AlexNet and VGG16."""
+    import torch
+
+    pytest.importorskip("torchvision")
+    from backbone_helpers import NETS, stand_in, weights_path
+
+    folder = tmp_path_factory.mktemp("hub")
+    (folder / "checkpoints").mkdir()
+    for net in NETS:
+        torch.save(stand_in(net), folder / "checkpoints" / weights_path(net).name)
+    return folder
+
+
+@pytest.fixture
+def backbones(stand_in_hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`stand_in_hub` in the place of torch.hub's cache."""
+    import torch
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(stand_in_hub))
+    return stand_in_hub
+
+
+@pytest.fixture
+def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of torch.hub without weights."""
+    import torch
+
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    return tmp_path / "hub"

@@ -78,7 +78,7 @@ def test_an_optional_metric_is_left_out_unless_asked_for(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("also", "message"),
     [
-        ({"psnr": None}, r"also \(=psnr\) must be one of lpips"),
+        ({"psnr": None}, r"also \(=psnr\) must be one of lpips, dists"),
         ({"lpips": None}, r"lpips \(=None\) must be one of alex, vgg"),
         ({"lpips": "squeeze"}, r"lpips \(=squeeze\) must be one of alex, vgg"),
     ],
@@ -92,7 +92,7 @@ def test_results_keep_their_keys(tmp_path: Path) -> None:
     record = evaluate([save(tmp_path / "a.png")], "x:3", load=Coarse)[0]
     assert list(record.to_json()) == [
         "image", "codec", "quality", "setting", "width", "height", "bytes", "bpp", "psnr", "ssim", "ms_ssim",
-        "ssimulacra2", "lpips", "lpips_net", "encode_s", "decode_s", "error", "exit_code",
+        "ssimulacra2", "lpips", "lpips_net", "dists", "encode_s", "decode_s", "error", "exit_code",
     ]  # fmt: skip
 
 

@@ -130,8 +130,14 @@ def another_setting(words: list[str], patch: pytest.MonkeyPatch) -> list[str]:
     return [word.replace("coarse:8", "coarse:7") for word in words]
 
 
+def another_measure(words: list[str], patch: pytest.MonkeyPatch) -> list[str]:
+    patch.setattr("difflate.metrics.dists.dists_with", lambda: lambda reference, restored: 0.5)
+    return [*words, "--dists"]
+
+
 @pytest.mark.parametrize(
-    ("change", "measured"), [(other_image, 4), (other_model, 6), (other_version, 6), (another_setting, 4)]
+    ("change", "measured"),
+    [(other_image, 4), (other_model, 6), (other_version, 6), (another_setting, 4), (another_measure, 6)],
 )
 def test_what_has_changed_is_measured_again(
     change: Callable, measured: int, codec: Interrupted, words: list[str], monkeypatch: pytest.MonkeyPatch
@@ -139,7 +145,10 @@ def test_what_has_changed_is_measured_again(
     interrupt(codec, words)
     assert main(change(words, monkeypatch)) == 0
     assert codec.calls == ["encode", "decode"] * (1 + measured)
-    assert len(results()["records"]) == 6
+    records = results()["records"]
+    assert len(records) == 6
+    # in all records or in none: no mean of some of the images
+    assert {record["dists"] for record in records} == {0.5 if change is another_measure else None}
 
 
 def test_a_model_is_known_by_its_files(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def _small(config: str, steps: int) -> list[str]:
     return [*words, "network.widths=[8,32,32]", "network.blocks=[1,1,1]", "network.head_width=16"]
 
 
+@pytest.mark.usefixtures("backbones")
 def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, capsys):
     """On small pictures; trainings for two steps more each, those of codebooks have tests of their own."""
     root = pytestconfig.rootpath

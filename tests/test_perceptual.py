@@ -11,69 +11,22 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from backbone_helpers import NETS, smooth_batch, stand_in, weights_path
 from difflate.cli.main import main
 from difflate.codecs import loading
 from difflate.errors import ConfigError, VerificationFailed
 from difflate.evaluate import evaluate
-from difflate.metrics.perceptual import BACKBONES, Lpips, Net, load_lpips, lpips
-from difflate.seeds import torch_generator
+from difflate.metrics.backbones import BACKBONES, Net
+from difflate.metrics.perceptual import Lpips, load_lpips, lpips
 from fake_codecs import Coarse, save
 from lazy import Lazy
 
 models = Lazy("torchvision.models")
 
-NETS = ("alex", "vgg")
-
-
-def weights_path(net: str) -> Path:
-    url = getattr(models, BACKBONES[net].weights).IMAGENET1K_V1.url
-    return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
-
-
-def stand_in(net: str) -> dict[str, Tensor]:
-    """Random weights of the backbone's features, without the classifier, that keep the size of activations."""
-    with torch.device("meta"):
-        features = getattr(models, BACKBONES[net].model)(weights=None).features
-    generator = torch_generator(3, 0)
-    weights = {}
-    for key, tensor in features.state_dict().items():
-        spread = (2 / tensor[0].numel()) ** 0.5 if tensor.ndim == 4 else 0.1
-        weights[f"features.{key}"] = spread * torch.randn(tensor.shape, generator=generator)
-    return weights
-
-
-@pytest.fixture(scope="session")
-def stand_in_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hub")
-    (folder / "checkpoints").mkdir()
-    for net in NETS:
-        torch.save(stand_in(net), folder / "checkpoints" / weights_path(net).name)
-    return folder
-
-
-@pytest.fixture
-def weights(stand_in_hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of stand-in weights, in the place of torch.hub's cache."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(stand_in_hub))
-    return stand_in_hub
-
-
-@pytest.fixture
-def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    return tmp_path / "hub"
-
 
 @pytest.fixture(params=NETS)
-def network(request: pytest.FixtureRequest, weights: Path) -> Lpips:
+def network(request: pytest.FixtureRequest, backbones: Path) -> Lpips:
     return load_lpips(request.param)
-
-
-def images(count: int = 2, height: int = 40, width: int = 47, seed: int = 0) -> Tensor:
-    """(count, 3, height, width) float32 in [-1, 1], smooth."""
-    small = torch.rand(count, 3, 5, 6, generator=torch_generator(seed, 0))
-    return 2 * torch.nn.functional.interpolate(small, (height, width), mode="bilinear") - 1
 
 
 # The measure
@@ -91,7 +44,7 @@ def test_it_is_that_of_torchmetrics(network: Lpips, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(reference, "_get_tv_model_features", features)
     other = reference._LPIPS(net=network.net)
-    x, y = images(), images(seed=1)
+    x, y = smooth_batch(), smooth_batch(seed=1)
     distance = network(x, y)
     assert (distance.shape, distance.dtype) == ((2,), torch.float32)
     assert distance.min() > 0.01
@@ -99,7 +52,7 @@ def test_it_is_that_of_torchmetrics(network: Lpips, monkeypatch: pytest.MonkeyPa
 
 
 def test_identical_images_are_at_0_and_order_does_not_matter(network: Lpips) -> None:
-    x, y = images(), images(seed=1)
+    x, y = smooth_batch(), smooth_batch(seed=1)
     assert torch.equal(network(x, x), torch.zeros(2))
     assert torch.equal(network(x, y), network(y, x))
     nearer = network(x, 0.9 * x + 0.1 * y)
@@ -107,12 +60,12 @@ def test_identical_images_are_at_0_and_order_does_not_matter(network: Lpips) -> 
     assert (nearer < network(x, y)).all()
 
 
-def test_the_gradient_is_that_of_the_values(weights: Path) -> None:
+def test_the_gradient_is_that_of_the_values(backbones: Path) -> None:
     network = load_lpips("alex").double()
-    x, y = images(1).double().requires_grad_(), images(1, seed=1).double().requires_grad_()
+    x, y = smooth_batch(1).double().requires_grad_(), smooth_batch(1, seed=1).double().requires_grad_()
     slopes = torch.autograd.grad(network(x, y), (x, y))
     with torch.no_grad():
-        direction, step = images(1, seed=2).double(), 1e-6
+        direction, step = smooth_batch(1, seed=2).double(), 1e-6
         for slope, ends in (
             (slopes[0], [network(x + sign * step * direction, y) for sign in (1, -1)]),
             (slopes[1], [network(x, y + sign * step * direction) for sign in (1, -1)]),
@@ -128,7 +81,7 @@ def test_gradients_are_finite_where_no_feature_is_seen(network: Lpips, silent: i
     bias = network.features[last - 1].bias
     assert isinstance(bias, Tensor)
     bias.fill_(-1e4)  # no feature of that stage is above 0, those of the stages behind it are their biases alone
-    for x, y in ((torch.zeros(1, 3, 40, 40), torch.full((1, 3, 40, 40), 0.3)), (images(), images())):
+    for x, y in ((torch.zeros(1, 3, 40, 40), torch.full((1, 3, 40, 40), 0.3)), (smooth_batch(), smooth_batch())):
         x = x.requires_grad_()
         network(x, y).sum().backward()
         assert x.grad is not None
@@ -139,14 +92,14 @@ def test_only_the_images_have_gradients(network: Lpips) -> None:
     nn.Sequential(network).train()
     assert not any(module.training for module in network.modules())
     assert not any(tensor.requires_grad for tensor in network.parameters())
-    x = images().requires_grad_()
-    network(x, images(seed=1)).sum().backward()
+    x = smooth_batch().requires_grad_()
+    network(x, smooth_batch(seed=1)).sum().backward()
     assert x.grad is not None
     assert (x.grad != 0).any(dim=1).float().mean() > 0.9
 
 
 def test_half_precision_is_near(network: Lpips) -> None:
-    x, y = images(), images(seed=1)
+    x, y = smooth_batch(), smooth_batch(seed=1)
     with torch.autocast("cpu", torch.bfloat16):
         distance = network(x, y)
     assert distance.dtype == torch.float32
@@ -155,17 +108,21 @@ def test_half_precision_is_near(network: Lpips) -> None:
 
 def test_sizes(network: Lpips) -> None:
     side = network.backbone.min_side_px
-    assert network(images(1, side, side), images(1, side, side, seed=1)).isfinite().all()
-    small = images(1, side - 1, 60)
+    assert network(smooth_batch(1, side, side), smooth_batch(1, side, side, seed=1)).isfinite().all()
+    small = smooth_batch(1, side - 1, 60)
     with pytest.raises(ConfigError, match=f"60x{side - 1} px are too small .* needs {side} px"):
         network(small, small)
-    for x, y in ((images(1), images(2)), (images()[0], images()[0]), (images()[:, :1], images()[:, :1])):
+    for x, y in (
+        (smooth_batch(1), smooth_batch(2)),
+        (smooth_batch()[0], smooth_batch()[0]),
+        (smooth_batch()[:, :1], smooth_batch()[:, :1]),
+    ):
         with pytest.raises(ConfigError, match=r"must both be \(B, 3, H, W\)"):
             network(x, y)
 
 
 def test_pictures(network: Lpips) -> None:
-    pixels = ((images(1)[0] + 1) * 100).byte()
+    pixels = ((smooth_batch(1)[0] + 1) * 100).byte()
     other = pixels + 9
     expected = float(network(pixels[None] / 127.5 - 1, other[None] / 127.5 - 1))
     assert lpips(pixels, other, network) == expected > 0
@@ -204,7 +161,7 @@ def test_missing_weights_are_told_and_not_downloaded(
 
 
 @pytest.mark.parametrize(("module", "package"), [("torchvision.models", "torchvision"), ("torchmetrics",) * 2])
-@pytest.mark.usefixtures("weights")
+@pytest.mark.usefixtures("backbones")
 def test_missing_packages_are_told(module: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=rf"{package}.* is not installed; run: pip install 'difflate\[eval\]'"):
@@ -272,7 +229,7 @@ def codecs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, bool]]:
     return options
 
 
-@pytest.mark.usefixtures("weights", "codecs")
+@pytest.mark.usefixtures("backbones", "codecs")
 def test_eval_measures_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "images" / "a.png", 0, 32, 32)
     save(tmp_path / "images" / "b.png", 1, 32, 32)
@@ -302,14 +259,15 @@ def test_eval_measures_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert plot.width == 4 * 600
 
 
-@pytest.mark.usefixtures("weights", "codecs")
+@pytest.mark.usefixtures("backbones", "codecs")
 def test_images_too_small_for_it_have_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(save(tmp_path / "a.png")), str(save(tmp_path / "b.png", 1, height=24))]
     assert main(["eval", *paths, "--codecs", "jpeg:2..5..1,webp:3..6..1", "--lpips", "alex", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [record["lpips"] is None for record in result["records"]] == [False] * 8 + [True] * 8
     assert result["means"][0]["counts"] == {
-        "bpp": 2, "psnr": 2, "ssim": 2, "ms_ssim": 0, "ssimulacra2": 2, "lpips": 1, "encode_s": 2, "decode_s": 2,
+        "bpp": 2, "psnr": 2, "ssim": 2, "ms_ssim": 0, "ssimulacra2": 2, "lpips": 1, "dists": 0, "encode_s": 2,
+        "decode_s": 2,
     }  # fmt: skip
     # the rates are of two images, the LPIPS of one
     assert "not all images have lpips" in result["bd_rate_percent"]["webp"]["lpips"]
@@ -371,7 +329,7 @@ def test_anchors_that_cannot_be_are_one_line(
 
 
 @pytest.mark.parametrize("net", NETS)
-@pytest.mark.usefixtures("weights")
+@pytest.mark.usefixtures("backbones")
 def test_records_keep_the_backbone(net: str, tmp_path: Path) -> None:
     records = evaluate([save(tmp_path / "a.png", 0, 32, 32)], "x:3", load=Coarse, also={"lpips": net})
     assert records[0].to_json()["lpips_net"] == net

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from difflate.cli.main import main
 from difflate.data.items import hold_back, list_items
-from difflate.metrics import frechet
-from difflate.metrics.frechet import features_of, fid, kid
+from difflate.metrics import features
+from difflate.metrics.features import features_of
+from difflate.metrics.frechet import frechet_distance, kernel_distance
 from difflate.metrics.sliced import sliced_wasserstein
 from distance_helpers import Small, smooth
 
@@ -106,17 +107,17 @@ def test_unreadable_images_are_counted(run: Run) -> None:
 
 def test_fid_and_kid_are_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchmetrics")
-    monkeypatch.setattr(frechet, "inception", Small)
+    monkeypatch.setattr(features, "inception", Small)
     words = ("made", "real", "--metrics", "kid,fid", "--max-images", "6")
     result = json.loads(run(*words, "--floor", "--json")[1])
     assert "swd" not in result
     network, reference = Small(), scaled("00", "02", "04", "06", "08", "10")
     first, second = features_of(smooth(6), network), features_of(reference, network)
-    assert result["fid"] == pytest.approx(fid(first, second))
-    assert result["kid"]["mean"] == pytest.approx(kid(first, second).mean)
+    assert result["fid"] == pytest.approx(frechet_distance(first, second))
+    assert result["kid"]["mean"] == pytest.approx(kernel_distance(first, second).mean)
     assert set(result["kid"]) == {"mean", "std", "subsets", "subset_images"}
     other = features_of(scaled("01", "03", "05", "07", "09", "11"), network)
-    assert result["floor"]["fid"] == pytest.approx(fid(other, second))
+    assert result["floor"]["fid"] == pytest.approx(frechet_distance(other, second))
     lines = run(*words)[1].splitlines()
     assert lines[2] == "| set | images | fid | kid |"
     assert f"| {result['fid']:.3f} | {result['kid']['mean']:.5f} ± 0.00000 |" in lines[4]
@@ -128,7 +129,11 @@ def test_fid_and_kid_are_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
         (2, ["made"], "the following arguments are required: REFERENCE"),
         (2, ["made", "none"], "none: no such file or folder"),
         (2, ["made", "empty"], "empty: no images in this folder"),
-        (2, ["made", "real", "--metrics", "swd,ssim"], "--metrics: 'ssim' is not one of swd, fid, kid"),
+        (
+            2,
+            ["made", "real", "--metrics", "swd,ssim"],
+            "--metrics: 'ssim' is not one of swd, fid, kid, frechet-vgg16, kernel-vgg16",
+        ),
         (2, ["made", "real", "--metrics", ""], "--metrics: '' is not one of"),
         (2, ["made", "real", "--holdback", "12"], "holdback (=12) must be below the number of images (=12)"),
         (2, ["made", "real", "--holdback", "0"], "--holdback (=0) must be at least 1"),

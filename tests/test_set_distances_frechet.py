@@ -13,7 +13,8 @@ from torch import nn
 
 from difflate.errors import ConfigError
 from difflate.metrics import frechet
-from difflate.metrics.frechet import features_of, fid, kid
+from difflate.metrics.features import features_of, inception
+from difflate.metrics.frechet import frechet_distance, kernel_distance
 from difflate.seeds import torch_generator
 from distance_helpers import Small, smooth
 from lazy import Lazy
@@ -38,10 +39,10 @@ def test_fid_is_the_frechet_distance() -> None:
     x, y = first.double().numpy(), second.double().numpy()
     root = linalg.sqrtm(np.cov(x.T) @ np.cov(y.T)).real
     expected = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
-    assert fid(first, second) == pytest.approx(expected, rel=1e-8)
-    assert fid(second, first) == pytest.approx(expected, rel=1e-8)
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-8)
+    assert frechet_distance(second, first) == pytest.approx(expected, rel=1e-8)
     shift = torch.tensor([1.0, 0, -2, 0, 0.5])
-    assert fid(first + shift, first) == pytest.approx(5.25, abs=1e-4)
+    assert frechet_distance(first + shift, first) == pytest.approx(5.25, abs=1e-4)
 
 
 def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
@@ -59,15 +60,15 @@ def test_kid_is_the_discrepancy() -> None:
     network = Small()
     first, second = (features_of(x, network) for x in (smooth(20), smooth(20, seed=1)))
     expected = squared_mmd(first.double().numpy(), second.double().numpy())
-    distance = kid(first, second)
+    distance = kernel_distance(first, second)
     assert (distance.std, distance.subsets, distance.subset_images) == (0, 1, 20)
     assert distance.mean == pytest.approx(expected, rel=1e-8)
 
 
 def test_kid_of_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchmetrics")
-    monkeypatch.setattr(frechet, "KID_SUBSET", 10)
-    monkeypatch.setattr(frechet, "KID_SUBSETS", 3)
+    monkeypatch.setattr(frechet, "KERNEL_SUBSET", 10)
+    monkeypatch.setattr(frechet, "KERNEL_SUBSETS", 3)
     network = Small()
     first, second = (features_of(x, network) for x in (smooth(14), smooth(19, seed=1)))
     generator = torch_generator(8, 9)
@@ -76,14 +77,14 @@ def test_kid_of_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
         y, x = (z[torch.randperm(len(z), generator=generator)[:10]].double().numpy() for z in (second, first))
         values.append(squared_mmd(x, y))
     state = torch.get_rng_state()
-    distance = kid(first, second, seed=8)
+    distance = kernel_distance(first, second, seed=8)
     assert torch.equal(torch.get_rng_state(), state)
     assert (distance.subsets, distance.subset_images) == (3, 10)
     assert (distance.mean, distance.std) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values)))
 
 
 def test_a_single_image_has_no_covariance() -> None:
-    for metric in (fid, kid):
+    for metric in (frechet_distance, kernel_distance):
         with pytest.raises(ConfigError, match="not 1 and 4"):
             metric(torch.zeros(1, 3), torch.zeros(4, 3))
 
@@ -98,7 +99,7 @@ def test_missing_weights_are_told_and_not_downloaded(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     with pytest.raises(ConfigError) as error:
-        frechet.inception()
+        inception()
     name = "weights-inception-2015-12-05-6726825d.pth"
     assert str(error.value).startswith(f"{tmp_path}/hub/checkpoints/{name}: the weights")
     assert f"download https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{name}" in str(error.value)
@@ -119,7 +120,7 @@ def test_weights_cannot_name_code(
     monkeypatch.chdir(tmp_path)
     weights(write(Harmful()))
     with pytest.raises(ConfigError, match="other things than weights"):
-        frechet.inception()
+        inception()
     assert not (tmp_path / "harm").exists()
 
 
@@ -127,7 +128,7 @@ def test_altered_weights_are_told(weights: Callable[[bytes], Path]) -> None:
     path = weights(saved({"fc.weight": torch.zeros(3)}))
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(ConfigError, match="damaged, or another file"):
-        frechet.inception()
+        inception()
 
 
 def test_the_inception_network_is_that_of_torch_fidelity(
@@ -140,7 +141,7 @@ def test_the_inception_network_is_that_of_torch_fidelity(
         original = module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
     weights(saved(original.state_dict()))
     images = smooth(1)
-    network = frechet.inception()
+    network = inception()
     assert not network.training
     features = features_of(images, network)
     assert features.shape == (1, 2048)

@@ -1,10 +1,10 @@
 """`difflate distance SAMPLES REFERENCE`."""
 
 import argparse
-import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,30 +13,32 @@ from difflate.cli.device import add_device_option, device_of
 from difflate.evaluate.markdown import markdown_table
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import torch
 
     from difflate.data.items import Item
-
-METRICS = ("swd", "fid", "kid")
-_SMALLEST_PX = 7
-"""The side of a descriptor of SWD."""
+    from difflate.metrics.sets import ImageSet
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser(
         "distance",
-        help="compare two sets of images: sliced Wasserstein distance, FID, KID",
+        help="compare two sets of images: sliced Wasserstein distance, Fréchet and kernel distances, nearest images",
         description="Says how far two sets of images are from each other. All images are scaled to one size: the short "
         "side, of\nwhich the middle is taken. Values compare with each other at equal numbers of images and sizes only."
-        "\nfid and kid need pip install 'difflate[eval]' and the weights of a network.",
+        "\nAll but swd need pip install 'difflate[eval]' and the weights of a network, Inception or VGG16.",
         epilog="examples:\n  difflate distance samples/ cats/ --holdback 500 --floor\n"
+        "  difflate distance samples/ cats/ --holdback 500 --metrics swd,frechet-vgg16,kernel-vgg16 --floor\n"
+        "  difflate distance samples/ cats/ --holdback 500 --nearest pairs.png\n"
         "  difflate distance samples/ shards/ --size 64 --max-images 10000 --metrics swd,fid,kid --json",
     )
     parser.add_argument("samples", type=input_path, metavar="SAMPLES", help="a folder of images or of tar shards")
     parser.add_argument("reference", type=input_path, metavar="REFERENCE", help="the same, of real images")
     parser.add_argument(
-        "--metrics", default="swd", metavar="LIST", help="swd, fid or kid, separated by commas (default: %(default)s)"
+        "--metrics",
+        default="swd",
+        metavar="LIST",
+        help="swd, fid, kid, frechet-vgg16 or kernel-vgg16, separated by commas (default: %(default)s)",
     )
     parser.add_argument("--size", type=int, metavar="PX", help="side to scale all images to (default: the samples')")
     parser.add_argument(
@@ -46,44 +48,55 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--floor", action="store_true", help="also compare REFERENCE with as many images of it that are left over"
     )
+    parser.add_argument(
+        "--nearest",
+        type=Path,
+        metavar="PNG",
+        help="also write each sample beside the nearest image of REFERENCE that is not held back, and say how near "
+        "samples and the held-back images are to those",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of what is drawn (default: %(default)s)")
     add_device_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    parser.add_argument("-f", "--force", action="store_true", help="overwrite PNG if it is there")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the distances; images that cannot be read are left out, with a line on stderr."""
-    from difflate.data.items import hold_back, list_items
     from difflate.errors import ConfigError
-    from difflate.metrics.frechet import inception
+    from difflate.files import check_output
+    from difflate.metrics import nearest, sets
 
     names = _metric_names(args)
-    samples, reference, others = list_items([args.samples]), list_items([args.reference]), []
-    if args.holdback is not None:
-        others, reference = hold_back(reference, args.holdback)
-    if args.max_images is not None:
-        _, samples = _spread(samples, args.max_images)
-        left_over, reference = _spread(reference, args.max_images)
-        others = others or left_over
-    if args.floor and not others:
+    if args.nearest is not None:
+        check_output(args.nearest, args.force)
+    choice = sets.choose(args.samples, args.reference, args.holdback, args.max_images)
+    if args.floor and not choice.others:
         raise ConfigError(f"--floor: no image of {args.reference} is left over; give --holdback N or --max-images N")
     device = device_of(args.device)
-    network = inception().to(device) if {"fid", "kid"} & set(names) else None
-    size = _common_size(args.samples, samples) if args.size is None else args.size
-    made, real = _read(args.samples, samples, size), _read(args.reference, reference, size)
+    networks = sets.load_networks(names, device)
+    described = nearest.description() if args.nearest is not None else None
+    size = sets.check_size(args.samples, choice.samples, args.size)
+    made, real = _read(args.samples, choice.samples, size), _read(args.reference, choice.reference, size)
     result: dict[str, Any] = {"size": size, "seed": args.seed}
-    result["samples"] = {"path": str(args.samples), **_counts(made, samples)}
-    result["reference"] = {"path": str(args.reference), **_counts(real, reference)}
-    sets = [made]
+    result["samples"] = {"path": str(args.samples), **_counts(made)}
+    result["reference"] = {"path": str(args.reference), **_counts(real)}
+    compared = [made.images]
     if args.floor:
-        _, others = _spread(others, len(made))
-        sets.append(_read(args.reference, others, size))
-        result["floor"] = _counts(sets[1], others)
-    values = _distances(sets, real, names, network, device, args.seed)
+        others = _read(args.reference, sets.spread(choice.others, len(made.images))[1], size)
+        result["floor"] = _counts(others)
+        compared.append(others.images)
+    looked_at = sum(map(len, (real.images, *compared))) * len(networks)
+    with _bar("features", looked_at) as progress:
+        values = sets.distances(compared, real.images, names, networks, device, args.seed, progress)
     result |= values[0]
     if args.floor:
         result["floor"] |= values[1]
+    if described is not None:
+        by, network = described
+        held_back = real if args.holdback is not None else None
+        result["nearest"] = _nearest(args, made, held_back, choice.training, by, network.to(device))
     print(json.dumps(result, allow_nan=False) if args.json else _table(result))
     return 0
 
@@ -91,12 +104,14 @@ def run(args: argparse.Namespace) -> int:
 def _metric_names(args: argparse.Namespace) -> list[str]:
     """The names in --metrics. Raises ConfigError for it and for numbers that are too small."""
     from difflate.errors import ConfigError
+    from difflate.metrics.sets import DISTANCES
+    from difflate.metrics.sliced import PATCH_PX
 
     names = list(dict.fromkeys(name.strip() for name in args.metrics.split(",")))
     for name in names:
-        if name not in METRICS:
-            raise ConfigError(f"--metrics: {name!r} is not one of {', '.join(METRICS)}")
-    least = {"size": _SMALLEST_PX, "holdback": 1, "max_images": 1, "seed": 0}
+        if name not in DISTANCES:
+            raise ConfigError(f"--metrics: {name!r} is not one of {', '.join(DISTANCES)}")
+    least = {"size": PATCH_PX, "holdback": 1, "max_images": 1, "seed": 0}
     for key, low in least.items():
         value = getattr(args, key)
         if value is not None and value < low:
@@ -104,84 +119,74 @@ def _metric_names(args: argparse.Namespace) -> list[str]:
     return names
 
 
-def _spread(items: "Sequence[Item]", count: int) -> "tuple[list[Item], list[Item]]":
-    """(the others, ``count`` items, evenly spaced): the first ones may all lie in one folder, of one class."""
-    from difflate.data.items import hold_back
-
-    return hold_back(items, count) if count < len(items) else ([], list(items))
-
-
-def _common_size(path: Path, items: "Sequence[Item]") -> int:
-    """The side of all images that can be opened. Raises ConfigError if it is not one, or too small; ImageError."""
-    from difflate.data.items import common_side
-    from difflate.errors import ConfigError
-
-    side = common_side(path, items)
-    if side < _SMALLEST_PX:
-        raise ConfigError(f"{path}: images of {side}x{side} px are too small; give --size")
-    return side
-
-
-def _read(path: Path, items: "Sequence[Item]", size: int) -> "Tensor":
-    """(N, 3, size, size) uint8 of those that can be read; says of the others how many. Raises ImageError if N is 0."""
-    import torch
+@contextmanager
+def _bar(name: str, total: int) -> Iterator[Callable[[int], object]]:
+    """What counts up a bar on stderr, if that is a terminal."""
     from tqdm import tqdm
 
-    from difflate.data.crops import Crops
-    from difflate.data.items import unreadable
-    from difflate.errors import ImageError
-
-    pixels, left_out = [], []
-    for item in tqdm(items, desc=path.name, file=sys.stderr, disable=not sys.stderr.isatty(), unit="image"):
-        try:
-            pixels.append(Crops([item], size, short_side=size, augment=False).read(0)[0])
-        except ImageError:
-            left_out.append(item)
-    if not pixels:
-        raise unreadable(path, len(items))
-    if left_out:
-        count = f"{len(left_out)} of {len(items)} images cannot be read and are left out"
-        print(f"difflate: {path}: {count}; the first is {left_out[0]}", file=sys.stderr)
-    return torch.stack(pixels)
+    with tqdm(total=total, desc=name, file=sys.stderr, disable=not sys.stderr.isatty(), unit="image") as bar:
+        yield bar.update
 
 
-def _counts(pixels: "Tensor", items: "Sequence[Item]") -> dict[str, int]:
-    return {"images": len(pixels), "skipped": len(items) - len(pixels)}
+def _read(path: Path, items: "list[Item]", size: int) -> "ImageSet":
+    """The images that can be read; says of the others how many. Raises ImageError if there are none."""
+    from difflate.metrics.sets import read_images
+
+    with _bar(path.name, len(items)) as progress:
+        found = read_images(path, items, size, progress)
+    _say_skipped(path, found.skipped, len(items))
+    return found
 
 
-def _distances(
-    sets: "list[Tensor]", reference: "Tensor", names: list[str], network: "nn.Module | None", device: Any, seed: int
-) -> list[dict[str, Any]]:
-    """The values of the metrics for each set, by their names."""
-    from tqdm import tqdm
+def _say_skipped(path: Path, skipped: "list[Item]", total: int) -> None:
+    if skipped:
+        count = f"{len(skipped)} of {total} images cannot be read and are left out"
+        print(f"difflate: {path}: {count}; the first is {skipped[0]}", file=sys.stderr)
 
-    from difflate.metrics.frechet import features_of, fid, kid
-    from difflate.metrics.sliced import sliced_wasserstein
 
-    values: list[dict[str, Any]] = [{} for _ in sets]
-    if "swd" in names:
-        on_device = reference.to(device)
-        for value, images in zip(values, sets, strict=True):
-            value["swd"] = sliced_wasserstein(images.to(device), on_device, seed)
-    if network is not None:
-        total = len(reference) + sum(map(len, sets))
-        with tqdm(total=total, desc="features", file=sys.stderr, disable=not sys.stderr.isatty(), unit="image") as bar:
-            features, *others = (features_of(images, network, progress=bar.update) for images in (reference, *sets))
-        for value, of_set in zip(values, others, strict=True):
-            if "fid" in names:
-                value["fid"] = fid(of_set, features)
-            if "kid" in names:
-                value["kid"] = dataclasses.asdict(kid(of_set, features, seed))
-    return values
+def _counts(found: "ImageSet") -> dict[str, int]:
+    return {"images": len(found.images), "skipped": len(found.skipped)}
+
+
+def _nearest(
+    args: argparse.Namespace,
+    made: "ImageSet",
+    held_back: "ImageSet | None",
+    training: "list[Item]",
+    by: str,
+    network: "torch.nn.Module",
+) -> dict[str, Any]:
+    """Writes the picture of --nearest; what is said of it."""
+    from difflate.generate.grid import save_png
+    from difflate.metrics.nearest import find_nearest, pairs_picture
+
+    with _bar("nearest", len(training)) as progress:
+        found = find_nearest(args.reference, made, held_back, training, network, progress)
+    _say_skipped(args.reference, found.skipped, len(training))
+    save_png(pairs_picture(made.images, found), args.nearest, args.force)
+    return {"by": by, **found.to_json()}
 
 
 def _table(result: dict[str, Any]) -> str:
-    """A Markdown table, a row for each pair of sets."""
+    """A Markdown table, a row for each pair of sets, and a line on the nearest training images."""
     samples = {**result, "set": "samples", "images": result["samples"]["images"]}
     floor = [{**result["floor"], "set": "floor"}] if "floor" in result else []
     rows = [_cells(row, result["reference"]["images"]) for row in (samples, *floor)]
     table = markdown_table(list(rows[0]), [list(row.values()) for row in rows])
-    return f"{result['size']}x{result['size']} px, seed {result['seed']}\n\n{table}".rstrip()
+    text = f"{result['size']}x{result['size']} px, seed {result['seed']}\n\n{table}".rstrip()
+    return f"{text}\n\n{_nearest_line(result['nearest'])}" if "nearest" in result else text
+
+
+def _nearest_line(found: dict[str, Any]) -> str:
+    names = {"samples": "samples", "held_back": "images held back"}
+    sides = [
+        f"{found[key]['median']:.4f} for {found[key]['images']} {name} (least {found[key]['least']:.4f})"
+        for key, name in names.items()
+        if key in found
+    ]
+    more = "" if "held_back" in found else "; --holdback N compares it with that of real images"
+    of = f"nearest of {found['training']['images']} training images by {found['by']}"
+    return f"{of}, median distance: {', '.join(sides)}{more}"
 
 
 def _cells(row: dict[str, Any], reference_images: int) -> dict[str, str]:
@@ -189,8 +194,10 @@ def _cells(row: dict[str, Any], reference_images: int) -> dict[str, str]:
     cells = {"set": row["set"], "images": f"{row['images']} / {reference_images}"}
     for level, value in row.get("swd", {}).items():
         cells["swd" if level == "mean" else f"swd {level} px"] = f"{value:.2f}"
-    if "fid" in row:
-        cells["fid"] = f"{row['fid']:.3f}"
-    if "kid" in row:
-        cells["kid"] = f"{row['kid']['mean']:.5f} ± {row['kid']['std']:.5f}"
+    for name in ("fid", "frechet-vgg16"):
+        if name in row:
+            cells[name] = f"{row[name]:.3f}"
+    for name in ("kid", "kernel-vgg16"):
+        if name in row:
+            cells[name] = f"{row[name]['mean']:.5f} ± {row[name]['std']:.5f}"
     return cells

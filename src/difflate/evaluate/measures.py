@@ -93,6 +93,12 @@ MEASURES: tuple[Measure, ...] = (
         "null: not asked for, or a side below 31 px (alex) or 16 px (vgg)",
         "difflate.metrics.perceptual:lpips_with", optional=True, nets=("alex", "vgg"), curve=True, lower_is_better=True,
     ),
+    Measure(
+        "dists", "DISTS", "", 4,
+        "on VGG16, in the image's own size, 0: identical, 1 at most, lower is better; "
+        "null: not asked for, or a side below 17 px",
+        "difflate.metrics.dists:dists_with", optional=True, curve=True, lower_is_better=True,
+    ),
     Measure("encode_s", "encode", "s", 3, "wall seconds for one image; each codec ran once before the timing"),
     Measure("decode_s", "decode", "s", 3, "as encode_s"),
 )  # fmt: skip

@@ -5,47 +5,20 @@ Effectiveness of Deep Features as a Perceptual Metric"). The backbone is torchvi
 that torchmetrics ships, both read as tensors only. docs/metrics.md has the protocol.
 """
 
-import pickle
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Self, cast
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from difflate.errors import ConfigError
-from difflate.extras import require
 from difflate.media.picture import as_picture
+from difflate.metrics.backbones import BACKBONES, Net, batch_of, load_features, packaged_tensors
 from difflate.metrics.pairs import check_pair, planes_of_pair
 
-Net = Literal["alex", "vgg"]
 EPSILON = 1e-8
 """Added under the root of a feature's length. The first implementation added 1e-10 to the root itself, whose gradient
 is not a number where all features are 0, as they are in flat areas."""
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A network of torchvision, and where LPIPS looks into it."""
-
-    title: str
-    model: str
-    """The function of torchvision.models that makes it."""
-    weights: str
-    """The enum of torchvision.models that names the weights LPIPS was calibrated with."""
-    layers: tuple[int, ...]
-    """Indices in its ``features`` of the last ReLU of each of the five stages."""
-    channels: tuple[int, ...]
-    """How many features there are in each."""
-    min_side_px: int
-    """What leaves one feature in the last stage."""
-
-
-BACKBONES: dict[str, Backbone] = {
-    "alex": Backbone("AlexNet", "alexnet", "AlexNet_Weights", (1, 4, 7, 9, 11), (64, 192, 384, 256, 256), 31),
-    "vgg": Backbone("VGG16", "vgg16", "VGG16_Weights", (3, 8, 15, 22, 29), (64, 128, 256, 512, 512), 16),
-}
 
 
 class Lpips(nn.Module):
@@ -112,21 +85,9 @@ def load_lpips(net: Net = "alex") -> Lpips:
     """
     if net not in BACKBONES:
         raise ConfigError(f"net (={net}) must be one of {', '.join(BACKBONES)}")
-    backbone = BACKBONES[net]
-    models = require("torchvision.models", "eval")
-    package = Path(cast(str, require("torchmetrics", "eval").__file__)).parent
-    url: str = getattr(models, backbone.weights).IMAGENET1K_V1.url
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
-    advice = f"download {url} to that place"
-    if not path.is_file():
-        raise ConfigError(f"{path}: the weights of {backbone.title}, which LPIPS needs, are not there; {advice}")
-    with torch.device("meta"):  # neither memory nor random numbers for what is overwritten, or for the classifier
-        features = getattr(models, backbone.model)(weights=None).features[: backbone.layers[-1] + 1]
-    wanted = {f"features.{key}": tensor.shape for key, tensor in features.state_dict().items()}
-    weights = _read(path, wanted, f"{advice} again")
-    features.load_state_dict({key.removeprefix("features."): tensor for key, tensor in weights.items()}, assign=True)
-    shapes = {f"lin{i}.model.1.weight": (1, count, 1, 1) for i, count in enumerate(backbone.channels)}
-    linear = _read(package / f"functional/image/lpips_models/{net}.pth", shapes, "install torchmetrics 1.9")
+    features = load_features(net, "LPIPS")
+    shapes = {f"lin{i}.model.1.weight": (1, count, 1, 1) for i, count in enumerate(BACKBONES[net].channels)}
+    linear = packaged_tensors(f"lpips_models/{net}.pth", shapes)
     return Lpips(net, features, [tensor.flatten() for tensor in linear.values()])
 
 
@@ -155,20 +116,4 @@ def _lpips(reference: Any, restored: Any, network: Lpips) -> float | None:
     if min(pair[0].shape[1:]) < network.backbone.min_side_px:
         return None
     with torch.inference_mode():
-        images = [torch.tensor(pixels, device=network.shift.device).expand(3, -1, -1)[None] for pixels in pair]
-        return float(network(*(pixels.to(network.shift.dtype) / 127.5 - 1 for pixels in images)))
-
-
-def _read(path: Path, shapes: Mapping[str, tuple[int, ...]], advice: str) -> dict[str, Tensor]:
-    """The float32 tensors named in ``shapes`` from a file that may hold more, in that order."""
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ConfigError(f"{path}: damaged, or holds other things than weights; {advice}") from error
-    for key, shape in shapes.items():
-        tensor = held.get(key) if isinstance(held, dict) else None
-        if not isinstance(tensor, Tensor) or tensor.shape != shape or not tensor.isfinite().all():
-            raise ConfigError(f"{path}: has no weights {key} of the shape {tuple(shape)}; {advice}")
-    return {key: held[key].float() for key in shapes}
+        return float(network(*(batch_of(pixels, network.shift) for pixels in pair)))
