@@ -1,6 +1,6 @@
 """The weights of a model's folder: the types that they are stored in, and reading them.
 
-A float tensor is stored as float16, bfloat16 or float32, or in 8 bits with a scale per output channel:
+A float tensor is stored as float32, float16 or bfloat16, or in 8 bits with a scale per output channel:
 
     W[i, …] = scale[i] · q[i, …],   q integers from -127 to 127,   scale[i] = max |W[i, …]| / 127
 
@@ -29,7 +29,10 @@ _SAVED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 _LEAST_NUMBERS = 1 << 12
 """Smaller tensors stay as they are: all of them together are about a percent of a model."""
 _MAX_ERROR = 0.02
-"""Largest rms error of a tensor in 8 bits, relative to its rms. Trained weights have .006 to .016."""
+"""Largest rms error of a tensor in 8 bits, relative to its mean absolute value, which outliers and zeros count little in.
+Of 194 trained tensors 191 have .005 to .0197. Above were basis images with small learned margins: in 8 bits they cost
+.04 dB at 36 dB, all others together .01 (measured)."""
+_MAX_ERROR_16 = 2.0**-10
 _FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 
@@ -54,8 +57,8 @@ def saved_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 def pack(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The tensors to store of ``state``, floats as ``dtype``; None: as they are.
 
-    torch.int8: matrices and kernels of at least 4096 numbers in 8 bits where their rms error is below 2 %; the rest as
-    it is.
+    torch.int8: matrices and kernels of at least 4096 numbers are in 8 bits if their rms error is at most 2 % of their mean
+    absolute value; else, if it fits them, in float16. What is smaller stays as it is.
     """
     packed = {}
     for name, value in state.items():
@@ -63,8 +66,12 @@ def pack(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Te
             packed[name] = value
         elif dtype != torch.int8:
             packed[name] = value.to(dtype)
-        elif _fits_8_bits(value):
+        elif value.numel() < _LEAST_NUMBERS:
+            packed[name] = value
+        elif value.ndim > 1 and _error(value, dequantize_rows(*quantize_rows(value))) <= _MAX_ERROR:
             packed[name], packed[name + SCALE] = quantize_rows(value)
+        elif _error(value, value.half()) <= _MAX_ERROR_16:
+            packed[name] = value.half()
         else:
             packed[name] = value
     return packed
@@ -86,8 +93,8 @@ def quantize_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     What was loaded from 8 bits gives the same integers and scales again.
     """
     rows = values.detach().float().flatten(1)
-    # rounded to 8 binary digits: 127 · scale is then exact in float32, so that quantizing twice is quantizing once
-    scales = (rows.abs().amax(1) / 127).bfloat16().float()
+    # rounded to 17 binary digits: 127 · scale is then exact in float32, so that quantizing twice is quantizing once
+    scales = (((rows.abs().amax(1) / 127).view(torch.int32) + 0x40) & ~0x7F).view(torch.float32)
     steps = rows / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
     return steps.round().clamp(-127, 127).to(torch.int8).reshape(values.shape), scales
 
@@ -97,11 +104,10 @@ def dequantize_rows(integers: Tensor, scales: Tensor) -> Tensor:
     return (integers.flatten(1) * scales[:, None]).reshape(integers.shape)
 
 
-def _fits_8_bits(values: Tensor) -> bool:
-    if values.ndim < 2 or values.numel() < _LEAST_NUMBERS:
-        return False
-    error = dequantize_rows(*quantize_rows(values)) - values
-    return bool(error.norm() <= _MAX_ERROR * values.float().norm())  # no, if one is not finite
+def _error(values: Tensor, rounded: Tensor) -> float:
+    """Rms of what ``rounded`` is wrong by, relative to the mean absolute value; no number, if one is not finite."""
+    mean = float(values.float().abs().mean())
+    return float((rounded.float() - values).square().mean().sqrt()) / mean if mean else 0.0
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -167,7 +167,9 @@ def _train(settings: CdcTraining, command: str, progress: bool) -> Path:
                 raise
             done[stage.name] = newest[1]
         start = task.model
-        start.load_state_dict(type(start).from_pretrained(folder).state_dict())  # the averaged weights
+        saved: Any = type(start).from_pretrained(folder)
+        start.load_state_dict(saved.state_dict())  # the averaged weights
+        model.coder.keep_exact(getattr(saved, "coder", saved))  # also where `save_dtype` has rounded them
     if int(os.environ.get("RANK", "0")) == 0:  # of the processes that `accelerate launch` started
         model.save_pretrained(out, card=_with_stages(card, done))
         write_settings(plain_settings(settings, "cdc"), out)
