@@ -3,7 +3,7 @@
     python examples/convert_weights.py runs/hyperprior light/hyperprior --dtype int8
     python examples/convert_weights.py runs/cdc light/cdc --dtype int8 --refer coder=hyperprior
 
-What files mean does not change. `difflate eval photos/ --codecs runs/cdc:25,light/cdc:25 --out report/` says what it costs.
+What files mean does not change. What it costs: `difflate eval photos/ --codecs runs/cdc:25,light/cdc:25 --out report/`.
 """
 
 import argparse
@@ -45,6 +45,7 @@ def main(words: list[str] | None = None) -> None:
         help="name the model that a part is, bundled or in a folder beside OUT, instead of storing it again",
     )  # fmt: skip
     arguments = parser.parse_args(words)
+    before = size_bytes(arguments.folder)
     refer = [word.partition("=") for word in arguments.refer]
     if not all(part and name for part, _, name in refer):
         parser.error(f"--refer (={' '.join(arguments.refer)}) must be PART=MODEL, such as coder=hyperprior-small")
@@ -52,8 +53,8 @@ def main(words: list[str] | None = None) -> None:
         convert(arguments.folder, arguments.out, arguments.dtype, {part: name for part, _, name in refer})
     except DifflateError as error:
         raise SystemExit(f"convert_weights: {error}") from error
-    before, after = (size_bytes(path) for path in (arguments.folder, arguments.out))
-    print(f"{arguments.out}: {after / 2**20:.2f} MiB, {arguments.folder} has {before / 2**20:.2f} MiB")
+    after = size_bytes(arguments.out)
+    print(f"{arguments.out}: {after / 2**20:.2f} MiB of weights; before: {before / 2**20:.2f} MiB")
 
 
 def size_bytes(folder: Path) -> int:

@@ -109,7 +109,7 @@ def test_a_bundled_coder_is_found_from_anywhere(models: Path, monkeypatch: pytes
     shutil.copytree(bundle, models / "kept")
     tiny_model(1).save_pretrained(bundle / "coder")
     assert load(models / "kept" / "decoder").fingerprint == codec.fingerprint  # type: ignore[attr-defined]
-    with pytest.raises(ModelError, match="its coder is another coder than that in .*bundle.coder"):
+    with pytest.raises(ModelError, match=r"its coder is another coder than that in .*bundle.coder"):
         load(bundle / "decoder")
 
 
