@@ -19,7 +19,7 @@ from difflate.errors import ConfigError, DifflateError, LimitExceeded, ModelErro
 from difflate.files import atomic_write, file_mode
 from difflate.store.config import CARD, CONFIG, read_config
 from difflate.store.hub import MODEL_FILES
-from difflate.store.references import reference_to, references, resolve
+from difflate.store.references import named, reference_to, references, resolve
 from difflate.store.unfilled import Unfilled
 from difflate.store.weights import (
     FORMAT,
@@ -121,13 +121,14 @@ class FolderModel(nn.Module):
         ours = getattr(self, part, None)
         if not isinstance(ours, FolderModel):
             raise ConfigError(f"`refer` (={part}={name}): a {self.kind} model has no part {part!r} that is a model")
-        found, entry = reference_to(name, folder)
-        if not ours.same_settings(type(ours).from_pretrained(found)):
-            raise ModelError(f"{part} is not the model in {found} ({CONFIG}); save it whole, without refer")
-        other = differs(ours, found)
-        if other is not None:
-            raise ModelError(f"{part} is not the model in {found} ({other}); save it whole, without refer")
-        return entry
+        unlike = {}
+        for found in named(name, folder):
+            same = ours.same_settings(type(ours).from_pretrained(found))
+            unlike[found] = differs(ours, found) if same else CONFIG
+            if unlike[found] is None:
+                return reference_to(name, found)
+        found, what = next(iter(unlike.items()))
+        raise ModelError(f"{part} is not the model in {found} ({what}); save it whole, without refer")
 
     def same_settings(self, other: "FolderModel") -> bool:
         """Whether the two have one config.json, but for what is made from weights."""

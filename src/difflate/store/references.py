@@ -30,13 +30,18 @@ def references(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {key: value for key, value in config.items() if isinstance(value, dict) and FROM in value}
 
 
-def reference_to(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """(folder, entry for config.json) of the model that ``name`` is for the model in ``folder``. Raises ModelError."""
-    found = next(iter(_candidates(name, folder)), None)
-    if found is None:
+def named(name: str, folder: Path) -> list[Path]:
+    """Folders of the models that ``name`` may be for the model in ``folder``. Raises ModelError if there are none."""
+    found = _candidates(name, folder)
+    if not found:
         raise ModelError(f"{name}: is no bundled model, and no folder beside {folder}; name one that is")
+    return found
+
+
+def reference_to(name: str, found: Path) -> dict[str, Any]:
+    """The entry of config.json for the model ``name`` in the folder ``found``. Raises ModelError."""
     config = read_config(found)
-    return found, {FROM: name, **{key: config.get(key) for key in _IDENTITY}}
+    return {FROM: name, **{key: config.get(key) for key in _IDENTITY}}
 
 
 def resolve(part: str, reference: Mapping[str, Any], folder: Path) -> Path:
@@ -59,6 +64,6 @@ def resolve(part: str, reference: Mapping[str, Any], folder: Path) -> Path:
 def _candidates(name: Any, folder: Path) -> list[Path]:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ModelError(f"{folder}: {FROM} (={name!r}) must be a bundled model or the name of a folder beside it")
-    bundled = [bundled_folder(name)] if name in bundled_models() else []
     beside = folder.absolute().parent / name
-    return [*bundled, *([beside] if (beside / CONFIG).is_file() and beside not in bundled else [])]
+    found = [beside] if (beside / CONFIG).is_file() else []
+    return [*found, *([bundled_folder(name)] if name in bundled_models() and bundled_folder(name) != beside else [])]
