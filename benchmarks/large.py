@@ -4,17 +4,15 @@ None of that size is at hand, so it is put together: a grid of photographs of a 
 Enlarged pictures have less fine detail than a camera's, so the bits per pixel here are low; times hardly depend on it.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from itertools import cycle, islice
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from benchmarks.timing import Fact, Results, Timings
+from benchmarks.timing import Fact, Results, Stopwatch, Timings
 
 WIDTH_PX, HEIGHT_PX = 4000, 3000
 CELLS = 4
@@ -23,6 +21,13 @@ ROUNDS_SHARE = 41
 CODECS = {"hyperprior-small": [], "cdc-small": [], "webp": ["-q", "35"], "avif": ["-q", "46"], "jxl": ["-q", "6"]}
 """Codecs and options of `difflate compress`; the last three, of Pillow and libjxl, at about the first two's rate."""
 RIVALS = ("webp", "avif", "jxl")
+_MEASURE = """
+import resource, subprocess, sys, time
+begin = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""In a process of its own, since a child counts the memory of the one that starts it, and this one has torch."""
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
@@ -88,20 +93,15 @@ def large_photo(photos: Path) -> Image.Image:
     return whole
 
 
-def _command(name: str, words: list[str], peak_mb: dict[str, float]):
+def _command(name: str, words: list[str], peak_mb: dict[str, float]) -> Stopwatch:
     """Runs a command of difflate to its end; notes the largest memory that it took."""
-    command = [sys.executable, "-m", "difflate", *words, "--force"]
+    command = [sys.executable, "-c", _MEASURE, sys.executable, "-m", "difflate", *words, "--force"]
 
     def run_once() -> float:
-        begin = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        taken = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, command)
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        seconds, largest = (float(word) for word in done.stdout.split())
         unit = 1e6 if sys.platform == "darwin" else 1e6 / 1024  # of ru_maxrss: bytes there, KiB elsewhere
-        peak_mb[name] = max(peak_mb.get(name, 0.0), usage.ru_maxrss / unit)
-        return taken
+        peak_mb[name] = max(peak_mb.get(name, 0.0), largest / unit)
+        return seconds
 
     return run_once
