@@ -32,7 +32,7 @@ lint: setup
 
 bench: setup
 	$(UV) pip install --quiet --python $(PY) -e '.[bench]'
-	$(PY) -m benchmarks
+	$(PY) -m benchmarks $(if $(wildcard $(DATA)/photos),--photos $(DATA)/photos)
 
 table1: setup
 	.venv/bin/difflate reproduce table1 --images $(DATA)/sipi --out out/table1.json --force

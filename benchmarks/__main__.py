@@ -41,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--model", default="opq-32-8-8", metavar="FOLDER", help="vq model: name or folder")
     parser.add_argument("--image", type=Path, default=IMAGE, help="at least 768 x 512 pixels")
+    parser.add_argument(
+        "--photos", type=Path, default=IMAGE.parent, metavar="FOLDER", help="photographs for a large one; part large"
+    )
     parser.add_argument("--compressai", metavar="PYTHON", help="Python of an environment that has CompressAI")
     parser.add_argument("--threads", type=int, default=_cores(), help="default: all cores")
     parser.add_argument("--rounds", type=int, default=41, help="interleaved rounds that the medians are taken over")
@@ -108,6 +111,12 @@ def _commands(arguments: argparse.Namespace):
     return commands.run(arguments.image, arguments.rounds)
 
 
+def _large(arguments: argparse.Namespace):
+    from benchmarks import large
+
+    return large.run(arguments.photos, arguments.rounds)
+
+
 PARTS = {
     "transform": _transform,
     "context": _context,
@@ -116,6 +125,7 @@ PARTS = {
     "codecs": _codecs,
     "latent": _latent,
     "commands": _commands,
+    "large": _large,
 }
 
 

@@ -80,6 +80,6 @@ def test_cdc_small_starts_and_keeps_its_coder(images: Path, tmp_path: Path, capl
     before, after = train("finetune-cdc-small", images, tmp_path, "stages.diffusion.crop_px=32", *quick)
     assert after["loss"] == pytest.approx(before["loss"], rel=0.02)
     assert after["one_step_psnr_db"] > after["psnr_db"] - 0.2  # it is the trained decoder that it starts from
-    assert (tmp_path / EXACT).read_bytes() == (WEIGHTS / "cdc-small" / EXACT).read_bytes()
+    assert (tmp_path / EXACT).read_bytes() == (WEIGHTS / "hyperprior-small" / EXACT).read_bytes()
     assert any(record.message.startswith("diffusion: step 1 of 1: loss ") for record in caplog.records)
     assert any(record.message.startswith("diffusion: step 1: on held-back images ") for record in caplog.records)

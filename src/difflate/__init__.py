@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from difflate.codecs.base import Codec
     from difflate.limits import Limits
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 DEFAULT_CODEC = "cdc-small"
 __all__ = ["DEFAULT_CODEC", "__version__", "decode", "encode", "load", "open_image", "use_model"]
 

@@ -51,7 +51,7 @@ def _text(row: dict[str, Any]) -> str:
         "format": f"dfl {row['version']}, {row['bytes']} bytes, of which {row['overhead_bytes']} overhead",
         "image": f"{row['width']}x{row['height']} px, {row['colour']}{', alpha' if row['alpha'] else ''}",
         "rate": f"{row['bpp']:.4f} bits per pixel",
-        "model": f"{row['model'] or 'not bundled'} ({row['model_id']})",
+        "model": f"{row['model'] or row['former_model'] or 'not bundled'} ({row['model_id']})",
         "settings": settings or "none",
         "sections": sections,
     }
@@ -64,8 +64,10 @@ def describe(data: bytes) -> dict[str, Any]:
     from difflate.codecs.loading import model_of
     from difflate.format import sections
     from difflate.format.container import read_dfl
+    from difflate.store.former import former_model
 
     file = read_dfl(data)
+    former = former_model(file.codec, file.model_id)
     kind = registry.kind_of_number(file.codec)
     return {
         "version": f"{data[4] >> 4}.{data[4] & 15}",
@@ -79,6 +81,7 @@ def describe(data: bytes) -> dict[str, Any]:
         "codec": None if kind is None else kind.name,
         "model_id": file.model_id.hex(),
         "model": model_of(file),
+        "former_model": None if former is None else str(former),
         "settings": {} if kind is None else kind.settings(dict(file.sections)),
         "sections": [{"type": sections.NAMES[number], "bytes": len(content)} for number, content in file.sections],
     }

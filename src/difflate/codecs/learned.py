@@ -27,6 +27,7 @@ from difflate.media.picture import Picture
 from difflate.nn.colour import to_uint8
 from difflate.options import Options
 from difflate.registry import Kind
+from difflate.store.former import former_model
 
 
 class Latent(Protocol):
@@ -155,6 +156,9 @@ class LearnedCodec:
         Raises ModelError (another model or codec wrote it), FormatError.
         """
         if file.model_id != self.model_id:
+            former = former_model(file.codec, file.model_id)
+            if former is not None:
+                raise ModelError(former.error)
             raise ModelError(
                 f"written with model {file.model_id.hex()}, not with {self.name} ({self.model_id.hex()}); "
                 "name the folder of the right model"

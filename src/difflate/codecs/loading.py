@@ -13,6 +13,7 @@ from difflate.errors import ConfigError, ImageError, ModelError
 from difflate.format import container
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.store.config import read_config
+from difflate.store.former import former_model
 from difflate.store.hub import bundled_folder, bundled_models, model_folder
 
 
@@ -99,6 +100,9 @@ def _codec_of_model(file: container.DflFile) -> Codec:
     name = model_of(file)
     if name is not None:
         return load(name)
+    former = former_model(file.codec, file.model_id)
+    if former is not None:
+        raise ModelError(former.error)
     raise ModelError(
         f"written with model {file.model_id.hex()}, which is not bundled; name its folder "
         "with --codec, or codec= or difflate.use_model() in Python"

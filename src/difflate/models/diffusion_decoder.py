@@ -12,6 +12,7 @@ adds to it, and a bound says by how much at most.
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.diffusion import ProcessConfig, ddim, expand
-from difflate.errors import ConfigError
-from difflate.models.transform_coder import TransformModel
+from difflate.errors import ConfigError, ModelError
+from difflate.models.transform_coder import EXACT, TransformModel
 from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB, mix
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.layers import channels_last, conv, settle
 from difflate.nn.transforms import LMBDA_MIDDLE, Block, TransformConfig
 from difflate.nn.unet import UNet, UNetConfig
+from difflate.store.config import read_config
 from difflate.store.folders import FolderModel
 
 BLOCK_PX = 16
@@ -205,11 +207,17 @@ class DiffusionDecoder(FolderModel):
         self.register_buffer("to_residual", (RGB_TO_YCRCB / scales[:, None]).to(device), persistent=False)
         self.register_buffer("from_residual", (YCRCB_TO_RGB * scales).to(device), persistent=False)
 
-    def _save_beside(self, folder: Path) -> dict[str, Any]:
-        return self.coder.save_exact(folder)
+    def _save_beside(self, folder: Path, referred: Sequence[str]) -> dict[str, Any]:
+        if "coder" not in referred:
+            return self.coder.save_exact(folder)
+        (folder / EXACT).unlink(missing_ok=True)  # of a save of the whole
+        return {"fingerprint": self.coder.fingerprint.hex()}
 
-    def _load_beside(self, folder: Path) -> None:
-        self.coder.load_exact(folder)
+    def _load_beside(self, folder: Path, referred: Sequence[str]) -> None:
+        if "coder" not in referred:
+            self.coder.load_exact(folder)
+        elif self.coder.fingerprint.hex() != read_config(folder).get("fingerprint"):
+            raise ModelError(f"{folder}: fingerprint is not that of its coder; get the folder again")
 
     @property
     def stride_px(self) -> int:

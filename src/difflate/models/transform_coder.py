@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from difflate.store.folders import FolderModel
 
 EXACT = "exact.safetensors"
 """File in a model's folder: the entropy model in integers."""
+_ARCHITECTURE = "hyperprior"
+"""BITSTREAM: part of the fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,24 @@ class TransformModel(FolderModel):
             digest.update((value.detach().cpu().float() + 0.0).numpy().tobytes())
         return digest.digest()
 
+    @property
+    def fingerprint(self) -> bytes:
+        """(32 bytes) of the entropy model in integers, see `difflate.store.fingerprint`. Raises as `exact_coder`."""
+        return fingerprint(_ARCHITECTURE, self.exact_coder.exact_tensors())
+
+    def keep_exact(self, source: "TransformModel") -> None:
+        """Has the integers of ``source``, whose weights it has, until it is trained.
+
+        Made anew they would be others: the weights may have been rounded since, or another machine made them.
+        """
+        self._stored = source.exact_coder, self._entropy_digest()
+
     def save_exact(self, folder: Path) -> dict[str, Any]:
         """Writes exact.safetensors into a model's folder; gives its entries of config.json."""
         tensors = self.exact_coder.exact_tensors()
         with atomic_path(folder / EXACT) as temporary:
             save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, str(temporary))
-        return {"fingerprint": fingerprint("hyperprior", tensors).hex()}
+        return {"fingerprint": fingerprint(_ARCHITECTURE, tensors).hex()}
 
     def load_exact(self, folder: Path) -> None:
         """Reads what `save_exact` has written. Raises ModelError if it is missing, damaged or altered."""
@@ -119,14 +134,14 @@ class TransformModel(FolderModel):
         if not path.is_file():
             raise ModelError(f"{folder}: {EXACT} is missing; get the model folder again")
         tensors = load_file(str(path))
-        if fingerprint("hyperprior", tensors).hex() != read_config(folder).get("fingerprint"):
+        if fingerprint(_ARCHITECTURE, tensors).hex() != read_config(folder).get("fingerprint"):
             raise ModelError(f"{folder}: {EXACT} is not what the model was saved with; get the folder again")
         self._stored = coder_from(tensors), self._entropy_digest()
 
-    def _save_beside(self, folder: Path) -> dict[str, Any]:
+    def _save_beside(self, folder: Path, referred: Sequence[str]) -> dict[str, Any]:
         return self.save_exact(folder)
 
-    def _load_beside(self, folder: Path) -> None:
+    def _load_beside(self, folder: Path, referred: Sequence[str]) -> None:
         self.load_exact(folder)
 
     def lmbda(self, quality: Tensor) -> Tensor:

@@ -3,16 +3,15 @@
 import hashlib
 import inspect
 import json
-import math
 import os
-import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 
 from difflate import registry
@@ -20,12 +19,23 @@ from difflate.errors import ConfigError, DifflateError, LimitExceeded, ModelErro
 from difflate.files import atomic_write, file_mode
 from difflate.store.config import CARD, CONFIG, read_config
 from difflate.store.hub import MODEL_FILES
+from difflate.store.references import named, reference_to, references, resolve
 from difflate.store.unfilled import Unfilled
+from difflate.store.weights import (
+    FORMAT,
+    INT8,
+    count_numbers,
+    differs,
+    load_weights,
+    pack,
+    saved_dtype,
+    stored_tensors,
+    weight_files,
+)
 
 TEMPORARY = ".difflate-model-"
 """How the names begin of what a save that was killed leaves."""
 _INDEX = "model.safetensors.index.json"
-_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _KIND, _DIGESTS = "kind", "sha256"
 _SPARE_NUMBERS = 1 << 22
 """What a model may hold while it is built beside twice its weights: constants and what they are made from."""
@@ -47,23 +57,30 @@ class FolderModel(nn.Module):
 
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | Path, *, card: str | None = None, max_shard_size: str = "2GB",
-        dtype: torch.dtype | None = None, push_to_hub: bool = False, repo_id: str | None = None,
+        dtype: torch.dtype | str | None = None, refer: Mapping[str, str] | None = None, push_to_hub: bool = False,
+        repo_id: str | None = None,
     ) -> str | None:  # fmt: skip
         """Writes the folder, each file complete or not there; ``card`` is the text of its README.md.
 
-        ``dtype``: of the weights in the file, for instance torch.float16 for half the size; default: as they are.
-        ``push_to_hub``: also uploads it to ``repo_id`` (default: the folder's name), and gives the address of what
-        was uploaded. Raises DifflateError.
+        ``dtype``: of the weights in the file: "float16" for half the size, "int8" for a quarter
+        (`difflate.store.weights`); default: as they are. ``refer``: parts that are not stored but named, since they are
+        a bundled model or one in a folder beside this one, unchanged: {"coder": "hyperprior-small"}.
+        ``push_to_hub``: also uploads it, whole, to ``repo_id`` (default: the folder's name), and gives the address of
+        what was uploaded. Raises DifflateError; ConfigError and ModelError for what cannot be referred to.
         """
         folder = Path(save_directory)
+        dtype = saved_dtype(dtype)
+        referred = {part: self._reference(part, name, folder) for part, name in (refer or {}).items()}
         self.card = card or self.card
         try:
-            self._save_weights(folder, max_shard_size, dtype)
-            entries = self._save_beside(folder)
+            self._save_weights(folder, max_shard_size, dtype, tuple(referred))
+            entries = self._save_beside(folder, tuple(referred))
         except (OSError, SafetensorError) as error:
             raise DifflateError(f"{folder}: cannot be written ({error}); choose another folder") from error
+        if dtype == torch.int8:
+            entries |= {FORMAT: INT8}
         digests = {path.name: _digest(path) for path in weight_files(folder)}
-        config = {**self.config_dict(), **entries, _DIGESTS: digests}
+        config = {**self.config_dict(), **entries, **referred, _DIGESTS: digests}
         atomic_write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         atomic_write(folder / CARD, (self.card or self._plain_card()).encode())
         return self.push_to_hub(repo_id or folder.name) if push_to_hub else None
@@ -92,17 +109,39 @@ class FolderModel(nn.Module):
             f"# A model of Difflate: {self.kind}\n\n    {self.usage}\n"
         )
 
-    def _save_beside(self, folder: Path) -> dict[str, Any]:
-        """Writes what a kind of model has beside its weights; gives further entries of config.json."""
+    def _save_beside(self, folder: Path, referred: Sequence[str]) -> dict[str, Any]:
+        """Writes what a kind of model has beside its weights; gives further entries of config.json.
+
+        ``referred``: parts that the folder does not hold.
+        """
         return {}
 
-    def _save_weights(self, folder: Path, max_shard_size: str, dtype: torch.dtype | None) -> None:
+    def _reference(self, part: str, name: str, folder: Path) -> dict[str, Any]:
+        """The entry of config.json by which ``part`` is the model ``name``, once they were found to be the same."""
+        ours = getattr(self, part, None)
+        if not isinstance(ours, FolderModel):
+            raise ConfigError(f"`refer` (={part}={name}): a {self.kind} model has no part {part!r} that is a model")
+        unlike = {}
+        for found in named(name, folder):
+            same = ours.same_settings(type(ours).from_pretrained(found))
+            unlike[found] = differs(ours, found) if same else CONFIG
+            if unlike[found] is None:
+                return reference_to(name, found)
+        found, what = next(iter(unlike.items()))
+        raise ModelError(f"{part} is not the model in {found} ({what}); save it whole, without refer")
+
+    def same_settings(self, other: "FolderModel") -> bool:
+        """Whether the two have one config.json, but for what is made from weights."""
+        return json.dumps(self.config_dict()) == json.dumps(other.config_dict())
+
+    def _save_weights(
+        self, folder: Path, max_shard_size: str, dtype: torch.dtype | None, referred: Sequence[str]
+    ) -> None:
         from huggingface_hub import save_torch_state_dict
 
         folder.mkdir(parents=True, exist_ok=True)
-        state = self.state_dict()
-        if dtype is not None:
-            state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+        state = {name: value for name, value in self.state_dict().items() if name.split(".")[0] not in referred}
+        state = pack(state, dtype)
         with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as name:
             save_torch_state_dict(state, name, max_shard_size=max_shard_size)
             written = sorted(Path(name).iterdir())
@@ -159,22 +198,35 @@ class FolderModel(nn.Module):
             raise ModelError(f"{folder}: kind (={config.get(_KIND)}) must be {cls.kind}; name a folder of that kind")
         hints = get_type_hints(cls.__init__)
         arguments = {key: _decode_argument(hints[key], config[key]) for key in cls._argument_names() if key in config}
-        stored = sum(math.prod(shape) for shape in stored_shapes(folder).values())
+        parts = {part: resolve(part, entry, folder) for part, entry in references(config).items()}
+        stored = sum(count_numbers(stored_tensors(place)) for place in (folder, *parts.values()))
         try:
             with Unfilled(_SPARE_NUMBERS + 2 * stored):
                 model = cls(**arguments)
         except LimitExceeded as error:
             raise ModelError(f"{folder}: the weights do not fit {CONFIG} ({error}); get the folder again") from error
-        load_weights(model, folder)
+        load_weights(model, folder, config.get(FORMAT), lambda name: name.split(".")[0] not in parts)
         for file, digest in (config.get(_DIGESTS) or {}).items():
             if not (folder / file).is_file() or _digest(folder / file) != digest:
                 raise ModelError(f"{folder}: {file} is not what the model was saved with; get the folder again")
-        model._load_beside(folder)
+        for part, place in parts.items():
+            model._take_part(part, place, folder)
+        model._load_beside(folder, tuple(parts))
         card = folder / CARD
         model.card = card.read_text("utf-8", "replace") if card.is_file() else None
         return model.eval()
 
-    def _load_beside(self, folder: Path) -> None:
+    def _take_part(self, part: str, place: Path, folder: Path) -> None:
+        """Puts the model in ``place`` in the place of ``part``."""
+        ours = getattr(self, part, None)
+        if not isinstance(ours, FolderModel):
+            raise ModelError(f"{folder / CONFIG}: {part} is no part of a {self.kind} model; get the folder again")
+        theirs = type(ours)._from_folder(place)
+        if not ours.same_settings(theirs):
+            raise ModelError(f"{folder}: {CONFIG} does not fit its {part} in {place}; get the folder again")
+        setattr(self, part, theirs)
+
+    def _load_beside(self, folder: Path, referred: Sequence[str]) -> None:
         """Reads what `_save_beside` has written."""
 
     @classmethod
@@ -192,42 +244,6 @@ def _decode_argument(hint: Any, value: Any) -> Any:
     return kind(**{key: entry for key, entry in value.items() if key in known})  # type: ignore[operator]
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a model's weights: model.safetensors or its shards, and no other."""
-    return sorted(path for path in folder.glob("model*.safetensors") if _WEIGHTS.fullmatch(path.name))
-
-
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of the folder's weights, from the heads of the files.
-
-    Only `weight_files` are opened, and as safetensors only: the index of shards, a file from anywhere, could name
-    others. Raises ModelError if there are none, SafetensorError if they are damaged.
-    """
-    paths = weight_files(folder)
-    if not paths:
-        raise ModelError(f"{folder}: model.safetensors is missing; get the model folder again")
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in paths:
-        with safe_open(str(path), "pt") as file:
-            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    return shapes
-
-
-def load_weights(module: nn.Module, folder: Path) -> None:
-    """Puts the folder's weights into ``module``, after their names and shapes have been compared.
-
-    Raises ModelError if they are missing or do not fit, SafetensorError if they are damaged.
-    """
-    stored = stored_shapes(folder)
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    if stored != wanted:
-        names = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
-        raise ModelError(f"{folder}: the weights do not fit {CONFIG} ({names[0]}); get the folder again")
-    for path in weight_files(folder):
-        with safe_open(str(path), "pt") as file:
-            module.load_state_dict({name: file.get_tensor(name) for name in file.keys()}, strict=False)  # noqa: SIM118

@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from difflate.errors import ModelError
 from difflate.files import TEMPORARY_FILES
 from difflate.store.config import CARD, CONFIG
-from difflate.store.folders import TEMPORARY, weight_files
+from difflate.store.folders import TEMPORARY
+from difflate.store.weights import pack, unpack, weight_files
 from difflate.train import checkpoint
 
 CHECKPOINTS, PICTURES, LOG = "checkpoints", "pictures", "log"
@@ -43,6 +44,6 @@ def holds_model(out: Path, model: Any, dtype: torch.dtype) -> bool:
         theirs = type(model).from_pretrained(out).state_dict()
     except (ModelError, SafetensorError):
         return False
-    ours = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    same = (torch.equal(theirs[k], v.to(dtype).to(v.dtype) if v.is_floating_point() else v) for k, v in ours.items())
+    ours = unpack(pack({name: value.detach().cpu() for name, value in model.state_dict().items()}, dtype))
+    same = (torch.equal(theirs[name], value.to(theirs[name].dtype)) for name, value in ours.items())
     return (out / CARD).exists() and ours.keys() == theirs.keys() and all(same)

@@ -45,8 +45,8 @@ class LoopSettings:
     """Width of the weights' average as a share of the training so far (EDM2's σ_rel); 0: none."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: mixed, by autocast. Faster on GPUs; most CPUs are slower with it."""
-    save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Type of the weights in the model folder; checkpoints have all digits."""
+    save_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    """Type of the weights in the model folder; int8: with a scale per output channel. Checkpoints have all digits."""
     gradient_checkpointing: bool = False
     """Less memory for about a third more time."""
     cuda_graph: bool = False

@@ -104,7 +104,7 @@ def _start(model: DiffusionDecoder, settings: CdcTraining) -> FolderModel | None
     if settings.init_from is not None:
         folder, source = take_weights(model, settings.init_from, "init_from")
         _check_shape(source.coder, model.coder, folder)
-        model.coder.load_exact(folder)
+        model.coder.keep_exact(source.coder)
         return model
     return None
 
@@ -117,7 +117,7 @@ def _take_coder(model: DiffusionDecoder, name: str) -> None:
     source = TransformModel.from_pretrained(folder)
     _check_shape(source, model.coder, folder)
     model.coder.load_state_dict(source.state_dict())
-    model.coder.load_exact(folder)  # files of the one are then files of the other, on any machine
+    model.coder.keep_exact(source)  # files of the one are then files of the other, on any machine
 
 
 def _check_shape(source: TransformModel, ours: TransformModel, name: object) -> None:
@@ -167,7 +167,9 @@ def _train(settings: CdcTraining, command: str, progress: bool) -> Path:
                 raise
             done[stage.name] = newest[1]
         start = task.model
-        start.load_state_dict(type(start).from_pretrained(folder).state_dict())  # the averaged weights
+        saved: Any = type(start).from_pretrained(folder)
+        start.load_state_dict(saved.state_dict())  # the averaged weights
+        model.coder.keep_exact(getattr(saved, "coder", saved))  # also where `save_dtype` has rounded them
     if int(os.environ.get("RANK", "0")) == 0:  # of the processes that `accelerate launch` started
         model.save_pretrained(out, card=_with_stages(card, done))
         write_settings(plain_settings(settings, "cdc"), out)
