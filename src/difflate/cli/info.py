@@ -64,9 +64,12 @@ def describe(data: bytes) -> dict[str, Any]:
     from difflate.codecs.loading import model_of
     from difflate.format import sections
     from difflate.format.container import read_dfl
+    from difflate.format.webp import is_lossless
 
     file = read_dfl(data)
     kind = registry.kind_of_number(file.codec)
+    webp = file.section(sections.WEBP)
+    settings = {} if webp is None else {"coded_as": f"WebP, {'lossless' if is_lossless(webp) else 'lossy'}"}
     return {
         "version": f"{data[4] >> 4}.{data[4] & 15}",
         "bytes": len(data),
@@ -79,6 +82,6 @@ def describe(data: bytes) -> dict[str, Any]:
         "codec": None if kind is None else kind.name,
         "model_id": file.model_id.hex(),
         "model": model_of(file),
-        "settings": {} if kind is None else kind.settings(dict(file.sections)),
+        "settings": settings | ({} if kind is None else kind.settings(dict(file.sections))),
         "sections": [{"type": sections.NAMES[number], "bytes": len(content)} for number, content in file.sections],
     }
