@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _FAR_BETTER = 0.75
 """Share of the transform's R + λ·D below which WebP is taken."""
 _FAR_WORSE = 1.25
-"""Squared error, in units of what is usual in photographs, above which lossy WebP is tried: one in ten has more, up to
-1.8, and of those lossy WebP never has less than .85 of the transform's R + λ·D."""
+"""Squared error, in units of what is usual in photographs, above which lossy WebP is tried: one photograph in ten has
+more, up to 1.8, and lossy WebP then .85 of the transform's R + λ·D at least."""
 _PROMISING = 1.5
 """Lossless WebP is tried if its fastest method takes less than so many times R + λ·D. Photographs take 2.3 and more;
 of text and windows, where other methods save up to three quarters, it takes less than 1."""
@@ -52,22 +52,23 @@ class Fallback:
         if max(pixels.shape[1:]) > MAX_SIDE_PX:
             return None
         sample, restored = self._sample(latent, pixels, quality)
-        lmbda, usual = self.space.price(quality)
+        lmbda, usual = self.space.trade_off(quality)
         error = _mean_squared(sample, restored)
         area_px = pixels.shape[1] * pixels.shape[2]
         cost = 8 * size_bytes / area_px + lmbda * error
         limit, best = _FAR_BETTER * cost, None
         # WebP has no room for a few pictures of many bits
         with contextlib.suppress(ValueError):
-            if _cost(sample, lmbda, None) < _PROMISING * cost:
+            if _rate_and_error(sample, None)[0] < _PROMISING * cost:
                 data = encode_webp(pixels)
                 if 8 * len(data) / area_px < limit:
                     limit, best = 8 * len(data) / area_px, data
             if error > _FAR_WORSE * usual:
-                cost, level = _best_lossy(sample, lmbda)
-                # of the whole picture: the sample may take fewer bits
-                if cost < limit and 8 * len(data := encode_webp(pixels, level)) / area_px < limit:
-                    best = data
+                rate, error, level = _best_lossy(sample, lmbda)
+                if rate + lmbda * error < limit:
+                    data = encode_webp(pixels, level)
+                    if 8 * len(data) / area_px + lmbda * error < limit:  # the sample may have taken fewer bits
+                        best = data
         return best
 
     def _sample(
@@ -111,24 +112,29 @@ def _cell(number: int, side: int, count: int) -> slice:
     return slice(number * side // count, (number + 1) * side // count)
 
 
-def _best_lossy(sample: Sequence[np.ndarray], lmbda: float) -> tuple[float, int]:
-    """(R + λ·D, quality) of the best lossy WebP of ``sample``, found downhill."""
-    cost = functools.cache(lambda i: _cost(sample, lmbda, _QUALITIES[i]))
+def _best_lossy(sample: Sequence[np.ndarray], lmbda: float) -> tuple[float, float, int]:
+    """(R, D, quality) of the lossy WebP of ``sample`` with the least R + λ·D, found downhill."""
+    tried = functools.cache(lambda i: _rate_and_error(sample, _QUALITIES[i]))
+
+    def cost(i: int) -> float:
+        rate, error = tried(i)
+        return rate + lmbda * error
+
     best, at = len(_QUALITIES) // 2, -1
     while best != at:
         at = best
         best = min(range(max(at - 1, 0), min(at + 2, len(_QUALITIES))), key=cost)
-    return cost(at), _QUALITIES[at]
+    return *tried(at), _QUALITIES[at]
 
 
-def _cost(sample: Sequence[np.ndarray], lmbda: float, quality: int | None) -> float:
-    """R + λ·D of ``sample`` as WebP files, by their fast methods; of no loss without ``quality``."""
+def _rate_and_error(sample: Sequence[np.ndarray], quality: int | None) -> tuple[float, float]:
+    """R and D of ``sample`` as WebP files by their fast methods, without loss if ``quality`` is None."""
     files = [encode_webp(part, quality, fast=True) for part in sample]
     rate = sum(8 * len(file) for file in files) / sum(part[0].size for part in sample)
     if quality is None:
-        return rate
+        return rate, 0.0
     restored = [decode_webp(file, *part.shape[1:]) for file, part in zip(files, sample, strict=True)]
-    return rate + lmbda * _mean_squared(sample, restored)
+    return rate, _mean_squared(sample, restored)
 
 
 def _mean_squared(sample: Sequence[np.ndarray], restored: Sequence[np.ndarray]) -> float:

@@ -139,7 +139,7 @@ class TransformSpace:
         height, width = (side * self.stride_px for side in y_hat.shape[1:])
         return self.restore(y_hat, height, width, quality_step(quality), TILE_PX)
 
-    def price(self, quality: float | None) -> tuple[float, float]:
+    def trade_off(self, quality: float | None) -> tuple[float, float]:
         """λ, and the squared error that is usual in photographs, in 8-bit levels."""
         told = self.as_network_input(quality_step(quality))
         return float(self.model.lmbda(told)), float(self.model.residual_std(told) * 127.5) ** 2

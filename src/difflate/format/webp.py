@@ -1,4 +1,4 @@
-"""Pixels as a WebP file in a section of its own (docs/format.md, section 5): for what a codec's transform cannot hold."""
+"""A picture as a WebP file in a section of its own (docs/format.md), for what a codec's own transform cannot hold."""
 
 from __future__ import annotations
 
