@@ -27,8 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "compress",
         help="compress image files",
         description="Compress images: .dfl files with a learned codec, or the own format of a classical one. "
-        "Without -o each\noutput stands beside its input. What of an input is left out, or coded in another way, is said "
-        "on standard error.",
+        "Without -o each\noutput stands beside its input. What of an input is left out, or coded in another way, is "
+        "said\non standard error.",
         epilog=_EPILOG,
     )
     parser.add_argument(
