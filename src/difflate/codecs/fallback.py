@@ -23,11 +23,11 @@ from difflate.format.webp import MAX_SIDE_PX, decode_webp, encode_webp
 if TYPE_CHECKING:
     from difflate.codecs.transform import TransformSpace
 
-_FAR_BETTER = 0.75
-"""Share of the transform's R + λ·D below which WebP is taken."""
+_FAR_BETTER, _FAR_BETTER_LOSSY = 0.75, 0.5
+"""Share of the transform's R + λ·D below which WebP is taken. Lossy WebP of photographs has .6 and more, but of the most
+rugged textures at the highest qualities."""
 _FAR_WORSE = 1.25
-"""Squared error, in units of what is usual in photographs, above which lossy WebP is tried: one photograph in ten has
-more, up to 1.8, and lossy WebP then .85 of the transform's R + λ·D at least."""
+"""Squared error, in units of what is usual in photographs, above which lossy WebP is tried: one in ten has more."""
 _PROMISING = 1.5
 """Lossless WebP is tried if its fastest method takes less than so many times R + λ·D. Photographs take 2.3 and more;
 of text and windows, where other methods save up to three quarters, it takes less than 1."""
@@ -56,18 +56,18 @@ class Fallback:
         error = _mean_squared(sample, restored)
         area_px = pixels.shape[1] * pixels.shape[2]
         cost = 8 * size_bytes / area_px + lmbda * error
-        limit, best = _FAR_BETTER * cost, None
+        lossy_limit, best = _FAR_BETTER_LOSSY * cost, None
         # WebP has no room for a few pictures of many bits
         with contextlib.suppress(ValueError):
             if _rate_and_error(sample, None)[0] < _PROMISING * cost:
                 data = encode_webp(pixels)
-                if 8 * len(data) / area_px < limit:
-                    limit, best = 8 * len(data) / area_px, data
+                if 8 * len(data) / area_px < _FAR_BETTER * cost:
+                    best, lossy_limit = data, min(8 * len(data) / area_px, lossy_limit)
             if error > _FAR_WORSE * usual:
                 rate, error, level = _best_lossy(sample, lmbda)
-                if rate + lmbda * error < limit:
+                if rate + lmbda * error < lossy_limit:
                     data = encode_webp(pixels, level)
-                    if 8 * len(data) / area_px + lmbda * error < limit:  # the sample may have taken fewer bits
+                    if 8 * len(data) / area_px + lmbda * error < lossy_limit:  # the sample may have taken fewer bits
                         best = data
         return best
 
