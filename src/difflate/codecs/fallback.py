@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from difflate.codecs.transform import TransformSpace
 
 _FAR_BETTER, _FAR_BETTER_LOSSY = 0.75, 0.5
-"""Share of the transform's R + λ·D below which WebP is taken. Lossy WebP of photographs has .6 and more, but of the most
-rugged textures at the highest qualities."""
+"""Share of the transform's R + λ·D below which WebP is taken. Lossy WebP of photographs has .6 and more, but for the
+most rugged textures at the highest qualities."""
 _FAR_WORSE = 1.25
 """Squared error, in units of what is usual in photographs, above which lossy WebP is tried: one in ten has more."""
 _PROMISING = 1.5
