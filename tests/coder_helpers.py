@@ -54,15 +54,19 @@ def one_rate_model(seed: int = 0, kind: TransformKind = "dct") -> TransformModel
 
 
 def tiny_codec(seed: int = 0, kind: TransformKind = "dct", groups: tuple[int, ...] = (1,)) -> HyperpriorCodec:
-    """The codec of `tiny_model`."""
+    """The codec of `tiny_model`; what an untrained model restores is bad, and no reason to take WebP here."""
     model = tiny_model(seed, kind, groups)
-    return HyperpriorCodec("tiny", model, model.exact_coder)
+    codec = HyperpriorCodec("tiny", model, model.exact_coder)
+    codec.fallback = None
+    return codec
 
 
 def one_rate_codec(seed: int = 0) -> HyperpriorCodec:
     """The codec of `one_rate_model`."""
     model = one_rate_model(seed)
-    return HyperpriorCodec("one-rate", model, model.exact_coder)
+    codec = HyperpriorCodec("one-rate", model, model.exact_coder)
+    codec.fallback = None
+    return codec
 
 
 @functools.cache

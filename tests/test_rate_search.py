@@ -16,6 +16,7 @@ from difflate.cli.main import main
 from difflate.codecs.rate_search import encode_within
 from difflate.errors import ConfigError
 from difflate.media.picture import Picture
+from difflate.options import TransformEncoding
 from fake_codecs import Coarse
 
 MOST_ENCODES = 2 + 16
@@ -96,6 +97,14 @@ def test_what_fits_whole_takes_two_encodes_and_what_cannot_fit_is_told() -> None
     assert Sized(SHAPES["linear"]).within(40) == 40
     with pytest.raises(ConfigError, match="has one quality only"):
         encode_within(Coarse(quality_range=None), 1000, lambda quality: b"")
+
+
+@pytest.mark.parametrize(("allowed", "found"), [(1_000, 500), (500, 500), (490, 490)])
+def test_a_better_file_that_is_smaller_is_taken_where_a_codec_falls_back(allowed: int, found: int) -> None:
+    sized = Sized(lambda q: 200 + 10 * q if q < 70 else 500)
+    sized.codec.encoding = TransformEncoding
+    data = encode_within(sized.codec, allowed, sized).data
+    assert found - 8 <= len(data) <= found
 
 
 def test_sizes_that_are_all_the_same_are_no_error() -> None:

@@ -49,16 +49,20 @@ def encode(
     as ``steps=4`` (`difflate.options`). Raises difflate.errors exceptions.
     """
     from difflate.codecs.rate_search import encode_picture
+    from difflate.format.webp import fallback_notes
     from difflate.limits import DEFAULT_LIMITS
     from difflate.media.picture import as_picture
 
     limits = limits or DEFAULT_LIMITS
     picture = as_picture(image, metadata=metadata, limits=limits)
+    name, log = image if isinstance(image, str | os.PathLike) else "image", logging.getLogger(__name__)
     for note in picture.notes:
-        logging.getLogger(__name__).warning("%s: %s", image if isinstance(image, str | os.PathLike) else "image", note)
+        log.warning("%s: %s", name, note)
     coded = encode_picture(
         _codec(codec), picture, quality=quality, bpp=bpp, max_bytes=max_bytes, limits=limits, options=options
     )
+    for note in fallback_notes(coded.data):
+        log.info("%s: %s", name, note)
     return coded.data
 
 

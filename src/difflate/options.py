@@ -100,6 +100,7 @@ class IndexDecoding(Options):
 class TransformEncoding(Encoding):
     """Codecs that see an image in tiles."""
 
+    learned_only: bool | None = option("keep to the transform, however badly it restores this picture: never WebP")
     tile_px: int | None = option(_TILE, "PX")
 
 

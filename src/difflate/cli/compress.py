@@ -27,7 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "compress",
         help="compress image files",
         description="Compress images: .dfl files with a learned codec, or the own format of a classical one. "
-        "Without -o each\noutput stands beside its input. What of an input is left out is said on standard error.",
+        "Without -o each\noutput stands beside its input. What of an input is left out, or coded in another way, is "
+        "said\non standard error.",
         epilog=_EPILOG,
     )
     parser.add_argument(
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from difflate.codecs.loading import load
     from difflate.codecs.rate_search import check_request, encode_picture
     from difflate.data.images import list_images
+    from difflate.format.webp import fallback_notes
     from difflate.media.picture import open_image
 
     codec = load(args.codec, allow_download=args.allow_download)
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         size = f"{picture.width}x{picture.height}"
         reached = f", the most that {codec.name} gives" if coded.short else ""
         line = f"{size} px, {len(data)} -> {len(coded.data)} bytes, {bpp:.3f} bpp{reached}"
-        return Result(coded.data, line, picture.notes)
+        return Result(coded.data, line, (*picture.notes, *fallback_notes(coded.data)))
 
     return run_jobs(jobs, args, work)
 

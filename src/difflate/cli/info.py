@@ -64,11 +64,14 @@ def describe(data: bytes) -> dict[str, Any]:
     from difflate.codecs.loading import model_of
     from difflate.format import sections
     from difflate.format.container import read_dfl
+    from difflate.format.webp import is_lossless
     from difflate.store.former import former_model
 
     file = read_dfl(data)
     former = former_model(file.codec, file.model_id)
     kind = registry.kind_of_number(file.codec)
+    webp = file.section(sections.WEBP)
+    settings = {} if webp is None else {"coded_as": f"WebP, {'lossless' if is_lossless(webp) else 'lossy'}"}
     return {
         "version": f"{data[4] >> 4}.{data[4] & 15}",
         "bytes": len(data),
@@ -82,6 +85,6 @@ def describe(data: bytes) -> dict[str, Any]:
         "model_id": file.model_id.hex(),
         "model": model_of(file),
         "former_model": None if former is None else str(former),
-        "settings": {} if kind is None else kind.settings(dict(file.sections)),
+        "settings": settings | ({} if kind is None else kind.settings(dict(file.sections))),
         "sections": [{"type": sections.NAMES[number], "bytes": len(content)} for number, content in file.sections],
     }

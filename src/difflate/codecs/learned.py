@@ -10,6 +10,7 @@ reading back what was written, alpha and metadata. A codec names its parts (`dif
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -17,12 +18,14 @@ import torch
 from torch import Tensor
 
 from difflate.codecs.base import quality_for
-from difflate.errors import DesyncError, ModelError, VerificationFailed
+from difflate.errors import DesyncError, FormatError, ModelError, VerificationFailed
 from difflate.format import sections
 from difflate.format.alpha import decode_alpha, encode_alpha
 from difflate.format.container import DflFile, read_dfl, symbols_crc, write_dfl
+from difflate.format.webp import decode_webp
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.alpha import fill_hidden
+from difflate.media.grey import without_colour
 from difflate.media.picture import Picture
 from difflate.nn.colour import to_uint8
 from difflate.options import Options
@@ -71,14 +74,36 @@ class Restorer(Protocol):
         ...
 
 
+class Fallback(Protocol):
+    """What the encoder does with a picture that its own parts fail at."""
+
+    def instead_of(self, latent: Any, size_bytes: int, pixels: np.ndarray, quality: float | None) -> bytes | None:
+        """A WebP file of ``pixels: (1 or 3, H, W)`` uint8 to keep in the place of ``latent``, whose section has
+        ``size_bytes``; None: the latent is good."""
+        ...
+
+
+@dataclass(frozen=True)
+class WebpPicture:
+    """What a file holds of a picture that was coded as WebP: pixels, the same on every machine."""
+
+    data: bytes
+    pixels: np.ndarray
+    """(3, H, W) uint8."""
+
+    def symbols(self) -> bytes:
+        """The WebP file: readers agree on it, whatever the last bit of their conversion to RGB."""
+        return self.data
+
+
 class LearnedCodec:
-    """A `Codec` of three parts."""
+    """A `Codec` of three parts, and perhaps a way out of pictures that they fail at."""
 
     suffix = ".dfl"
 
     def __init__(
         self, name: str, kind: Kind, fingerprint: bytes, space: Any, coder: LatentCoder, restorer: Restorer,
-        defaults: Options | None = None,
+        defaults: Options | None = None, fallback: Fallback | None = None,
     ):  # fmt: skip
         """``fingerprint``: (32 bytes) of all that the meaning of a file's bits depends on. ``space``: a `Space`.
 
@@ -87,7 +112,7 @@ class LearnedCodec:
         self.name, self.kind, self.fingerprint = name, kind, fingerprint
         self.space, self.coder, self.restorer = space, coder, restorer
         self.encoding, self.decoding = kind.encoding, kind.decoding
-        self.defaults = defaults or Options()
+        self.defaults, self.fallback = defaults or Options(), fallback
         self.quality_range: tuple[float, float, float] | None = kind.quality
 
     @property
@@ -109,6 +134,7 @@ class LearnedCodec:
         limits.check_steps(picture.width, picture.height, chosen.steps or 0)
         if not chosen.exact_alpha:
             picture = fill_hidden(picture)
+        picture = without_colour(picture)
         grey = picture.pixels.shape[0] == 1
         pixels = torch.from_numpy(np.require(picture.pixels, requirements="W"))
         # in one expression: what the space gives is let go of before the symbols are read back
@@ -117,6 +143,11 @@ class LearnedCodec:
         rows, columns = self._sites(picture.height, picture.width)
         if self.coder.read({number: data}, rows, columns, grey).symbols() != symbols:
             raise VerificationFailed("what was coded does not read back, a defect in difflate; please report it")
+        hints = chosen.to_sections()
+        if self.fallback is not None and not getattr(chosen, "learned_only", None):
+            webp = self.fallback.instead_of(latent, len(data), picture.pixels, quality)
+            if webp is not None:
+                number, data, symbols, hints = sections.WEBP, webp, webp, ()
         file = DflFile(
             codec=self.kind.number or 0,
             model_id=self.model_id,
@@ -124,7 +155,7 @@ class LearnedCodec:
             height=picture.height,
             grey=grey,
             symbols_crc=symbols_crc(symbols),
-            sections=((number, data), *_sections_of(picture), *chosen.to_sections()),
+            sections=((number, data), *_sections_of(picture), *hints),
         )
         return write_dfl(file, limits)
 
@@ -138,7 +169,11 @@ class LearnedCodec:
         chosen = self.decoding.of(options, self.name)
         chosen = chosen.over(self.decoding.from_sections(dict(file.sections))).over(self.defaults)
         limits.check_steps(file.width, file.height, chosen.steps or 0)
-        pixels = self.restorer.restore(self.read_latent(file), file, chosen)
+        latent = self.read_latent(file)
+        if isinstance(latent, WebpPicture):
+            pixels = torch.from_numpy(latent.pixels)
+        else:
+            pixels = self.restorer.restore(latent, file, chosen)
         if file.grey:
             pixels = as_grey(pixels)
         alpha = file.section(sections.ALPHA)
@@ -165,7 +200,13 @@ class LearnedCodec:
             )
         if file.codec != self.kind.number:  # a diffusion codec and its transform coder have the same entropy model
             raise ModelError(f"written with another kind of codec than {self.name}; leave --codec out, or name its own")
-        latent = self.coder.read(dict(file.sections), *self._sites(file.height, file.width), file.grey)
+        kept = dict(file.sections)
+        if (webp := kept.get(sections.WEBP)) is None:
+            latent: Latent = self.coder.read(kept, *self._sites(file.height, file.width), file.grey)
+        elif sum(number in sections.PIXELS for number in kept) > 1:
+            raise FormatError("the file has its image twice; get an intact copy of it")
+        else:
+            latent = WebpPicture(webp, decode_webp(webp, file.height, file.width))
         if symbols_crc(latent.symbols()) != file.symbols_crc:
             raise DesyncError("the symbols decode to others than were written; report this with the file")
         return latent

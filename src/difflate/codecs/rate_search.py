@@ -1,5 +1,6 @@
 """A picture encoded as it is asked for: at a quality, or at the best one whose file is small enough."""
 
+import dataclasses
 import logging
 import math
 import numbers
@@ -18,6 +19,10 @@ log = logging.getLogger(__name__)
 _CLOSE = 0.985
 """A file of this share of the bytes allowed is large enough."""
 _TRIES = 16
+
+
+class _TooLarge(ConfigError):
+    """The smallest file is larger than asked for."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,17 @@ def encode_picture(
     pixels = picture.width * picture.height
     allowed = max_bytes if bpp is None else math.floor(bpp * pixels / 8)
     assert allowed is not None
-    coded = encode_within(codec, allowed, lambda q: codec.encode(picture, quality=q, limits=limits, **options))
+
+    def search(options: Mapping[str, Any]) -> Coded:
+        return encode_within(codec, allowed, lambda q: codec.encode(picture, quality=q, limits=limits, **options))
+
+    try:
+        coded = search(options)
+    except _TooLarge:
+        # what a transform fails at is coded better, in more bytes; a size that is asked for goes before that
+        if not _falls_back(codec):
+            raise
+        coded = search({**options, "learned_only": True})
     if coded.short:
         log.info(
             "%d bytes (%.3f bpp) are the most that %s gives", len(coded.data), 8 * len(coded.data) / pixels, codec.name
@@ -80,9 +95,12 @@ def encode_within(codec: Codec, max_bytes: int, encode: Callable[[float], bytes]
     if codec.quality_range is None:
         raise ConfigError(f"{codec.name} has one quality only, so a size cannot be asked for; choose another codec")
     ends = [(encode(q), q) for q in codec.quality_range[:2]]
-    (small, low), (large, high) = sorted(ends, key=lambda end: len(end[0]))  # jxl's numbers are distances
-    if len(small) > max_bytes:
-        raise ConfigError(
+    falls_back = _falls_back(codec)  # then the file of a higher quality, perhaps without loss, may be the smaller one
+    if not falls_back:
+        ends.sort(key=lambda end: len(end[0]))  # jxl's numbers are distances
+    (small, low), (large, high) = ends
+    if min(len(small), len(large)) > max_bytes:
+        raise _TooLarge(
             f"{codec.name} takes {len(small)} bytes at its lowest quality, more than the {max_bytes} asked for; allow "
             "more, or make the image smaller"
         )
@@ -100,7 +118,12 @@ def encode_within(codec: Codec, max_bytes: int, encode: Callable[[float], bytes]
             middle = min(max(round(middle), min(low, high) + 1), max(low, high) - 1)
         data = encode(middle)
         if len(data) <= max_bytes:
-            low, least, best = middle, len(data), max(data, best, key=len)
+            low, least, best = middle, len(data), data if falls_back else max(data, best, key=len)
         else:
             high, most = middle, len(data)
     return Coded(best)
+
+
+def _falls_back(codec: Codec) -> bool:
+    """Whether the codec has another way to code what its own transform fails at."""
+    return "learned_only" in {field.name for field in dataclasses.fields(codec.encoding)}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from difflate.codecs.base import quality_for
+from difflate.codecs.fallback import Fallback
 from difflate.codecs.learned import LearnedCodec, Restorer
 from difflate.entropy import SymbolReader, SymbolWriter
 from difflate.entropy.hyperprior import QUALITY_MAX, Z_STRIDE, FactorizedCoder, HyperpriorCoder, Latent
@@ -52,7 +53,7 @@ class TransformCodec(LearnedCodec):
                 f"{transform.transform.latent_channels}; get the model folder again"
             )
         coder = HyperpriorLatents(transform, exact)
-        super().__init__(name, kind, coder.fingerprint, space, coder, restorer, defaults)
+        super().__init__(name, kind, coder.fingerprint, space, coder, restorer, defaults, Fallback(space))
         self.model = model.eval()
         if transform.lmbda_min == transform.lmbda_max:
             self.quality_range = None
@@ -132,6 +133,16 @@ class TransformSpace:
             return self.model.synthesise(part, told)
 
         return restore_in_tiles(tile, y_hat, height, width, tile_px, _MARGIN, _RAMP, self.stride_px, self.device)
+
+    def preview(self, y_hat: np.ndarray, quality: float | None) -> Tensor:
+        """(3, s·h, s·w) uint8 on the CPU, of ``y_hat: (M, h, w)`` float32; s is `stride_px`."""
+        height, width = (side * self.stride_px for side in y_hat.shape[1:])
+        return self.restore(y_hat, height, width, quality_step(quality), TILE_PX)
+
+    def trade_off(self, quality: float | None) -> tuple[float, float]:
+        """λ, and the squared error that is usual in photographs, in 8-bit levels."""
+        told = self.as_network_input(quality_step(quality))
+        return float(self.model.lmbda(told)), float(self.model.residual_std(told) * 127.5) ** 2
 
     def as_network_input(self, step: int) -> Tensor:
         """(1,) float32 in [0, 1] of a file's quality, 0 to 65535."""

@@ -7,6 +7,7 @@ CONTEXT = 1
 FIXED = 2
 ALPHA = 3
 LATENT = 4
+WEBP = 5
 EXIF = 0x41
 ICC = 0x42
 XMP = 0x43
@@ -17,10 +18,13 @@ NAMES = {
     FIXED: "indices (fixed rate)",
     ALPHA: "alpha",
     LATENT: "latent",
+    WEBP: "webp",
     EXIF: "exif",
     ICC: "icc",
     XMP: "xmp",
     DIFFUSION: "diffusion",
 }
 METADATA = (EXIF, ICC, XMP)
+PIXELS = (CONTEXT, FIXED, LATENT, WEBP)
+"""Those that a picture is restored from; a file has one of them."""
 OPTIONAL = 0x40

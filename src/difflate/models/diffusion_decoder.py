@@ -27,7 +27,7 @@ from difflate.models.transform_coder import EXACT, TransformModel
 from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB, mix
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.layers import channels_last, conv, settle
-from difflate.nn.transforms import LMBDA_MIDDLE, Block, TransformConfig
+from difflate.nn.transforms import Block, TransformConfig
 from difflate.nn.unet import UNet, UNetConfig
 from difflate.store.config import read_config
 from difflate.store.folders import FolderModel
@@ -36,7 +36,6 @@ BLOCK_PX = 16
 """Side of the blocks in which a refinement is bounded."""
 _QUALITY_FEATURES = 4
 _MAX_STEPS, _MAX_GAMMA = 1000, 2.0
-_STD, _STD_POWER = 0.066, -0.24
 
 
 @dataclass(frozen=True)
@@ -225,12 +224,8 @@ class DiffusionDecoder(FolderModel):
         return self.coder_transform.stride_px
 
     def residual_std(self, quality: Tensor) -> Tensor:
-        """Typical rms of image minus synthesis at ``quality``, same shape, in pixels of [-1, 1].
-
-        A power of λ, fitted to what a trained `dct` coder left of photographs, from .12 at λ = .0006 to .04 at .08.
-        BITSTREAM: no, but part of every trained decoder, which is scaled by it.
-        """
-        return _STD * (self.coder.lmbda(quality) / LMBDA_MIDDLE) ** _STD_POWER
+        """`TransformModel.residual_std` of the coder: the unit that the decoder was trained in."""
+        return self.coder.residual_std(quality)
 
     def conditions(self, y_hat: Tensor, quality: Tensor) -> Conditions:
         """What all steps share, for ``y_hat: (B, M, h, w)``, the decoded latent in quantizer steps, and
