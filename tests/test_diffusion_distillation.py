@@ -175,16 +175,20 @@ class PerTime(nn.Module):
 
 
 def test_consistency_training_finds_where_the_ode_ends() -> None:
-    steps = 8
+    """Of a student that begins as its teacher."""
+    steps, count = 24, 800
     process, teacher, truth, _, _ = known()
     student = PerTime(process, steps)
+    a, b = process.scale(process.logsnr(student.grid))
+    with torch.no_grad():
+        student.scale.copy_(STD**2 * a / (a**2 * STD**2 + b**2))
+        student.offset.copy_(MEAN - student.scale * a * MEAN)
     averaged = copy.deepcopy(student).requires_grad_(False)
-    optimizer = torch.optim.Adam(student.parameters(), lr=0.06)
+    optimizer = torch.optim.Adam(student.parameters())
     generator = torch.Generator().manual_seed(0)
-    t, r = neighbours(steps, 32 * steps)
-    for step in range(300):
-        for group in optimizer.param_groups:
-            group["lr"] = 0.06 * (1 - step / 300)
+    t, r = neighbours(steps, 16 * steps)
+    for step in range(count):
+        optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / count)
         x0 = MEAN + STD * torch.randn(len(t), 4, generator=generator)
         x = process.noise(x0, torch.randn(x0.shape, generator=generator), process.logsnr(t))
         pair = consistency_pair(process, student, averaged, teacher, x, t, r)
@@ -192,16 +196,13 @@ def test_consistency_training_finds_where_the_ode_ends() -> None:
         pseudo_huber(pair.found, pair.wanted).mean().backward()
         optimizer.step()
         for mean, value in zip(averaged.parameters(), student.parameters(), strict=True):
-            mean.lerp_(value.detach(), 0.5)
-    noise = process.start((2000, 1), generator)
+            mean.lerp_(value.detach(), 0.1)  # the student itself in its place runs away
+    noise, begin = process.start((2000, 1), generator), torch.ones(2000)
+    found, before = (consistency(process, model, noise, begin).detach() for model in (student, teacher))
     *_, end = ddim(process, teacher, noise, steps)
-    begin = torch.ones(len(noise))
-    found = consistency(process, student, noise, begin).detach()
-    assert (found - end.x).abs().mean() < 0.02  # of the teacher's own steps it is the end
+    torch.testing.assert_close(found, end.x, rtol=0, atol=1e-3)  # all of the teacher's own steps
     exact = consistency(process, truth, noise, begin)
-    assert (found - exact).abs().mean() < (end.x - exact).abs().mean() + 0.02
-    assert (found.mean() - MEAN).abs() < 0.03
-    assert (found.std() - STD).abs() < 0.05
+    assert (found - exact).abs().mean() < 0.03 < 0.3 < (before - exact).abs().mean()
 
 
 @pytest.mark.parametrize("steps", [1, 2])
