@@ -40,7 +40,7 @@ class Pair:
 
 
 def pseudo_huber(x: Tensor, y: Tensor, c: float = HUBER_C) -> Tensor:
-    """(B,) √(mean (x - y)² + c²) - c of ``x``, ``y``: (B, …) (Song & Dhariwal 2023, Eq. 7, over √D).
+    """(B,) √(mean (x - y)² + c²) - c of ``x``, ``y``: (B, …) (Song & Dhariwal 2023, 3.3, over √D).
 
     Far from 0 it grows like the distance, so that a few items cannot rule a step as with squares; near 0 it is smooth.
     """

@@ -13,8 +13,8 @@ from difflate.diffusion import (
     Model,
     Pair,
     consistency_pair,
+    ddim,
     distillation_pair,
-    few_steps,
     normal,
     pseudo_huber,
     times,
@@ -285,15 +285,20 @@ class DecoderDistilTask(DistilTask):
         example = self._example(images, torch.linspace(0, 1, len(images), dtype=torch.float32, device=images.device))
         generators = [torch_generator(0, Stream.DECODER_PICTURE, number) for number in range(len(images))]
         noise = self.model.decoder.gamma * normal(images.shape, generators, images.device)
-        x0 = [
-            few_steps(self.process, self.told(network, example), noise, steps, self.clip)
+        ends = [
+            self._end(network, steps, example, noise)
             for network, steps in ((self.teacher, self.settings.teacher_steps), (self.model.unet, self.settings.steps))
         ]
-        return signed_to_uint8(torch.cat([images, *(self.images(each, example) for each in x0)])).cpu()
+        return signed_to_uint8(torch.cat([images, *(self.images(x0, example) for x0 in ends)])).cpu()
+
+    def _end(self, network: UNet, steps: int, example: Example, noise: Tensor) -> Tensor:
+        own = network.config.self_condition
+        *_, last = ddim(self.process, self.told(network, example), noise, steps, clip=self.clip, self_condition=own)
+        return last.x
 
 
 def passes(settings: DistilSettings, self_conditioned: bool) -> str:
-    """What a step costs, in passes of the network."""
+    """What training costs, in passes of the network."""
     ways = settings.teacher_steps if settings.method == "direct" else 2 + self_conditioned
     back = settings.steps if settings.method == "direct" else 1
-    return f"{ways} passes of the network forward and {back} forward and back a step of training"
+    return f"each time {ways} passes forward and {back} forward and back"
