@@ -139,6 +139,7 @@ RECIPES = {
     "hyperprior": "difflate.train.recipes.hyperprior",
     "cdc": "difflate.train.recipes.cdc",
     "refiner": "difflate.train.recipes.refiner",
+    "distil": "difflate.train.recipes.distil",
 }
 """What a configuration's key `recipe` names, and the module whose ``RECIPE`` trains it."""
 

@@ -47,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="enlarge each image of the grid N times, by nearest neighbours (default: to at least 96 px)",
     )  # fmt: skip
     parser.add_argument(
-        "--steps", type=int, default=SampleOptions.steps, metavar="N", help="of the sampler (default: %(default)s)"
+        "--steps", type=int, metavar="N", help="of the sampler (default: as the model says, 30 for most)"
     )
     parser.add_argument(
         "--sampler", choices=SAMPLER_NAMES, help="(default: ddpm for categorical models, dpmpp_2m for others)"
@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         allow_download=args.allow_download,
     )  # fmt: skip
     model = model.to(device_of(args.device))
+    taken = args.steps or model.steps
     began, made = time.perf_counter(), 0
     images: list[Tensor] = []
     batches = sample(model, args.count, options, batch=args.batch)  # raises now
@@ -133,11 +134,11 @@ def run(args: argparse.Namespace) -> int:
             save_png(image_grid(torch.stack(images), args.grid, scale), Path(args.output), args.force)
     seconds = time.perf_counter() - began
     if args.trace:
-        moments = [image for _, image in trace(steps, model, _TRACE_MOMENTS, args.steps)]
+        moments = [image for _, image in trace(steps, model, _TRACE_MOMENTS, taken)]
         strips = torch.stack(moments, dim=1)  # (images, moments, 3, H, W)
         save_png(image_grid(strips.flatten(0, 1), strips.shape[1], args.scale), Path(args.trace), args.force)
     if args.json:
-        values = {"output": args.output, "images": made, "seconds": seconds, "seed": args.seed, "steps": args.steps}
+        values = {"output": args.output, "images": made, "seconds": seconds, "seed": args.seed, "steps": taken}
         print(json.dumps({**values, "sampler": args.sampler or model.sampler, "images_per_s": made / seconds}))
     else:
         print(f"{args.output}: {made} images in {seconds:.1f} s")

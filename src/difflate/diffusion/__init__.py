@@ -24,6 +24,8 @@ generator that yields a `Step` after each of its steps. Here data from N(3, 0.5Â
 
 from difflate.diffusion.categorical import IndexSpace, eps_z, expected_codewords, gumbel_softmax, sampled_x0
 from difflate.diffusion.config import ProcessConfig
+from difflate.diffusion.consistency import Pair, consistency, consistency_pair, ddim_step, pseudo_huber
+from difflate.diffusion.distillation import distillation_pair, few_steps
 from difflate.diffusion.draws import Generators, gumbel, normal
 from difflate.diffusion.guidance import Model, denoise, guide, guided, self_condition
 from difflate.diffusion.process import Condition, Process, Scaling, expand
@@ -47,6 +49,7 @@ __all__ = [
     "LinearBeta",
     "MinSNR",
     "Model",
+    "Pair",
     "Process",
     "ProcessConfig",
     "Sampler",
@@ -58,21 +61,27 @@ __all__ = [
     "Target",
     "Truncated",
     "Weight",
+    "consistency",
+    "consistency_pair",
     "ddim",
+    "ddim_step",
     "ddpm",
     "denoise",
+    "distillation_pair",
     "dpmpp_2m",
     "eps_z",
     "euler",
     "expand",
     "expected_codewords",
     "factor",
+    "few_steps",
     "guide",
     "guided",
     "gumbel",
     "gumbel_softmax",
     "heun",
     "normal",
+    "pseudo_huber",
     "sampled_x0",
     "self_condition",
     "times",

@@ -14,8 +14,8 @@ _MAX_STEPS = 1000
 class SampleOptions:
     """What `difflate.generate.sample` and `trajectory` can be told. Raises ConfigError for what no model takes."""
 
-    steps: int = 30
-    """Steps of the sampler, 1 to 1000."""
+    steps: int | None = None
+    """Steps of the sampler, 1 to 1000; None: the model's own, 30 but for those that were distilled."""
     sampler: str | None = None
     """One of `SAMPLER_NAMES`; None: the model's own."""
     seed: int = 0
@@ -34,7 +34,7 @@ class SampleOptions:
 
         if self.sampler is not None and self.sampler not in SAMPLER_NAMES:
             raise ConfigError(f"sampler (={self.sampler}) must be one of {', '.join(SAMPLER_NAMES)}")
-        if not 1 <= self.steps <= _MAX_STEPS:
+        if self.steps is not None and not 1 <= self.steps <= _MAX_STEPS:
             raise ConfigError(f"steps (={self.steps}) must be from 1 to {_MAX_STEPS}")
         check_seed(self.seed)
         if not math.isfinite(self.guidance):

@@ -89,5 +89,11 @@ def trajectory(
     process = model.process.build()
     x = process.start((len(numbers), *shape), generators, device=next(model.parameters()).device)
     return SAMPLERS[options.sampler or model.sampler](
-        process, denoiser, x, options.steps, generator=generators, clip=1.0, self_condition=model.self_conditioned
+        process,
+        denoiser,
+        x,
+        options.steps or model.steps,
+        generator=generators,
+        clip=1.0,
+        self_condition=model.self_conditioned,
     )

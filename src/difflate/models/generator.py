@@ -11,6 +11,7 @@ from difflate.nn import UNetConfig
 from difflate.store.folders import FolderModel
 
 MAX_IMAGE_PX = 4096
+MAX_STEPS = 1000
 
 
 class Generator(FolderModel, ABC):
@@ -22,6 +23,8 @@ class Generator(FolderModel, ABC):
     """Side of the images that the model was trained on."""
     sampler: str = "dpmpp_2m"
     """Name of the sampler that is taken unless another is asked for."""
+    steps: int = 30
+    """Steps of the sampler, unless others are asked for; a model that was distilled has few."""
 
     @property
     def self_conditioned(self) -> bool:
@@ -57,6 +60,12 @@ def check_size(size: tuple[int, int], multiple: int = 1) -> None:
             raise ConfigError(
                 f"size (={size[1]}x{size[0]}) cannot be made; sides must be from {multiple} to {MAX_IMAGE_PX}{what}"
             )
+
+
+def check_steps(steps: int) -> None:
+    """Raises ConfigError for a number of steps that no sampler takes."""
+    if type(steps) is not int or not 1 <= steps <= MAX_STEPS:
+        raise ConfigError(f"steps (={steps}) must be from 1 to {MAX_STEPS}")
 
 
 def check_no_temperature(temperature: float | None) -> None:

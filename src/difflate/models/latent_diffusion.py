@@ -18,7 +18,7 @@ from torch import Tensor
 from difflate.diffusion import Generators, IndexSpace, Model, ProcessConfig, expected_codewords
 from difflate.diffusion.categorical import LEAST_SIGMA
 from difflate.errors import ConfigError, ModelError
-from difflate.models.generator import Generator, check_no_guidance, check_no_temperature, check_size
+from difflate.models.generator import Generator, check_no_guidance, check_no_temperature, check_size, check_steps
 from difflate.models.latent_space import LatentSpace, latent_space
 from difflate.models.refiner import Refiner
 from difflate.nn import UNet, UNetConfig
@@ -137,11 +137,15 @@ class LatentDiffusion(LatentGenerator):
         process: ProcessConfig,
         image_px: int,
         softness: float = 0.0,
+        steps: int = Generator.steps,
     ) -> None:
         """``softness``: standard deviation of the weights by which codewords around a sampled number in [-1, 1] are
-        averaged, as `IndexSpace.posterior` (not in the paper); 0: the nearest one alone. Raises ConfigError.
+        averaged, as `IndexSpace.posterior` (not in the paper); 0: the nearest one alone. ``steps``: of sampling, unless
+        others are asked for. Raises ConfigError.
         """
         super().__init__(latent, process, image_px)
+        check_steps(steps)
+        self.steps = steps
         planes = len(latent.codebook_sizes)
         check_network(network, planes, planes)
         self.network = network

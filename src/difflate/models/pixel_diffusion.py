@@ -8,7 +8,14 @@ from torch import Tensor
 
 from difflate.diffusion import Generators, Model, ProcessConfig, guided
 from difflate.errors import ConfigError
-from difflate.models.generator import MAX_IMAGE_PX, Generator, check_no_guidance, check_no_temperature, check_size
+from difflate.models.generator import (
+    MAX_IMAGE_PX,
+    Generator,
+    check_no_guidance,
+    check_no_temperature,
+    check_size,
+    check_steps,
+)
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.colour import signed_to_uint8
 
@@ -25,14 +32,21 @@ class PixelDiffusion(Generator):
     kind = "pixel-diffusion"
 
     def __init__(
-        self, network: UNetConfig, process: ProcessConfig, image_px: int, classes: list[str] | None = None
+        self,
+        network: UNetConfig,
+        process: ProcessConfig,
+        image_px: int,
+        classes: list[str] | None = None,
+        steps: int = Generator.steps,
     ) -> None:
         """``classes``: names of what the network is told to make, `vector_channels` of it; None: it is told nothing.
+        ``steps``: of sampling, unless others are asked for.
 
         Raises ConfigError.
         """
         super().__init__()
         check_image_px(image_px)
+        check_steps(steps)
         if (network.in_channels, network.out_channels) != (3, 3) or any(network.cond_channels or ()):
             raise ConfigError(
                 "`in_channels` and `out_channels` must be 3, and `cond_channels` 0: pixels are all it sees"
@@ -42,6 +56,7 @@ class PixelDiffusion(Generator):
                 f"`vector_channels` (={network.vector_channels}) must be the number of classes (={len(classes or ())})"
             )
         self.network, self.process, self.image_px, self.classes = network, process, image_px, classes
+        self.steps = steps
         self.unet = UNet(network)
 
     def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
@@ -58,9 +73,10 @@ class PixelDiffusion(Generator):
 
         A label of -1, or none, is no class.
         """
-        return self.unet(x, condition, x0_prev, vector=self._vector(labels, x))
+        return self.unet(x, condition, x0_prev, vector=self.vector_of(labels, x))
 
-    def _vector(self, labels: Tensor | None, x: Tensor) -> Tensor | None:
+    def vector_of(self, labels: Tensor | None, x: Tensor) -> Tensor | None:
+        """(B, `vector_channels`) what the network is told of ``labels``, as ``x: (B, …)``; None: it has no classes."""
         count = len(self.classes or ())
         if not count:
             return None

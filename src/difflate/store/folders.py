@@ -154,9 +154,13 @@ class FolderModel(nn.Module):
             if path.name not in {p.name for p in written}:
                 path.unlink(missing_ok=True)  # of a save with other shards
 
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor makes another model of this shape from."""
+        return {key: getattr(self, key) for key in self._argument_names()}
+
     def config_dict(self) -> dict[str, Any]:
         """What config.json holds."""
-        given = {key: getattr(self, key) for key in self._argument_names()}
+        given = self.arguments()
         return {_KIND: self.kind, **{k: asdict(v) if is_dataclass(v) else v for k, v in given.items()}}  # type: ignore
 
     @classmethod

@@ -78,7 +78,7 @@ class LatentTask(GeneratorTask):
 def cost(settings: LatentTraining) -> str:
     """What the network of ``settings`` takes, in one line; nothing of it is allocated."""
     data = Latents.open(settings.latents)
-    spec = _spec(data)
+    spec = spec_of(data)
     with torch.device("meta"):
         model = _model(settings, spec, data.header.image_px)
     _, height, width = model.shape((model.image_px, model.image_px))
@@ -89,18 +89,22 @@ def cost(settings: LatentTraining) -> str:
     )
 
 
-def _spec(data: Latents) -> LatentSpec:
+def spec_of(data: Latents) -> LatentSpec:
+    """The latent space that shards are of."""
     header = data.header
     return LatentSpec(header.codec, header.fingerprint, header.codebook_sizes, header.image_px // data.shape[1])
 
 
-def _space(settings: LatentTraining, data: Latents) -> LatentSpace:
-    """The latent space of the codec which the shards were written with. Raises ConfigError, ModelError for another."""
+def space_of(codec: str | None, data: Latents) -> LatentSpace:
+    """The latent space of ``codec``, which the shards were written with; None: the bundled one of their name.
+
+    Raises ConfigError, ModelError for another.
+    """
     name = data.header.codec
-    if settings.codec is None and name not in bundled_models("codec"):
+    if codec is None and name not in bundled_models("codec"):
         raise ConfigError(f"the latents are of {name}, which is not bundled; name its folder with codec=FOLDER")
-    space = latent_space(load(settings.codec or name))
-    _spec(data).check(space)
+    space = latent_space(load(codec or name))
+    spec_of(data).check(space)
     return space
 
 
@@ -124,7 +128,7 @@ class LatentData(Data):
 
 def _data(settings: LatentTraining) -> LatentData:
     data = Latents.open(settings.latents, flips=settings.flips, seed=settings.training.seed)
-    space = _space(settings, data)
+    space = space_of(settings.codec, data)
     return LatentData(*data.hold_back(settings.holdback), settings.latents, space, data.header.image_px)
 
 
