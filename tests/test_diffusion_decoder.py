@@ -62,8 +62,8 @@ def shipped(name: str) -> DiffusionDecoder:
 def test_the_small_one_is_small() -> None:
     model = shipped("small")
     count = parameters(model.unet) + parameters(model.context)
-    assert 4.5e6 < count < 5.5e6
-    assert multiply_adds(model.network, 512, 768) < 26e9
+    assert 6.5e6 < count < 7.5e6
+    assert multiply_adds(model.network, 512, 768) < 35e9
     assert not any(kind != "none" for kind in model.network.attention or ())  # tiles agree with the whole
 
 
@@ -205,7 +205,8 @@ def test_the_folder_holds_the_model(tmp_path) -> None:
     model.save_pretrained(tmp_path)
     loaded = DiffusionDecoder.from_pretrained(tmp_path)
     assert loaded.config_dict() == DiffusionDecoder.from_pretrained(tmp_path).config_dict()
-    assert (loaded.decoder.steps, loaded.decoder.gamma, loaded.coder_hyperprior) == (3, 0.5, HYPERPRIOR)
+    assert (loaded.decoder.steps, loaded.decoder.gamma) == (3, 0.5)
+    assert loaded.coder_hyperprior == dataclasses.replace(HYPERPRIOR, groups=[1])
     conditions, theirs = (m.conditions(latents(), QUALITIES) for m in (model, loaded))
     noise = noise_like(conditions.synthesis)
     assert torch.equal(model.refine(conditions, 2, noise), loaded.refine(theirs, 2, noise))

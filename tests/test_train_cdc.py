@@ -402,4 +402,4 @@ def test_the_command_shows_what_it_would_cost(capsys: pytest.CaptureFixture[str]
     assert main(["train", str(CONFIGS / "cdc-small.yaml"), "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "recipe: cdc" in out
-    assert "23.9 billion multiply-adds of the U-Net a step" in out
+    assert "34.1 billion multiply-adds of the U-Net a step" in out

@@ -226,7 +226,7 @@ def test_terms_out_of_range(terms: dict) -> None:
 @pytest.mark.parametrize(
     ("name", "million", "kind"),
     [
-        ("cats-latent-small", 5.81, LatentDiffusion),
+        ("cats-latent-small", 10.2, LatentDiffusion),
         ("cats-categorical-small", 6.7, CategoricalDiffusion),
         ("latent-paper", 48.7, LatentDiffusion),
         ("categorical-paper", 50.5, CategoricalDiffusion),

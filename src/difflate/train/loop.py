@@ -211,7 +211,8 @@ class _Run:
         if settings.cuda_graph:
             (turn,) = self.optimizers
             loss = functools.partial(self.wrapped, turn=turn)
-            self.recorded = RecordedStep(loss, *self.states.values(), settings.clip_norm, settings.seed)
+            (optimizer,) = self.states.values()
+            self.recorded = RecordedStep(loss, optimizer, settings.clip_norm, settings.seed)
         self._restart_losses()
         skipped_before = progress.skipped
         logged_at, logged_step = time.monotonic(), progress.step

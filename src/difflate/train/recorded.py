@@ -5,7 +5,7 @@ are launched by a single call. What changes from step to step, the images, the d
 into tensors that stay where they are.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,30 +21,17 @@ _EAGER_STEPS = 3
 
 
 @dataclass(frozen=True)
-class _Places:
-    """Tensors on the GPU that hold what is drawn anew for each step."""
-
-    held: dict[str, Tensor] = field(default_factory=dict)
-
-    def fill(self, name: str, values: Tensor, device: torch.device) -> None:
-        if name in self.held:
-            self.held[name].copy_(values, non_blocking=True)
-        else:
-            self.held[name] = values.to(device)
-
-
 class RecordedDraws(Draws):
-    """`Draws` for a recording: numbers for each image stand on the GPU, and noise is the GPU's own."""
+    """`Draws` for a recording: what is drawn for each image stands on the GPU, and noise is the GPU's own."""
 
-    def __init__(self, draws: Draws, places: _Places, device: torch.device):
-        super().__init__(draws.seed, draws.numbers, draws.batch)
-        object.__setattr__(self, "_places", places)
-        object.__setattr__(self, "_device", device)
+    held: dict[str, Tensor]
+    """Where the answer of each method stands; they are there from the first time that it is asked for."""
+    device: torch.device
 
     def refresh(self) -> None:
         """Brings what stands on the GPU up to date."""
-        for name in self._places.held:
-            self._places.fill(name, getattr(Draws, name)(self), self._device)
+        for name, place in self.held.items():
+            place.copy_(getattr(Draws, name)(self), non_blocking=True)
 
     def generators(self) -> Any:
         """None: the GPU's global generator, which is seeded for each step."""
@@ -59,17 +46,21 @@ class RecordedDraws(Draws):
         return self._standing("spread")
 
     def toss(self) -> torch.Generator:
-        """Raises ConfigError: what a step does may not depend on what is drawn."""
+        """Raises ConfigError: what a recording does cannot depend on what is drawn."""
         raise ConfigError("cuda_graph (=true) cannot record a network with self_condition; set it to false")
+
+    def drop_mask(self, probability: float) -> Tensor:
+        """Raises ConfigError."""
+        raise ConfigError("cuda_graph (=true) cannot record a training that drops conditions; set it to false")
 
     def of_plane(self, plane: int, device: torch.device) -> list[torch.Generator]:
         """Raises ConfigError."""
         raise ConfigError("cuda_graph (=true) cannot record a categorical model; set it to false")
 
     def _standing(self, name: str) -> Tensor:
-        if name not in self._places.held:
-            self._places.fill(name, getattr(Draws, name)(self), self._device)
-        return self._places.held[name]
+        if name not in self.held:
+            self.held[name] = getattr(Draws, name)(self).to(self.device)
+        return self.held[name]
 
 
 class RecordedStep:
@@ -80,7 +71,7 @@ class RecordedStep:
         self._loss, self._optimizer, self._clip_norm, self._seed = loss, optimizer, clip_norm, seed
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._device = self._parameters[0].device
-        self._places = _Places()
+        self._held: dict[str, Tensor] = {}
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: Batch | None = None
         self._result = torch.zeros((), dtype=torch.float32, device=self._device)
@@ -101,7 +92,7 @@ class RecordedStep:
         for group in self._optimizer.param_groups:
             group["lr"].fill_(rate)
         held = self._hold(batch)
-        recorded = RecordedDraws(draws, self._places, self._device)
+        recorded = RecordedDraws(draws.seed, draws.numbers, draws.batch, self._held, self._device)
         recorded.refresh()
         if self._calls < _EAGER_STEPS:
             self._stream.wait_stream(torch.cuda.current_stream())
@@ -113,6 +104,7 @@ class RecordedStep:
                 torch.cuda.synchronize()
                 self._optimizer.zero_grad(set_to_none=True)  # gradients lie where the recording puts them
                 self._graph = torch.cuda.CUDAGraph()
+                # other threads, such as the one that pins batches, may go on
                 with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
                     self._step(held, recorded)
             self._graph.replay()
