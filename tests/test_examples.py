@@ -4,13 +4,19 @@ import doctest
 import importlib
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import difflate
 from difflate.cli.main import main
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize("module", ["difflate", "difflate.integrations.pillow"])
@@ -82,3 +88,30 @@ def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, cap
     files = "photo.dfl restored.png packed/a.dfl photo.avif report/results.json cats.png steps.png"
     for made in files.split():
         assert (tmp_path / made).exists(), made
+
+
+def test_the_bundled_models_are_trained_in_order_within_the_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = runpy.run_path(str(ROOT / "examples" / "train_bundled.py"))
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess:
+        commands.append(command[3:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["train_bundled.py", "--data", "data", "--minutes", "50", "--out", str(tmp_path)])
+    example["main"]()
+    trained = [Path(command[1]).stem for command in commands if command[0] == "train"]
+    assert trained == ["hyperprior-small", "cdc-small", *["refiner-opq-32-8-8"] * 2, "cats-latent-small"]
+    minutes = [float(word.split("=")[1]) for command in commands for word in command if ".max_minutes=" in word]
+    assert sum(minutes) == pytest.approx(50, abs=0.01)
+    for command in commands:
+        if command[0] == "latents":
+            assert command[1] == "data/catfaces"
+        else:
+            images = f"images=[{ROOT / 'examples'}]"
+            if "cats" not in command[1]:  # the settings fit the recipes
+                main([*command[:2], *(word for word in command[2:] if "images=" not in word), images, "--dry-run"])
