@@ -48,6 +48,8 @@ class Stream(enum.IntEnum):
     """What is drawn of the answer that a categorical model is then conditioned on."""
     DECODER_PICTURE = 17
     """Noise of the pictures that the training of a cdc model shows."""
+    GUMBEL_ANNEALING = 18
+    """Noise by which an encoder decides on integers, by the window."""
 
 
 def torch_generator(seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

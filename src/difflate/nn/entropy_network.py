@@ -23,6 +23,7 @@ from difflate.errors import ConfigError
 from difflate.nn.entropy_models import FactorizedPrior, add_noise, gaussian_bits, lower_bound, round_through
 from difflate.nn.layers import conv, rescale, settle, zero_weights
 from difflate.nn.padding import pad_to_multiple
+from difflate.nn.soft_rounding import SoftRounding
 from difflate.quantize.scalar import straight_through
 
 RUNG = math.log(SCALE_MAX / SCALE_MIN) / (RUNGS - 1)
@@ -101,10 +102,13 @@ class HyperpriorNetwork(nn.Module):
         self.register_buffer("offsets", torch.from_numpy(rounding_offsets()).float().to(device), persistent=False)
         settle(self)
 
-    def forward(self, y: Tensor, quality: Tensor, generator: Generators = None) -> Coded:
+    def forward(
+        self, y: Tensor, quality: Tensor, generator: Generators = None, rounding: SoftRounding | None = None
+    ) -> Coded:
         """``y: (B, M, h, w)`` coded, in units of the quantizer's step at ``quality: (B,)``.
 
-        Noise in the place of rounding, when training, is from ``generator``.
+        Noise in the place of rounding, when training, is from ``generator``. ``rounding``: what y is fitted
+        with, in the place of files' own.
         """
         z = self.hyper_analysis(y)
         z_hat = round_through(z)
@@ -112,18 +116,23 @@ class HyperpriorNetwork(nn.Module):
         features = self.hyper_synthesis(z_hat, y.shape[2:])
         first = chessboard(y)
         mean, scale = self.parameters_of(features, quality, None)
-        residual = self._round(y - mean, scale) * first
+        residual = self._round(y - mean, scale, rounding) * first
         y_first = (residual + mean) * first
         mean_2, scale_2 = self.parameters_of(features, quality, (y_first, residual))
         mean, scale = torch.where(first > 0, mean, mean_2), torch.where(first > 0, scale, scale_2)
         residual = y - mean
-        integers = self._round(residual, scale)
-        bits = gaussian_bits(add_noise(residual, generator) if self.training else integers, scale)
+        integers = self._round(residual, scale, rounding)
+        if rounding is not None:
+            bits = rounding.bits(integers, scale)
+        else:
+            bits = gaussian_bits(add_noise(residual, generator) if self.training else integers, scale)
         return Coded(integers + mean, bits.flatten(1).sum(1), z_bits.flatten(1).sum(1))
 
-    def _round(self, residual: Tensor, scale: Tensor) -> Tensor:
+    def _round(self, residual: Tensor, scale: Tensor, rounding: SoftRounding | None) -> Tensor:
         """``residual`` in integers as files have them: down by one where that saves more bits than it costs; the
         gradient passes through."""
+        if rounding is not None:
+            return rounding(residual)
         with torch.no_grad():
             size = residual.abs()
             n = size.round()
