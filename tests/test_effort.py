@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import difflate
+import difflate.integrations.pillow
 from coder_helpers import one_rate_codec, photo, psnr, tiny_codec
 from difflate.cli.main import main
 from difflate.codecs.effort import _windows, fit_latent, steps_of
@@ -35,8 +36,7 @@ def options(effort: int | None, tile_px: int = 896) -> TransformEncoding:
 
 @pytest.mark.parametrize("codec", [TINY, ONE_RATE], ids=["hyperprior", "factorized"])
 @pytest.mark.parametrize("channels", [3, 1])
-@pytest.mark.parametrize("size", [(1, 1), (17, 33), (64, 80)])
-@pytest.mark.parametrize("effort", [2, 4])
+@pytest.mark.parametrize(("size", "effort"), [((1, 1), 2), ((17, 33), 3), ((64, 80), 2), ((5, 70), 5)])
 def test_no_effort_loses_what_it_is_for(codec: TransformCodec, channels: int, size: tuple[int, int], effort: int):
     picture = Picture(noise(channels, *size))
     pixels = torch.from_numpy(picture.pixels)
@@ -75,7 +75,7 @@ def test_windows_are_fitted_one_after_the_other_and_meet_without_a_gap() -> None
         seen[rows, columns] += inside
     assert torch.equal(seen, torch.ones(83, 41))
     pixels = torch.from_numpy(noise(3, 16, 16 * 41))
-    plain, fitted = (TINY.analyse(pixels, 50, options(effort, 16)) for effort in (1, 4))
+    plain, fitted = (TINY.analyse(pixels, 50, options(effort, 16)) for effort in (1, 3))
     changed = (fitted != plain).any(dim=0)
     assert changed.any(dim=0).all()
 
@@ -151,8 +151,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     file = io.BytesIO()
     with Image.open(source) as image:
         image.load()
-        import difflate.integrations.pillow  # noqa: F401
-
         image.save(file, "DFL", codec=codec, effort=2)
     assert file.getvalue() == target.read_bytes()
     measured = load_with_options("hyperprior-small+effort=2+tile_px=768", difflate.load)
@@ -173,7 +171,8 @@ def test_avif_has_its_speed() -> None:
     file = io.BytesIO()
     image.save(file, "AVIF", quality=40, speed=0)
     assert difflate.encode(image, "avif", quality=40, speed=0) == file.getvalue()
-    assert load_with_options("avif+speed=0", difflate.load).encode(Picture(photo(64, 64)), quality=40) == file.getvalue()
+    slowest = load_with_options("avif+speed=0", difflate.load)
+    assert slowest.encode(Picture(photo(64, 64)), quality=40) == file.getvalue()
     with pytest.raises(ConfigError, match=r"`speed` \(=11\) must be from 0 to 10"):
         AvifEncoding(speed=11)
 
@@ -191,7 +190,7 @@ def test_a_size_is_met_by_few_files_that_take_an_effort(share: float, allowed: i
 
     def encode(quality: float) -> bytes:
         thorough.append(quality)
-        return bytes(int(size(quality) * (share + 0.02 * np.sin(quality))))
+        return bytes(int(size(quality) * (share + 0.005 * np.sin(quality))))
 
     coded = encode_with_effort(Coarse("sized", (0, 100, 50)), allowed, lambda quality: bytes(size(quality)), encode)
     assert len(coded.data) <= allowed

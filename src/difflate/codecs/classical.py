@@ -41,7 +41,7 @@ def classical_codecs() -> dict[str, PillowCodec | JpegXlCodec]:
         PillowCodec(
             "avif", ".avif", (0, 100, 75), "AVIF", 32768, "AVIF (AV1), 8 bits, chroma at half size",
             encoding=AvifEncoding,
-        ),  # fmt: skip
+        ),
         PillowCodec("png", ".png", None, "PNG", None, "PNG, lossless", encoding=Options),
         JpegXlCodec(),
     )

@@ -23,8 +23,8 @@ from difflate.seeds import Stream, torch_generator
 Progress = Callable[[int, int], None]
 """Called with the steps that are done and all there are."""
 _STEPS = (0, 4, 8, 14, 25, 45, 80, 140, 250)
-_MARGIN_CELLS = 2
-"""Sites of z that a window has around what it changes: more than the transforms see to either side."""
+_MARGIN_CELLS = 1
+"""Sites of z, 64 px each, that a window has around what it changes: what the transforms see further away is faint."""
 _SQUARED_ERROR = 1.5
 """What it counts, in λ. Models are trained for λ with a share of MS-SSIM in their distortion, so that they pay more for
 squared errors: from quality to quality the bundled ones by about so much."""

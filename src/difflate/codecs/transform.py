@@ -63,7 +63,8 @@ class TransformCodec(LearnedCodec):
             self.quality_range = None
 
     def analyse(self, pixels: Tensor, quality: float | None, options: Any) -> Tensor:
-        """(M, ⌈H/16⌉, ⌈W/16⌉) y of ``pixels: (1 or 3, H, W)`` uint8; with an effort, the better of it and a fitted one."""
+        """(M, ⌈H/16⌉, ⌈W/16⌉) y of ``pixels: (1 or 3, H, W)`` uint8; with an effort the better one of it and a
+        fitted one, which it is never dearer than."""
         y = self.space.analyse(pixels, quality, options)
         steps = steps_of(options.effort)
         if not steps:
