@@ -110,7 +110,10 @@ def _bar(codec: Any, options: Mapping[str, Any]) -> Iterator[None]:
             bar.update()
 
         codec.progress = show
-        yield
+        try:
+            yield
+        finally:
+            codec.progress = None
 
 
 def _check_suffix(target: Path, suffix: str, codec: str) -> None:
