@@ -278,3 +278,13 @@ def test_levels_are_spread_and_independent_of_the_noise_level() -> None:
         assert torch.equal(part, levels[3:5])
     correlation = torch.corrcoef(torch.cat(together, dim=1))[0, 1]
     assert abs(float(correlation)) < 0.08
+
+
+@pytest.mark.parametrize("max_refinement", [0.0, 0.5])
+@pytest.mark.parametrize("chroma", [None, 0.4])
+def test_the_answer_that_is_trained_is_what_one_step_decodes(max_refinement: float, chroma: float | None) -> None:
+    model = wild(tiny(max_refinement=max_refinement, residual_chroma=chroma), 0.3)
+    conditions = model.conditions(latents(), QUALITIES)
+    noise = 0.9 * noise_like(conditions.synthesis)
+    trained = model.to_images(model.answer(noise, conditions), conditions)
+    assert torch.allclose(trained, model.refine(conditions, 1, noise), atol=1e-4)

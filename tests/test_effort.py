@@ -1,5 +1,6 @@
 """`effort`: latents fitted to their image. Never worse, the same each time, and the default is what it was."""
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 import difflate
 import difflate.integrations.pillow
-from coder_helpers import one_rate_codec, photo, psnr, tiny_codec
+from coder_helpers import HYPERPRIOR, one_rate_codec, photo, psnr, tiny_codec
 from difflate.cli.main import main
 from difflate.codecs.effort import _windows, fit_latent, steps_of
 from difflate.codecs.rate_search import encode_picture, encode_with_effort
@@ -19,6 +20,7 @@ from difflate.errors import ConfigError
 from difflate.evaluate.options import load_with_options
 from difflate.media.picture import Picture
 from difflate.nn.entropy_models import gaussian_bits
+from difflate.nn.entropy_network import HyperpriorNetwork
 from difflate.nn.soft_rounding import SoftRounding
 from difflate.options import AvifEncoding, DiffusionEncoding, TransformEncoding
 from fake_codecs import Coarse
@@ -116,6 +118,17 @@ def test_bits_between_integers_are_on_straight_lines() -> None:
         ends = [gaussian_bits(torch.full((3,), integer + more), scale) for more in (0, 1)]
         assert torch.allclose(rounding.bits(torch.full((3,), integer), scale), ends[0])
         assert torch.allclose(rounding.bits(torch.full((3,), integer + 0.25), scale), ends[0].lerp(ends[1], 0.25))
+
+
+@torch.no_grad()
+def test_each_channel_has_its_own_noise_whatever_group_it_is_coded_in() -> None:
+    network = HyperpriorNetwork(dataclasses.replace(HYPERPRIOR, groups=[1, 2]), 24, spread=torch.rand(24)).eval()
+    y = 5 * torch.randn(1, 24, 6, 6)
+    up = torch.arange(24)[None, :, None, None] % 3 == 0
+    rounding = SoftRounding(0.5, torch.where(up, 1e4, -1e4).expand(y.shape), average=True)
+    moved = network(y, torch.tensor([0.5]), rounding=rounding).y_hat - y
+    assert torch.equal(moved > 0, up.expand(y.shape))
+    assert float(moved.abs().max()) <= 1 + 1e-4
 
 
 # -- options -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import difflate
-from coder_helpers import one_rate_model, photo, tiny_codec, tiny_model
+from coder_helpers import GROUPS, one_rate_model, photo, tiny_codec, tiny_model
 from difflate.cli.main import main
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.codecs.loading import load
@@ -60,6 +60,22 @@ def test_a_folder_is_the_model_that_was_saved(folder: Path) -> None:
     assert codec.encode(PICTURE, quality=40) == data
     np.testing.assert_array_equal(codec.decode(data).pixels, original.decode(data).pixels)
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", EXACT, "README.md"}
+
+
+def test_a_model_of_groups_is_a_folder_too(tmp_path: Path) -> None:
+    original = tiny_codec(groups=GROUPS)
+    original.model.save_pretrained(tmp_path / "groups")
+    codec = difflate.load(tmp_path / "groups")
+    assert codec.encode(PICTURE) == original.encode(PICTURE)
+    assert codec.encode(PICTURE) != tiny_codec().encode(PICTURE)
+
+
+def test_a_configuration_from_before_there_were_groups_is_read(copied: Path) -> None:
+    path = copied / "config.json"
+    config = json.loads(path.read_text())
+    del config["hyperprior"]["groups"]
+    path.write_text(json.dumps(config))
+    assert load(copied).encode(PICTURE) == tiny_codec().encode(PICTURE)
 
 
 def test_a_model_of_one_rate_is_a_folder_too(tmp_path: Path) -> None:
@@ -152,6 +168,13 @@ def test_files_that_are_missing_or_altered_are_told(name: str, change: str, copi
         {"hyperprior": None},
         {"hyperprior": {"channels": 9, "width": 16, "features": 16}},
         {"hyperprior": {"channels": "many"}},
+        {"hyperprior": {"groups": [1, 2]}},
+        {"hyperprior": {"groups": []}},
+        {"hyperprior": {"groups": [0, 1]}},
+        {"hyperprior": {"groups": [1, 4096]}},
+        {"hyperprior": {"groups": 3}},
+        {"hyperprior": {"groups": ["x"]}},
+        {"hyperprior": {"groups": None}},
         {"transform": {"latent_channels": 25}},
         {"transform": {"kind": "nothing"}},
         {"transform": 5},
@@ -239,6 +262,10 @@ def test_weights_that_integers_cannot_hold_are_not_saved(tmp_path: Path) -> None
 def test_shapes_that_cannot_be_are_refused() -> None:
     for make in (
         lambda: HyperpriorConfig(channels=0),
+        lambda: HyperpriorConfig(groups=()),
+        lambda: HyperpriorConfig(groups=(1, 0)),
+        lambda: HyperpriorConfig(groups=(1,) * 17),
+        lambda: HyperpriorConfig(groups=(1, 600)).group_sizes(256),
         lambda: TransformConfig(widths=(1, 2)),
         lambda: TransformConfig(blocks=(1, 1, -1)),
         lambda: TransformConfig(kind="fft"),  # type: ignore[arg-type]

@@ -220,6 +220,23 @@ def test_the_perceptual_loss_is_of_the_image_of_one_step(monkeypatch: pytest.Mon
     assert not any("lpips" in name for name in only.state_dict())
 
 
+def test_one_step_is_trained_from_noise_and_on_its_own_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_task, "load_lpips", lambda net: FakeLpips())
+    found = task(DiffusionStage("diffusion", crop_px=32, one_step=True, rho=0.5, training=LOOP), gamma=0.7)
+    optimizer = torch.optim.Adam(found.trained("loss"), 3e-3)
+    losses = []
+    for _ in range(12):
+        values = found(batch())
+        optimizer.zero_grad()
+        values["loss"].backward()
+        optimizer.step()
+        losses.append(values["loss"].item())
+    assert losses[-1] < losses[0]
+    assert not moved(found.model.coder)
+    silent = task(DiffusionStage("diffusion", crop_px=32, one_step=True, training=LOOP), gamma=0.0)
+    assert silent(batch())["loss"].item() != task(silent.stage, gamma=0.7)(batch())["loss"].item()
+
+
 def test_missing_weights_of_lpips_are_told_before_anything_is_trained(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """The recipe `hyperprior`: it learns, resumes to the bit, and what it writes is a codec."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -139,6 +140,15 @@ def test_other_transforms_train(kind, images: Path, tmp_path: Path) -> None:
     made = settings(images, tmp_path, {"max_steps": 2}, transform=tiny_transform(kind))
     codec = difflate.load(run(made, "", progress=False))
     assert codec.model.transform.kind == kind
+
+
+def test_a_latent_in_groups_trains_and_compresses(images: Path, tmp_path: Path) -> None:
+    hyperprior = dataclasses.replace(HYPERPRIOR, groups=(1, 2, 5))
+    run(settings(images, tmp_path, {"max_steps": 2}, hyperprior=hyperprior), "", progress=False)
+    codec = difflate.load(tmp_path)
+    assert [group.size for group in codec.coder.exact.groups] == [3, 6, 15]
+    picture = Picture(photo(40, 50))
+    assert codec.decode(codec.encode(picture)).pixels.shape == picture.pixels.shape
 
 
 def test_bits_rise_to_their_full_price() -> None:

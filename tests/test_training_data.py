@@ -334,3 +334,17 @@ def test_a_batch_is_in_the_range_of_the_networks(tmp_path: Path) -> None:
     images = batch.images(torch.device("cpu"))
     torch.testing.assert_close(images[:, :, 0, 0], torch.tensor([[-1.0, 1.0, -0.6]] * 3))
     assert batch.numbers.tolist() == [0, 1, 2]
+
+
+def test_images_held_in_memory_are_the_same_and_are_not_read_again(tmp_path: Path) -> None:
+    write_images(tmp_path, 3)
+    (tmp_path / "broken.png").write_bytes(b"none")
+    plain, held = (Crops(list_items([tmp_path]), 8, seed=1) for _ in range(2))
+    expected = [plain[number] for number in range(12)]
+    held.hold()
+    for path in tmp_path.glob("0*.png"):
+        path.write_bytes(b"none")
+    for number, sample in enumerate(expected):
+        found = held[number]
+        assert torch.equal(found.pixels, sample.pixels)
+        assert [text.split(":")[0] for text in found.skipped] == [text.split(":")[0] for text in sample.skipped]

@@ -79,6 +79,18 @@ def test_an_odd_share_of_a_batch_is_refused(images: Path, tmp_path: Path) -> Non
         pixel.RECIPE.run(settings(images, tmp_path, {"accumulate": 3}), "")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_recording_without_cuda_is_refused(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cuda_graph \(=true\) needs"):
+        pixel.RECIPE.run(settings(images, tmp_path, {"cuda_graph": True}))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_recorded_step_trains_as_others_do(images: Path, whole: Path, tmp_path: Path) -> None:
+    pixel.RECIPE.run(settings(images, tmp_path / "graph", {"cuda_graph": True}))
+    assert validation(tmp_path / "graph") == pytest.approx(validation(whole), rel=0.2)
+
+
 def test_a_finished_training_is_not_done_again(images: Path, whole: Path) -> None:
     with pytest.raises(OutputExists, match="is trained already"):
         pixel.RECIPE.run(settings(images, whole), "")

@@ -48,7 +48,13 @@ class Stream(enum.IntEnum):
     """What is drawn of the answer that a categorical model is then conditioned on."""
     DECODER_PICTURE = 17
     """Noise of the pictures that the training of a cdc model shows."""
-    GUMBEL_ANNEALING = 18
+    MADE = 18
+    """A picture that is no photograph, by its number."""
+    MADE_SHARE = 19
+    """Whether a training image is made, and whether it is shown without colour."""
+    ODD = 20
+    """The test set of pictures that are no photographs."""
+    GUMBEL_ANNEALING = 21
     """Noise by which an encoder decides on integers, by the window."""
 
 
@@ -57,8 +63,12 @@ def torch_generator(seed: int, stream: int, number: int = 0, device: torch.devic
 
     Raises ConfigError.
     """
-    state = _sequence(seed, stream, number).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state >> 1))
+    return torch.Generator(device).manual_seed(integer_seed(seed, stream, number))
+
+
+def integer_seed(seed: int, stream: int, number: int = 0) -> int:
+    """From 0 to 2^63 - 1: what a generator of torch is seeded with."""
+    return int(_sequence(seed, stream, number).generate_state(1, np.uint64)[0] >> 1)
 
 
 def numpy_generator(seed: int, stream: int, number: int = 0) -> np.random.Generator:

@@ -39,7 +39,12 @@ def classical_codecs() -> dict[str, PillowCodec | JpegXlCodec]:
         PillowCodec("webp", ".webp", (0, 100, 80), "WebP", 16383, "WebP, lossy", {"method": 6}),
         # 32768: what libavif reads back; it writes larger ones
         PillowCodec(
-            "avif", ".avif", (0, 100, 75), "AVIF", 32768, "AVIF (AV1), 8 bits, chroma at half size",
+            "avif",
+            ".avif",
+            (0, 100, 75),
+            "AVIF",
+            32768,
+            "AVIF (AV1), 8 bits, chroma at half size",
             encoding=AvifEncoding,
         ),
         PillowCodec("png", ".png", None, "PNG", None, "PNG, lossless", encoding=Options),

@@ -6,9 +6,11 @@ the number of workers or processes nor an interruption changes what is shown.
 
 import functools
 import logging
+import os
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -132,6 +134,23 @@ class Crops(Samples):
             raise ConfigError(f"short_side (={short_side}) must not be below the crop's size (={size})")
         self.items, self.size, self.short_side = list(items), size, short_side
         self.flips, self.augment, self.seed = flips, augment, seed
+        self._held: dict[int, Picture] = {}
+
+    def hold(self) -> None:
+        """Opens all images and keeps them in memory: a GPU may take them faster than they can be opened.
+
+        What cannot be opened is tried again, and told of, when its turn comes.
+        """
+
+        def opened(item: Item) -> Picture | None:
+            try:
+                return open_image(item.source())
+            except (DifflateError, OSError):
+                return None
+
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            pictures = enumerate(threads.map(opened, self.items))
+            self._held = {place: picture for place, picture in pictures if picture is not None}
 
     def __len__(self) -> int:
         return len(self.items)
@@ -149,9 +168,10 @@ class Crops(Samples):
         count, messages = len(self.items), []
         for further in range(min(_TRIES, count) if self.augment else 1):
             turn, index = divmod(number + further, count)
-            item = self.items[order_of(self.seed, turn, count)[index] if self.augment else index]
+            place = int(order_of(self.seed, turn, count)[index]) if self.augment else index
+            item = self.items[place]
             try:
-                picture = open_image(item.source())
+                picture = self._held.get(place) or open_image(item.source())
             except (DifflateError, OSError) as error:
                 text = " ".join(str(error).split())
                 messages.append(text if text.startswith(item.path) else f"{item}: {text}")

@@ -59,7 +59,9 @@ def conv3x3(x: np.ndarray, weights: np.ndarray, biases: np.ndarray) -> np.ndarra
     height, width = x.shape[0] - 2, x.shape[1] - 2
     windows = [x[i : i + height, j : j + width] for i in range(3) for j in range(3)]
     columns = np.concatenate(windows, axis=2).reshape(height * width, -1)
-    return (columns @ weights + biases).reshape(height, width, -1)
+    sums = columns @ weights
+    sums += biases
+    return sums.reshape(height, width, -1)
 
 
 def pixel_shuffle(x: np.ndarray) -> np.ndarray:

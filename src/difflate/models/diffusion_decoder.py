@@ -198,6 +198,12 @@ class DiffusionDecoder(FolderModel):
         )
         self.unet = UNet(self.network)
         self.diffusion = process.build()
+        device = self.unet.entrance.weight.device
+        scales = _chroma_scales(decoder.residual_chroma or 1.0)
+        self.to_residual: Tensor
+        self.from_residual: Tensor
+        self.register_buffer("to_residual", (RGB_TO_YCRCB / scales[:, None]).to(device), persistent=False)
+        self.register_buffer("from_residual", (YCRCB_TO_RGB * scales).to(device), persistent=False)
 
     def _save_beside(self, folder: Path) -> dict[str, Any]:
         return self.coder.save_exact(folder)
@@ -249,15 +255,13 @@ class DiffusionDecoder(FolderModel):
         if not self.decoder.residual:
             return images
         residual = (images - conditions.synthesis) / expand(conditions.std, images)
-        chroma = self.decoder.residual_chroma
-        return residual if chroma is None else mix(RGB_TO_YCRCB / _chroma_scales(chroma)[:, None], residual)
+        return residual if self.decoder.residual_chroma is None else mix(self.to_residual, residual)
 
     def to_images(self, x0: Tensor, conditions: Conditions) -> Tensor:
         """The images, same shape, not clamped, that ``x0: (B, 3, H, W)`` stands for."""
         if not self.decoder.residual:
             return x0
-        chroma = self.decoder.residual_chroma
-        residual = x0 if chroma is None else mix(YCRCB_TO_RGB * _chroma_scales(chroma), x0)
+        residual = x0 if self.decoder.residual_chroma is None else mix(self.from_residual, x0)
         return conditions.synthesis + residual * expand(conditions.std, x0)
 
     @torch.no_grad()
@@ -287,6 +291,19 @@ class DiffusionDecoder(FolderModel):
             x0 = step.x
         return self._bound(self.to_images(x0, conditions), conditions)
 
+    def answer(self, noise: Tensor, conditions: Conditions) -> Tensor:
+        """x0, same shape as ``noise: (B, 3, H, W)``, that one step from there gives, as `refine` with one step bounds
+        it; with gradients."""
+        process, t = self.diffusion, noise.new_ones(len(noise))
+        logsnr = process.logsnr(t).to(noise.dtype)
+        extra = (torch.zeros_like(noise),) if self.network.self_condition else ()
+        condition = process.noise_condition(t).to(noise.dtype)
+        y = self(process.network_input(noise, logsnr), condition, *extra, conditions=conditions).float()
+        x0 = process.split(noise, y, logsnr)[0]
+        if not self.decoder.max_refinement:
+            return x0
+        return self.to_x0(self._bound(self.to_images(x0, conditions), conditions), conditions)
+
     def _bound(self, images: Tensor, conditions: Conditions) -> Tensor:
         if not self.decoder.max_refinement:
             return images
@@ -300,4 +317,4 @@ class DiffusionDecoder(FolderModel):
 
 def _chroma_scales(chroma: float) -> Tensor:
     """(3,) what Y, Cr and Cb are divided by."""
-    return torch.tensor([1.0, chroma, chroma], dtype=torch.float32)
+    return torch.tensor([1.0, chroma, chroma], dtype=torch.float32, device="cpu")

@@ -37,6 +37,8 @@ class TransformConfig:
     """gdn, residual: channels at 1/2, 1/4 and 1/8 of the size. dct: of the networks at 1/4, 1/8 and 1/16."""
     blocks: list[int] | tuple[int, ...] = (1, 1, 2)
     """dct only: residual blocks of each network."""
+    analysis_blocks: list[int] | tuple[int, ...] | None = None
+    """dct only: those of the analysis, if it has others: it runs once, the synthesis wherever a file is read."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(TransformKind):
@@ -52,6 +54,9 @@ class TransformConfig:
             )
         if not all(0 <= n <= 64 for n in self.blocks):
             raise ConfigError(f"`blocks` (={list(self.blocks)}) must be from 0 to 64")
+        own = self.analysis_blocks
+        if own is not None and (self.kind != "dct" or len(own) != 3 or not all(0 <= n <= 64 for n in own)):
+            raise ConfigError(f"`analysis_blocks` (={list(own)}) must be 3 numbers from 0 to 64, of the kind dct")
 
     @property
     def stride_px(self) -> int:
@@ -62,8 +67,8 @@ class TransformConfig:
 def transforms(config: TransformConfig) -> tuple[nn.Module, nn.Module]:
     """(analysis, synthesis) of a kind: (images, quality) -> latents, (latents, quality) -> images."""
     if config.kind == "dct":
-        shape = config.latent_channels, config.widths, config.blocks
-        return DctAnalysis(*shape), DctSynthesis(*shape)
+        shape = config.latent_channels, config.widths
+        return DctAnalysis(*shape, config.analysis_blocks or config.blocks), DctSynthesis(*shape, config.blocks)
     halves = _gdn(config) if config.kind == "gdn" else _residual(config)
     return _Plain(halves[0]), _Plain(halves[1])
 

@@ -11,7 +11,7 @@ from difflate.models.diffusion_decoder import Conditions, DiffusionDecoder
 from difflate.nn.colour import signed_to_uint8
 from difflate.nn.entropy_network import Coded
 from difflate.seeds import Stream, torch_generator
-from difflate.train.diffusion_loss import denoise_once
+from difflate.train.diffusion_loss import Denoised, denoise_once
 from difflate.train.draws import Draws
 from difflate.train.stages import DiffusionStage
 from difflate.train.structure import psnr_db
@@ -45,21 +45,13 @@ class DecoderTask(Task):
 
     def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": ()} and scalars of a batch: "bpp", an estimate, and PSNR of the synthesis; on held-back images also
-        that of one step from zeros."""
+        that of one step, from zeros or, if that is what is trained, from noise."""
         stage, model = self.stage, self.model
         images = batch.images(self.device)
         quality = draws.spread().to(images.device)
         coded = self._encode(images, quality, draws)
         conditions = model.conditions(coded.y_hat, quality)
-        denoising = denoise_once(
-            model.diffusion,
-            model,
-            model.to_x0(images, conditions),
-            draws,
-            self_conditioned=model.network.self_condition,
-            absolute=stage.error == "absolute",
-            conditions=conditions,
-        )
+        denoising = (self._one_step if stage.one_step else self._any_step)(images, conditions, draws)
         bpp = (coded.y_bits + coded.z_bits) / (images.shape[2] * images.shape[3])
         losses = (1 - stage.rho) * denoising.losses
         if stage.joint:
@@ -71,9 +63,34 @@ class DecoderTask(Task):
             losses = losses + stage.rho * perceptual
             values["lpips"] = perceptual.mean()
         if not self.training:
-            one_step = model.refine(conditions, 1, torch.zeros_like(images))
+            zeros = torch.zeros_like(images)
+            one_step = (
+                model.to_images(denoising.x0, conditions) if stage.one_step else model.refine(conditions, 1, zeros)
+            )
             values["one_step_psnr_db"] = psnr_db(one_step, images)
         return {"loss": losses.mean(), **values}
+
+    def _any_step(self, images: Tensor, conditions: Conditions, draws: Draws) -> Denoised:
+        """At a time that is drawn: a diffusion model's loss."""
+        model = self.model
+        return denoise_once(
+            model.diffusion,
+            model,
+            model.to_x0(images, conditions),
+            draws,
+            self_conditioned=model.network.self_condition,
+            absolute=self.stage.error == "absolute",
+            conditions=conditions,
+        )
+
+    def _one_step(self, images: Tensor, conditions: Conditions, draws: Draws) -> Denoised:
+        """What `DiffusionDecoder.refine` does in one step, against the images themselves."""
+        model = self.model
+        noise = model.decoder.gamma * normal(images.shape, draws.generators(), images.device)
+        x0 = model.answer(noise, conditions)
+        errors = x0 - model.to_x0(images, conditions)
+        errors = errors.abs() if self.stage.error == "absolute" else errors.square()
+        return Denoised(errors.flatten(1).mean(1), x0)
 
     def _encode(self, images: Tensor, quality: Tensor, draws: Draws) -> Coded:
         coder = self.model.coder

@@ -7,6 +7,7 @@ step is computed in, has the same up to the order of additions.
 """
 
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -33,6 +34,7 @@ from difflate.train.learning_rate import learning_rate
 from difflate.train.lock import lock
 from difflate.train.output import CHECKPOINTS, LOG, PICTURES, clear, holds_model, remove_unfinished
 from difflate.train.progress_bar import Reporter, reporter
+from difflate.train.recorded import RecordedStep
 from difflate.train.resume import check_same, names_of
 from difflate.train.signals import stopping
 from difflate.train.start import take_weights
@@ -99,6 +101,12 @@ class _Run:
             raise ConfigError(
                 f"batch (={settings.batch}) must be divisible by processes x accumulate "
                 f"(={processes} x {settings.accumulate})"
+            )
+        if settings.cuda_graph and (
+            device != "cuda" or processes > 1 or settings.accumulate > 1 or len(task.turns) > 1
+        ):
+            raise ConfigError(
+                "cuda_graph (=true) needs one process on a CUDA device, accumulate=1 and one optimizer; set it to false"
             )
         self.main = self.accelerator.is_main_process
         for module in task.modules():
@@ -200,6 +208,10 @@ class _Run:
         settings, progress, clock = self.settings, self.progress, self.clock
         batches = self._loader()
         self.task.train()
+        if settings.cuda_graph:
+            (turn,) = self.optimizers
+            loss = functools.partial(self.wrapped, turn=turn)
+            self.recorded = RecordedStep(loss, *self.states.values(), settings.clip_norm, settings.seed)
         self._restart_losses()
         skipped_before = progress.skipped
         logged_at, logged_step = time.monotonic(), progress.step
@@ -239,6 +251,11 @@ class _Run:
                 raise ImageError(f"the images cannot be read, one after the other; the last: {batch.skipped[-1]}")
             self._tell(batch.skipped)
         rate = self._rate()
+        if self.settings.cuda_graph:
+            (turn,), (batch,) = self.optimizers, pieces
+            self.losses[turn] += self.recorded(batch, self.task.draws_of(batch), rate)
+            self.counted += 1
+            return
         for turn, optimizer in self.optimizers.items():
             self._take_turn(turn)
             for group in optimizer.param_groups:
@@ -318,7 +335,7 @@ class _Run:
             shown.show(done.step, s.max_steps, losses["loss"], rate, left)
 
     def _last_rate(self) -> float:
-        return next(iter(self.optimizers.values())).param_groups[0]["lr"]
+        return float(next(iter(self.optimizers.values())).param_groups[0]["lr"])
 
     def _tell(self, skipped: list[str]) -> None:
         for text in skipped[: max(_SKIPPED_SHOWN - self.skipped, 0)]:

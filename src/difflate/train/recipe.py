@@ -10,6 +10,7 @@ from torch import Tensor
 
 from difflate.data.crops import Crops, Samples
 from difflate.data.items import Item, hold_back, list_items
+from difflate.data.mixed import Mixed
 from difflate.train.cards import card_of
 from difflate.train.config import plain_settings
 from difflate.train.loop import train
@@ -93,13 +94,20 @@ def crops_of(
     short_side: int | None = None,
     flips: bool = True,
 ) -> Data:
-    """Square crops of ``size`` px of the images, or of ``items`` of them; those held back are their centres."""
+    """Square crops of ``size`` px of the images, or of ``items`` of them; those held back are their centres.
+
+    What is trained on is mixed as ``settings`` say; what is held back are photographs as they are.
+    """
     listed = list_items(settings.images) if items is None else items
     trained_on, held_back = hold_back(listed, settings.holdback)
+    crops = Crops(trained_on, size, short_side=short_side, flips=flips, seed=seed)
+    if settings.in_memory:
+        crops.hold()
+    shares = {"made": settings.made, "without colour": settings.grey}
     return Data(
-        Crops(trained_on, size, short_side=short_side, flips=flips, seed=seed),
+        Mixed(crops, made=settings.made, grey=settings.grey) if settings.made or settings.grey else crops,
         Crops(held_back, size, short_side=short_side, augment=False) if held_back else None,
-        settings.images,
+        [*settings.images, *(f"a share of {share:g} {what}" for what, share in shares.items() if share)],
     )
 
 

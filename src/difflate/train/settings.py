@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from difflate.data.mixed import check_share
 from difflate.errors import ConfigError
 from difflate.seeds import check_seed
 from difflate.train.average import exponent
@@ -48,6 +49,9 @@ class LoopSettings:
     """Type of the weights in the model folder; checkpoints have all digits."""
     gradient_checkpointing: bool = False
     """Less memory for about a third more time."""
+    cuda_graph: bool = False
+    """Record a step as a CUDA graph: three times as many steps of a small network on a fast GPU. For one process on
+    CUDA with `accumulate: 1`; noise is then the GPU's own."""
     log_every: int = 50
     validate_every: int = 1000
     """Steps between losses on held-back images."""
@@ -95,10 +99,20 @@ class ImageSettings:
     """Folders of images or tar shards, tar shards, or images."""
     holdback: int = 16
     """Images, evenly spaced among all, that are kept for validation."""
+    in_memory: bool = False
+    """Open all images at the start and keep them in memory, as many bytes as pixels times three: a GPU may take crops
+    faster than images can be opened."""
+    made: float = 0.0
+    """Share of what is trained on that is no photograph but made: text, screens, drawings, dithers and patterns. What
+    is held back has none."""
+    grey: float = 0.0
+    """Share of what is trained on that is shown without colour."""
 
     def __post_init__(self) -> None:
         if not self.images:
             raise ConfigError("images is empty; name folders of images with images=FOLDER")
+        check_share(self.made, "made")
+        check_share(self.grey, "grey")
 
 
 @dataclass(frozen=True)

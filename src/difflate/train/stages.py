@@ -43,6 +43,9 @@ class DiffusionStage:
     """joint: price of a bit as a share of the full one. The paper's models start with a very small one."""
     error: Literal["squared", "absolute"] = "squared"
     """Which errors of the network's target count."""
+    one_step: bool = False
+    """Train what decoding in one step runs, from noise of the decoder's `gamma`, and nothing else: a diffusion model's
+    single step is a mean of all images that could be, this one's is an image. More steps than one are no use then."""
     rho: float = 0.0
     """ρ: share of the loss that is the LPIPS of the image that one step makes."""
     lpips: Literal["alex", "vgg"] = "vgg"

@@ -34,8 +34,8 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     """
     pair = _brightness(x, y)
     scales = [i for i in range(len(_WEIGHTS)) if min(x.shape[2:]) >> i >= _TAPS] or [0]
-    weights = torch.tensor([_WEIGHTS[i] for i in scales], dtype=torch.float32)
-    weights = (weights / weights.sum()).tolist()
+    total = sum(_WEIGHTS[i] for i in scales)
+    weights = [_WEIGHTS[i] / total for i in scales]
     result = pair.new_ones(len(x))
     for i, weight in enumerate(weights):
         luminance, contrast = _terms(*pair)

@@ -44,9 +44,16 @@ class Task(nn.Module, ABC):
             module._apply(fn)
         return super()._apply(fn, recurse)
 
-    def forward(self, batch: Batch, turn: str = "loss") -> dict[str, Tensor]:
-        """The scalars of a turn; wrappers for several processes see every loss as one ``forward``."""
-        return getattr(self, turn)(batch, Draws(self.loop.seed, batch.numbers, self.loop.batch))
+    def forward(self, batch: Batch, turn: str = "loss", draws: Draws | None = None) -> dict[str, Tensor]:
+        """The scalars of a turn; wrappers for several processes see every loss as one ``forward``.
+
+        ``draws``: where the randomness is from, by default `draws_of` ``batch``.
+        """
+        return getattr(self, turn)(batch, draws or self.draws_of(batch))
+
+    def draws_of(self, batch: Batch) -> Draws:
+        """The randomness that belongs to the images of ``batch``."""
+        return Draws(self.loop.seed, batch.numbers, self.loop.batch)
 
     @abstractmethod
     def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:

@@ -149,11 +149,11 @@ def _train(settings: CdcTraining, command: str, progress: bool) -> Path:
     trained = False
     for stage in settings.stages:
         data = crops_of(settings, stage.crop_px, stage.training.seed)
-        card = _card_of(model, settings, data, command)
+        card = _card_of(model, data, command)
         task = _task(model, stage, data)
         folder = out / STAGES / stage.name
         config = _stage_config(settings, stage, start)
-        own = _card_of(task.model, settings, data, command)
+        own = _card_of(task.model, data, command)
         try:
             done[stage.name] = train(
                 task, data.trained_on, data.held_back, folder, config=config, card=own, bar=progress, stage=stage.name
@@ -196,8 +196,8 @@ def _stage_config(settings: CdcTraining, stage: Stage, start: FolderModel | None
     return {**shared, "stage": stage.name, **own, "start": fingerprint("", weights).hex()[:16] if start else ""}
 
 
-def _card_of(model: FolderModel, settings: CdcTraining, data: Data, command: str) -> Callable[[Progress], str]:
-    return card_of(model, settings.images, len(data.trained_on), len(data.held_back or ()), command)
+def _card_of(model: FolderModel, data: Data, command: str) -> Callable[[Progress], str]:
+    return card_of(model, data.sources, len(data.trained_on), len(data.held_back or ()), command)
 
 
 def _with_stages(card: Callable[[Progress], str], done: dict[str, Progress]) -> str:

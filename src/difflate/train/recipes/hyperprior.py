@@ -89,7 +89,7 @@ class RateDistortion(Task):
     def _price(self, numbers: Tensor) -> Tensor:
         """(B,) of a bit, by the number of the step that an image belongs to."""
         if not self.training or not self.rate_ramp_steps:
-            return torch.full((len(numbers),), self.price, dtype=torch.float32)
+            return torch.full((len(numbers),), self.price, dtype=torch.float32, device=numbers.device)
         done = ((numbers // self.loop.batch + 1) / self.rate_ramp_steps).clamp(max=1)
         return self.price * (done**2 * 0.99 + 0.01)
 
