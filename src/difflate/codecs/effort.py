@@ -32,8 +32,8 @@ _FEW = 20
 """So few steps cannot decide number by number; bits that pull towards 0 then save more."""
 _WARM, _COLD = (0.7, 0.5), (0.5, 0.2)
 """Temperatures of the first and the last step: of few steps, and of more."""
-_RATES = 0.06, 0.02
-"""Of the first step, in quantizer steps: where there are 4, and where there are 250."""
+_RATE = 0.03
+"""Of the first step, in quantizer steps."""
 _LAST_RATE = 0.1
 """Share of it that the last step has."""
 _NOISE = 0.75
@@ -115,7 +115,7 @@ class _Window:
         first, second = _MOMENTS
         self.mean = first * self.mean + (1 - first) * gradient
         self.square = second * self.square + (1 - second) * gradient.square()
-        rate = _between(_RATES, many) * _LAST_RATE**share / (1 - first ** (step + 1))
+        rate = _RATE * _LAST_RATE**share / (1 - first ** (step + 1))
         deviation = (self.square / (1 - second ** (step + 1))).sqrt()
         moved = y.detach() - rate * self.mean / (deviation + _FLAT)
         self.y = torch.where(self.inside, moved, self.start)
