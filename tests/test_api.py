@@ -114,7 +114,7 @@ def test_what_nobody_sees_costs_nothing_unless_it_is_asked_for(codec: str) -> No
 def test_options_are_those_of_the_codec_and_are_checked_by_name() -> None:
     with pytest.raises(
         ConfigError,
-        match="`sections` has no meaning for hyperprior-small, it takes `exact_alpha`, `learned_only`, `tile_px`",
+        match="`sections` has no meaning for hyperprior-small, it takes `effort`, `exact_alpha`, `learned_only`, ",
     ):
         difflate.encode(PHOTO, "hyperprior-small", sections=[(0x44, b"")])
     with pytest.raises(ConfigError, match="`steps` has no meaning for jpeg"):

@@ -17,6 +17,8 @@ from difflate.format import sections
 
 _HINTS = struct.Struct("<HBI")
 _GAMMA_UNIT = 1 / 100
+MAX_EFFORT = 9
+_MAX_SPEED = 10
 _MAX_STEPS, _MAX_GAMMA, _MAX_SEED = 1000, 2.55, 2**32 - 1
 
 
@@ -69,6 +71,17 @@ class Encoding(Options):
 
 
 @dataclass(frozen=True)
+class AvifEncoding(Encoding):
+    """AVIF, as libavif has it."""
+
+    speed: int | None = option("0, the slowest and smallest, to 10 (default: 6)", "N")
+
+    def __post_init__(self) -> None:
+        if self.speed is not None and not 0 <= self.speed <= _MAX_SPEED:
+            raise ConfigError(f"`speed` (={self.speed}) must be from 0 to {_MAX_SPEED}")
+
+
+@dataclass(frozen=True)
 class IndexEncoding(Encoding):
     """Codecs of indices."""
 
@@ -98,10 +111,18 @@ class IndexDecoding(Options):
 
 @dataclass(frozen=True)
 class TransformEncoding(Encoding):
-    """Codecs that see an image in tiles."""
+    """Codecs that see an image in tiles, and can look for better latents than those that they see at once."""
 
     learned_only: bool | None = option("keep to the transform, however badly it restores this picture: never WebP")
     tile_px: int | None = option(_TILE, "PX")
+    effort: int | None = option(
+        f"1 to {MAX_EFFORT}: time spent on fewer bits for the same image, each about twice the one before (default: 1)",
+        "N",
+    )
+
+    def __post_init__(self) -> None:
+        if self.effort is not None and not 1 <= self.effort <= MAX_EFFORT:
+            raise ConfigError(f"`effort` (={self.effort}) must be from 1 to {MAX_EFFORT}")
 
 
 @dataclass(frozen=True)
@@ -149,6 +170,10 @@ class _Hints(Options):
 @dataclass(frozen=True)
 class DiffusionEncoding(_Hints, TransformEncoding):
     """Codecs whose files are restored by diffusion: how, unless their reader says otherwise."""
+
+    def __post_init__(self) -> None:
+        _Hints.__post_init__(self)
+        TransformEncoding.__post_init__(self)
 
 
 @dataclass(frozen=True)

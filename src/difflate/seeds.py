@@ -54,6 +54,8 @@ class Stream(enum.IntEnum):
     """Whether a training image is made, and whether it is shown without colour."""
     ODD = 20
     """The test set of pictures that are no photographs."""
+    GUMBEL_ANNEALING = 21
+    """Noise by which an encoder decides on integers, by the window."""
 
 
 def torch_generator(seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

@@ -1,7 +1,11 @@
 """`difflate compress INPUT…`."""
 
 import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from difflate import DEFAULT_CODEC
 from difflate.cli.arguments import (
@@ -17,6 +21,7 @@ _EPILOG = """examples:
   difflate compress photo.png                        photo.dfl, beside it
   difflate compress photo.png --codec avif -q 60     photo.avif
   difflate compress photo.png --bpp 0.3              at most 0.3 bits per pixel
+  difflate compress photo.png --effort 7             fewer bits for the same image, after a minute
   difflate compress holiday/ -o small/               all images below holiday/
   difflate compress - -o - < photo.png > photo.dfl"""
 
@@ -87,7 +92,30 @@ def run(args: argparse.Namespace) -> int:
         line = f"{size} px, {len(data)} -> {len(coded.data)} bytes, {bpp:.3f} bpp{reached}"
         return Result(coded.data, line, (*picture.notes, *fallback_notes(coded.data)))
 
-    return run_jobs(jobs, args, work)
+    with _bar(codec, options):
+        return run_jobs(jobs, args, work)
+
+
+@contextlib.contextmanager
+def _bar(codec: Any, options: Mapping[str, Any]) -> Iterator[None]:
+    """Shows on a terminal how far an image is whose encoding takes an effort."""
+    if options.get("effort") in (None, 1) or not sys.stderr.isatty():
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit="step", leave=False, file=sys.stderr) as bar:
+
+        def show(done: int, total: int) -> None:
+            if done == 1:
+                bar.reset(total)
+            bar.update()
+
+        codec.progress = show
+        try:
+            yield
+        finally:
+            codec.progress = None
 
 
 def _check_suffix(target: Path, suffix: str, codec: str) -> None:

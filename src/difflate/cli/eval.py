@@ -44,8 +44,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--codecs",
         default=DEFAULT_CODECS,
         metavar="LIST",
-        help="name, name:quality or name:low..high..step, separated by commas; options of decoding behind the name, as "
-        "in cdc-small+steps=4:30 (default: %(default)s)",
+        help="name, name:quality or name:low..high..step, separated by commas; options behind the name, as in "
+        "cdc-small+steps=4:30 or avif+speed=0:50 (default: %(default)s)",
     )
     for measure in measures.MEASURES:
         if measure.optional:

@@ -23,7 +23,7 @@ from difflate.media.files import PREFIX_BYTES, open_pil, sniff_format
 from difflate.media.metadata import EXIF_PREFIX
 from difflate.media.modes import depth_to_8_bits
 from difflate.media.picture import Picture, from_array, from_pil, to_array, to_pil, to_srgb
-from difflate.options import Encoding, Options
+from difflate.options import AvifEncoding, Encoding, Options
 
 _NAMES = {"JPEG": "jpeg", "WebP": "webp", "AVIF": "avif", "PNG": "png", "JPEG XL": "jxl"}
 
@@ -38,7 +38,15 @@ def classical_codecs() -> dict[str, PillowCodec | JpegXlCodec]:
         ),
         PillowCodec("webp", ".webp", (0, 100, 80), "WebP", 16383, "WebP, lossy", {"method": 6}),
         # 32768: what libavif reads back; it writes larger ones
-        PillowCodec("avif", ".avif", (0, 100, 75), "AVIF", 32768, "AVIF (AV1), 8 bits, chroma at half size"),
+        PillowCodec(
+            "avif",
+            ".avif",
+            (0, 100, 75),
+            "AVIF",
+            32768,
+            "AVIF (AV1), 8 bits, chroma at half size",
+            encoding=AvifEncoding,
+        ),
         PillowCodec("png", ".png", None, "PNG", None, "PNG, lossless", encoding=Options),
         JpegXlCodec(),
     )
@@ -79,6 +87,8 @@ class PillowCodec:
             if checked != int(checked):
                 raise ConfigError(f"quality (={checked:g}) must be a whole number for {self.name}")
             settings["quality"] = int(checked)
+        if isinstance(chosen, AvifEncoding) and chosen.speed is not None:
+            settings["speed"] = chosen.speed
         _check_size(self.name, self.max_side_px, picture, limits)
         if self.format == "JPEG":
             picture = over_white(picture)

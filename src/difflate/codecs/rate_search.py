@@ -1,6 +1,7 @@
 """A picture encoded as it is asked for: at a quality, or at the best one whose file is small enough."""
 
 import dataclasses
+import functools
 import logging
 import math
 import numbers
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 _CLOSE = 0.985
 """A file of this share of the bytes allowed is large enough."""
 _TRIES = 16
+_EFFORT_TRIES = 4
 
 
 class _TooLarge(ConfigError):
@@ -32,6 +34,8 @@ class Coded:
     data: bytes
     short: bool = False
     """More was allowed than the codec gives at its best quality."""
+    quality: float | None = None
+    """What a search for a size ended at."""
 
 
 def encode_picture(
@@ -56,7 +60,7 @@ def encode_picture(
     assert allowed is not None
 
     def search(options: Mapping[str, Any]) -> Coded:
-        return encode_within(codec, allowed, lambda q: codec.encode(picture, quality=q, limits=limits, **options))
+        return _search(codec, picture, allowed, limits, options)
 
     try:
         coded = search(options)
@@ -70,6 +74,19 @@ def encode_picture(
             "%d bytes (%.3f bpp) are the most that %s gives", len(coded.data), 8 * len(coded.data) / pixels, codec.name
         )
     return coded
+
+
+def _search(codec: Codec, picture: Picture, max_bytes: int, limits: Limits, options: Mapping[str, Any]) -> Coded:
+    """The file of `encode_within`, or of `encode_with_effort` if ``options`` have one."""
+    codec.encoding.of(options, codec.name)
+
+    def encode(quality: float, options: Mapping[str, Any] = options) -> bytes:
+        return codec.encode(picture, quality=quality, limits=limits, **options)
+
+    if options.get("effort") in (None, 1):
+        return encode_within(codec, max_bytes, encode)
+    quick = {**options, "effort": None}
+    return encode_with_effort(codec, max_bytes, functools.partial(encode, options=quick), encode)
 
 
 def check_request(quality: float | None, bpp: float | None, max_bytes: int | None) -> None:
@@ -105,8 +122,8 @@ def encode_within(codec: Codec, max_bytes: int, encode: Callable[[float], bytes]
             "more, or make the image smaller"
         )
     if len(large) <= max_bytes:
-        return Coded(large, short=len(large) < _CLOSE * max_bytes)
-    best, least, most = small, len(small), len(large)
+        return Coded(large, len(large) < _CLOSE * max_bytes, high)
+    best, quality, least, most = small, low, len(small), len(large)
     whole = isinstance(codec, PillowCodec)
     for turn in range(_TRIES):
         if len(best) >= _CLOSE * max_bytes or (whole and abs(high - low) <= 1):
@@ -118,12 +135,40 @@ def encode_within(codec: Codec, max_bytes: int, encode: Callable[[float], bytes]
             middle = min(max(round(middle), min(low, high) + 1), max(low, high) - 1)
         data = encode(middle)
         if len(data) <= max_bytes:
-            low, least, best = middle, len(data), data if falls_back else max(data, best, key=len)
+            low, least = middle, len(data)
+            if falls_back or len(data) >= len(best):
+                best, quality = data, middle
         else:
             high, most = middle, len(data)
-    return Coded(best)
+    return Coded(best, quality=quality)
 
 
 def _falls_back(codec: Codec) -> bool:
     """Whether the codec has another way to code what its own transform fails at."""
     return "learned_only" in {field.name for field in dataclasses.fields(codec.encoding)}
+
+
+def encode_with_effort(
+    codec: Codec, max_bytes: int, quick: Callable[[float], bytes], thorough: Callable[[float], bytes]
+) -> Coded:
+    """A file of ``thorough`` of at most ``max_bytes``, as `encode_within` gives it, by few calls of it.
+
+    Its files are smaller than those of ``quick``, which takes no effort, by a share that changes little with the
+    quality. So quick files that are larger by that share show which quality to take. Raises ConfigError.
+    """
+    quick, thorough = functools.cache(quick), functools.cache(thorough)
+    plain = encode_within(codec, max_bytes, quick)
+    assert codec.quality_range is not None  # or no size could be asked for
+    least = min(len(quick(quality)) for quality in codec.quality_range[:2])
+    first, best = plain, None
+    for _ in range(_EFFORT_TRIES):
+        assert plain.quality is not None
+        data = thorough(plain.quality)
+        fits, close = len(data) <= max_bytes, len(data) >= _CLOSE * max_bytes
+        if fits and (best is None or len(data) > len(best.data)):
+            best = Coded(data, plain.short and not close, plain.quality)
+        allowed = max_bytes * len(plain.data) // len(data)
+        if (fits and (close or plain.short)) or allowed < least:
+            break
+        plain = encode_within(codec, allowed, quick)
+    return best or first

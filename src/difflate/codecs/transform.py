@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from difflate.codecs.base import quality_for
+from difflate.codecs.effort import Progress, error_bits, fit_latent, steps_of
 from difflate.codecs.fallback import Fallback
-from difflate.codecs.learned import LearnedCodec, Restorer
+from difflate.codecs.learned import LearnedCodec, Restorer, as_grey
 from difflate.entropy import SymbolReader, SymbolWriter
 from difflate.entropy.hyperprior import QUALITY_MAX, Z_STRIDE, FactorizedCoder, HyperpriorCoder, Latent
 from difflate.errors import ConfigError, FormatError, ModelError
@@ -28,6 +29,8 @@ from difflate.store.fingerprint import fingerprint
 
 _MARGIN, _RAMP = 8, 4
 """Widths in sites: the margin is more than the transforms see to either side."""
+_PRICED_ROWS = 256
+"""Of pixels, that errors are summed of at a time."""
 _BAND_ROWS, _SEEN_ROWS = 64, 8
 """Rows of the latent that side information is computed of at a time, and more than it sees to either side."""
 
@@ -38,6 +41,8 @@ class TransformCodec(LearnedCodec):
     space: TransformSpace
     coder: HyperpriorLatents
     quality_range: tuple[float, float, float] | None
+    progress: Progress | None = None
+    """Told how far the encoding of an image with an effort above 1 is; may raise to give it up."""
 
     def __init__(
         self, name: str, kind: Kind, model: nn.Module, space: TransformSpace, restorer: Restorer, defaults: Options,
@@ -57,6 +62,30 @@ class TransformCodec(LearnedCodec):
         self.model = model.eval()
         if transform.lmbda_min == transform.lmbda_max:
             self.quality_range = None
+
+    def analyse(self, pixels: Tensor, quality: float | None, options: Any) -> Tensor:
+        """(M, ⌈H/16⌉, ⌈W/16⌉) y of ``pixels: (1 or 3, H, W)`` uint8; with an effort the better one of it and a
+        fitted one, which it is never dearer than."""
+        y = self.space.analyse(pixels, quality, options)
+        steps = steps_of(options.effort)
+        if not steps:
+            return y
+        space = self.space
+        tile, told = sites_of(options.tile_px, space.stride_px), space.as_network_input(quality_step(quality))
+        fitted = fit_latent(space.model, y, pixels, told, tile, steps, self.progress)
+        return min(y, fitted, key=lambda latent: self.price(latent, pixels, quality, options))
+
+    def price(self, y: Tensor, pixels: Tensor, quality: float | None, options: Any) -> float:
+        """What ``y`` costs: the bits of its symbols in a file, and those that the squared errors of the transform's
+        image to ``pixels`` are worth (`error_bits`)."""
+        _, data, latent = self.coder.write(y, len(pixels) == 1, quality, options)
+        step = quality_step(quality)
+        restored = self.space.restore(latent.y_hat, pixels.shape[1], pixels.shape[2], step, options.tile_px)
+        restored = restored if len(pixels) == 3 else as_grey(restored)
+        bands = zip(restored.split(_PRICED_ROWS, dim=1), pixels.split(_PRICED_ROWS, dim=1), strict=True)
+        errors = sum(float((first.float() - second.float()).square().sum()) for first, second in bands)
+        worth = float(error_bits(self.space.model, self.space.as_network_input(step)))
+        return 8 * len(data) + worth * errors / len(pixels)
 
     def to_latent(self, images: Tensor, quality: float | None = None) -> Tensor:
         """(B, M, ⌈H/16⌉, ⌈W/16⌉) float32 in quantizer steps: what files of ``images: (B, 3, H, W)`` uint8 RGB hold.

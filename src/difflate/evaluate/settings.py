@@ -29,7 +29,7 @@ def parse_codecs(text: str, load: Callable[[str], Codec] | None = None) -> list[
     """The settings in ``text``: ``jpeg:50,webp:10..90..20,vq-8-8-8``, in order and each once.
 
     ``name`` is the codec at its default quality, ``name:quality`` at that quality, and ``name:low..high..step`` at
-    low, low + step … up to high; options of decoding stand behind the name: ``cdc-small+steps=1+gamma=0:50``.
+    low, low + step … up to high; options stand behind the name: ``cdc-small+steps=1+gamma=0:50``.
     Raises ConfigError for an unknown codec, a quality that is not a number or outside of the codec's range, and a
     quality for a codec that has only one; ModelError for a model that is damaged.
     """

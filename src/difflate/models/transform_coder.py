@@ -21,6 +21,7 @@ from difflate.nn.dct import basis
 from difflate.nn.entropy_models import FactorizedPrior, add_noise, round_through
 from difflate.nn.entropy_network import QUALITY_KNOTS, Coded, HyperpriorConfig, HyperpriorNetwork, between
 from difflate.nn.padding import pad_to_multiple
+from difflate.nn.soft_rounding import SoftRounding
 from difflate.nn.transforms import LMBDA_MIDDLE, TransformConfig, transforms
 from difflate.store.config import read_config
 from difflate.store.fingerprint import fingerprint
@@ -190,7 +191,9 @@ class _Factorized(nn.Module):
         super().__init__()
         self.prior = FactorizedPrior(channels)
 
-    def forward(self, y: Tensor, quality: Tensor, generator: Generators = None) -> Coded:
-        y_hat = round_through(y)
+    def forward(
+        self, y: Tensor, quality: Tensor, generator: Generators = None, rounding: SoftRounding | None = None
+    ) -> Coded:
+        y_hat = rounding(y) if rounding else round_through(y)
         bits = self.prior.bits(add_noise(y, generator) if self.training else y_hat)
         return Coded(y_hat, bits.flatten(1).sum(1), bits.new_zeros(len(y)))

@@ -8,7 +8,7 @@ all of a group by the groups before it. What is here is for training, in floatin
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from difflate.errors import ConfigError
 from difflate.nn.entropy_models import FactorizedPrior, add_noise, gaussian_bits, lower_bound, round_through
 from difflate.nn.layers import conv, rescale, settle, zero_weights
 from difflate.nn.padding import pad_to_multiple
+from difflate.nn.soft_rounding import SoftRounding
 from difflate.quantize.scalar import straight_through
 
 RUNG = math.log(SCALE_MAX / SCALE_MIN) / (RUNGS - 1)
@@ -133,10 +134,13 @@ class HyperpriorNetwork(nn.Module):
         self.register_buffer("place", torch.from_numpy(order.numpy().argsort()).to(device), persistent=False)
         settle(self)
 
-    def forward(self, y: Tensor, quality: Tensor, generator: Generators = None) -> Coded:
+    def forward(
+        self, y: Tensor, quality: Tensor, generator: Generators = None, rounding: SoftRounding | None = None
+    ) -> Coded:
         """``y: (B, M, h, w)`` coded, in units of the quantizer's step at ``quality: (B,)``.
 
-        Noise in the place of rounding, when training, is from ``generator``.
+        Noise in the place of rounding, when training, is from ``generator``. ``rounding``: what y is fitted
+        with, in the place of files' own.
         """
         z = self.hyper_analysis(y)
         z_hat = round_through(z)
@@ -145,24 +149,31 @@ class HyperpriorNetwork(nn.Module):
         first = chessboard(y)
         y_hat, y_bits = [], []
         known = _Known(features)
+        softly = [replace(rounding, noise=part) for part in self._by_group(rounding.noise)] if rounding else []
         for y_group, group in zip(self._by_group(y), self._groups(quality), strict=True):
+            soft = softly[len(y_hat)] if softly else None
             told = group.told(known)
             mean, scale = group.parameters(told, None)
-            residual = self._round(y_group - mean, scale) * first
+            residual = self._round(y_group - mean, scale, soft) * first
             mean_2, scale_2 = group.parameters(told, ((residual + mean) * first, residual))
             mean, scale = torch.where(first > 0, mean, mean_2), torch.where(first > 0, scale, scale_2)
             residual = y_group - mean
-            integers = self._round(residual, scale)
+            integers = self._round(residual, scale, soft)
             y_hat.append(integers + mean)
-            bits = gaussian_bits(add_noise(residual, generator) if self.training else integers, scale)
+            if soft is not None:
+                bits = soft.bits(integers, scale)
+            else:
+                bits = gaussian_bits(add_noise(residual, generator) if self.training else integers, scale)
             y_bits.append(bits.flatten(1).sum(1))
             if len(y_hat) < len(self.sizes):
                 known.add(group, y_hat[-1], integers)
         return Coded(self._joined(y_hat), torch.stack(y_bits).sum(0), z_bits.flatten(1).sum(1))
 
-    def _round(self, residual: Tensor, scale: Tensor) -> Tensor:
+    def _round(self, residual: Tensor, scale: Tensor, rounding: SoftRounding | None) -> Tensor:
         """``residual`` in integers as files have them: down by one where that saves more bits than it costs; the
         gradient passes through."""
+        if rounding is not None:
+            return rounding(residual)
         with torch.no_grad():
             size = residual.abs()
             n = size.round()
