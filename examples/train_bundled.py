@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+VARY = Path(__file__).resolve().with_name("vary_faces.py")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PHOTOGRAPHS = ("photos", "imagenet", "bsds")
 FACES = "catfaces"
@@ -38,7 +39,8 @@ MODELS = {
     "hyperprior-small": [Part("hyperprior-small", 0.45, "training")],
     "cdc-small": [
         Part("cdc-small", 0.07, "stages.diffusion.training"),
-        Part("cdc-small", 0.23, "stages.perceptual.training"),
+        Part("cdc-small", 0.15, "stages.perceptual.training"),
+        Part("cdc-small", 0.08, "stages.nearer.training"),
     ],
     "refiner-opq-32-8-8": [Part("refiner-opq-32-8-8", 0.03, "training", records=False)],
     "refiner-eopq-32-8-8": [Part("refiner-opq-32-8-8", 0.02, "training", records=False)],
@@ -85,7 +87,9 @@ def _data(name: str, args: argparse.Namespace) -> list[str]:
     if name == "cats-small":
         latents = args.out / "latents-catfaces"
         if not latents.exists():
-            command = ["latents", str(args.data / FACES), "--codec", "eopq-32-8-8", "-o", str(latents)]
+            varied = args.out / "catfaces-varied"
+            subprocess.run([sys.executable, str(VARY), str(args.data / FACES), str(varied)], check=True)
+            command = ["latents", str(varied), "--codec", "eopq-32-8-8", "--no-flips", "-o", str(latents)]
             subprocess.run([sys.executable, "-m", "difflate", *command], check=True)
         return [f"latents=[{latents}]"]
     images = [f"images=[{','.join(str(args.data / folder) for folder in PHOTOGRAPHS)}]"]

@@ -35,7 +35,7 @@ def train(name: str, images: Path, out: Path, *overrides: str) -> list[dict[str,
     recipe = registry.recipe(read_recipe(config))
     words = [f"images={images}", f"out={out}", "holdback=3", *overrides]
     recipe.run(read_settings(recipe.settings, config, words))
-    folder = out / STAGES / "diffusion" if recipe.name == "cdc" else out
+    folder = out / STAGES / "perceptual" if recipe.name == "cdc" else out
     return [values for _, values in checkpoint.read_head(newest(folder))[0].validations]
 
 
@@ -76,10 +76,11 @@ def test_hyperprior_small_is_no_worse_after_its_first_steps(images: Path, tmp_pa
 
 def test_cdc_small_starts_and_keeps_its_coder(images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    quick = [f"stages.diffusion.training.{key}" for key in [*QUICK, "max_steps=1"]]
-    before, after = train("finetune-cdc-small", images, tmp_path, "stages.diffusion.crop_px=32", *quick)
+    stage = "stages.perceptual"
+    quick = [f"{stage}.crop_px=32", f"{stage}.rho=0", *(f"{stage}.training.{key}" for key in [*QUICK, "max_steps=1"])]
+    before, after = train("finetune-cdc-small", images, tmp_path, *quick)
     assert after["loss"] == pytest.approx(before["loss"], rel=0.02)
     assert after["one_step_psnr_db"] > after["psnr_db"] - 0.2  # it is the trained decoder that it starts from
     assert (tmp_path / EXACT).read_bytes() == (WEIGHTS / "hyperprior-small" / EXACT).read_bytes()
-    assert any(record.message.startswith("diffusion: step 1 of 1: loss ") for record in caplog.records)
-    assert any(record.message.startswith("diffusion: step 1: on held-back images ") for record in caplog.records)
+    assert any(record.message.startswith("perceptual: step 1 of 1: loss ") for record in caplog.records)
+    assert any(record.message.startswith("perceptual: step 1: on held-back images ") for record in caplog.records)

@@ -18,7 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "interrupted. Needs pip install 'difflate[train]'.",
         epilog="examples:\n  difflate train configs/opq-32-8-8.yaml images=photos/ out=runs/mine\n"
         "  difflate train configs/vq-8-8-8.yaml images=photos/ --dry-run\n"
-        "  difflate train configs/finetune-cdc-small.yaml images=photos/ stages.diffusion.training.max_minutes=30",
+        "  difflate train configs/finetune-cdc-small.yaml images=photos/ stages.perceptual.training.max_minutes=30",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="for instance configs/opq-32-8-8.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for instance images=photos/ out=runs/mine")
