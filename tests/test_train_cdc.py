@@ -403,3 +403,13 @@ def test_the_command_shows_what_it_would_cost(capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "recipe: cdc" in out
     assert "34.1 billion multiply-adds of the U-Net a step" in out
+
+
+def test_errors_count_most_where_the_original_is_smooth() -> None:
+    images = torch.zeros(1, 3, 32, 32)
+    images[:, :, :, 16:] = torch.randn(1, 3, 32, 16, generator=torch.Generator().manual_seed(0)) * 0.5
+    weight = decoder_task.visibility(images)
+    assert weight.shape == (1, 1, 32, 32)
+    assert torch.allclose(weight[..., :12], torch.full((1, 1, 32, 12), 20.0))
+    assert weight[..., 20:].max() < 1.5
+    assert weight.min() >= 1

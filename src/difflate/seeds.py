@@ -56,6 +56,8 @@ class Stream(enum.IntEnum):
     """The test set of pictures that are no photographs."""
     GUMBEL_ANNEALING = 21
     """Noise by which an encoder decides on integers, by the window."""
+    SHIFT = 22
+    """Where a perceptual loss looks at the images of a training step."""
 
 
 def torch_generator(seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

@@ -3,6 +3,7 @@
 from typing import Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.data.crops import Batch
@@ -18,6 +19,9 @@ from difflate.train.structure import psnr_db
 from difflate.train.task import Task
 
 _PICTURE_STEPS = 4
+_AROUND_PX, _SMOOTH, _MASKED = 3, 20.0, 4 / 127.5
+_SHIFT_SHARE = 20
+"""A crop is shifted by up to a twentieth of its side: six of 128 px."""
 
 
 class DecoderTask(Task):
@@ -59,7 +63,8 @@ class DecoderTask(Task):
         values = {"bpp": bpp.mean(), "psnr_db": psnr_db(conditions.synthesis, images)}
         if stage.rho:
             restored = model.to_images(denoising.x0, conditions).clamp(-1, 1)
-            perceptual = self.lpips(restored.float(), images)
+            seen = (restored.float(), images)
+            perceptual = self.lpips(*(_shifted(seen, draws.shift()) if self.training else seen))
             losses = losses + stage.rho * perceptual
             values["lpips"] = perceptual.mean()
         if not self.training:
@@ -90,7 +95,7 @@ class DecoderTask(Task):
         x0 = model.answer(noise, conditions)
         errors = x0 - model.to_x0(images, conditions)
         errors = errors.abs() if self.stage.error == "absolute" else errors.square()
-        return Denoised(errors.flatten(1).mean(1), x0)
+        return Denoised((visibility(images) * errors).flatten(1).mean(1), x0)
 
     def _encode(self, images: Tensor, quality: Tensor, draws: Draws) -> Coded:
         coder = self.model.coder
@@ -124,6 +129,33 @@ class DecoderTask(Task):
         noise = decoder.gamma * normal(images.shape, generators, images.device)
         refined = self.model.refine(conditions, min(decoder.steps, _PICTURE_STEPS), noise)
         return signed_to_uint8(torch.cat([images, conditions.synthesis, refined])).cpu()
+
+
+def visibility(images: Tensor) -> Tensor:
+    """(B, 1, H, W) how much an error counts at each pixel of ``images: (B, 3, H, W)`` in [-1, 1], from 1 to 20.
+
+    1 + 19·σ²/(v + σ²), v the variance of brightness around and σ four 8-bit levels: LPIPS alone lets regular patterns
+    pass in smooth parts, which is where they are seen; texture hides them (Watson 1993).
+    """
+    brightness = images.mean(1, keepdim=True)
+    around = F.avg_pool2d(F.pad(brightness, (_AROUND_PX,) * 4, mode="reflect"), 2 * _AROUND_PX + 1, 1)
+    squares = F.avg_pool2d(F.pad(brightness.square(), (_AROUND_PX,) * 4, mode="reflect"), 2 * _AROUND_PX + 1, 1)
+    variance = (squares - around.square()).clamp_min(0)
+    return 1 + (_SMOOTH - 1) * _MASKED**2 / (variance + _MASKED**2)
+
+
+def _shifted(pair: tuple[Tensor, Tensor], shift: Tensor) -> list[Tensor]:
+    """Both of (B, 3, H, W) without a twentieth of their rows and columns, ``shift: (2,)`` in [0, 1) of them first.
+
+    A network whose first layer looks at every fourth pixel only lets patterns pass that it does not see: so were taught
+    weaves of dots. Of random places it sees all (Kettunen, Härkönen, Lehtinen 2019).
+    """
+    height, width = pair[0].shape[2:]
+    rows, columns = (
+        torch.arange(side - side // _SHIFT_SHARE, device=shift.device) + (start * (side // _SHIFT_SHARE + 1)).long()
+        for side, start in zip((height, width), shift.to(pair[0].device), strict=True)
+    )
+    return [x.index_select(2, rows).index_select(3, columns) for x in pair]
 
 
 def load_lpips(net: Literal["alex", "vgg"]) -> nn.Module:

@@ -57,6 +57,11 @@ class Draws:
         ]
         return torch.tensor(values)
 
+    def shift(self) -> Tensor:
+        """(2,) float32 in [0, 1): where a loss looks at all images of a step, down and sideways."""
+        rng = numpy_generator(self.seed, Stream.SHIFT, int(self.numbers[0]) // self.batch)
+        return torch.from_numpy(rng.random(2)).float().clamp(max=1 - 2**-24)
+
     def toss(self) -> torch.Generator:
         """A generator for what is decided once for all images of a step."""
         return torch_generator(self.seed, Stream.SELF_CONDITION, int(self.numbers[0]) // self.batch)

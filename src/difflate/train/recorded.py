@@ -45,6 +45,10 @@ class RecordedDraws(Draws):
         """See `Draws.spread`; on the GPU."""
         return self._standing("spread")
 
+    def shift(self) -> Tensor:
+        """See `Draws.shift`; on the GPU."""
+        return self._standing("shift")
+
     def toss(self) -> torch.Generator:
         """Raises ConfigError: what a recording does cannot depend on what is drawn."""
         raise ConfigError("cuda_graph (=true) cannot record a network with self_condition; set it to false")
