@@ -47,10 +47,13 @@ def readme_commands(root):
 
 def _small(config: str, steps: int) -> list[str]:
     """Overrides that make a training of the README take seconds."""
-    stage = "stages.diffusion." if "cdc" in config else ""
-    words = ["holdback=1", *(f"{stage}training.{word}" for word in ("batch=2", f"max_steps={steps}", "workers=0"))]
-    if "hyperprior" in config or "cdc" in config:
-        words.append(f"{stage}crop_px=64")
+    names = ("perceptual",) if "finetune" in config else ("diffusion", "perceptual", "nearer")
+    stages = [f"stages.{name}." for name in names] if "cdc" in config else [""]
+    words = ["holdback=1"]
+    for stage in stages:
+        words += [f"{stage}training.{word}" for word in ("batch=2", f"max_steps={steps}", "workers=0")]
+        if "hyperprior" in config or "cdc" in config:
+            words.append(f"{stage}crop_px=64")
     if "finetune" in config:  # of the bundled models, whose shape is what it is
         return words
     if "hyperprior" in config or "cdc" in config:
