@@ -115,10 +115,10 @@ def test_info_and_verify_take_several_files_and_folders(run: Run, folder: Path, 
     assert (code, out.count(b"verified")) == (0, 2)
     shown = json.loads(run("info", "packed/", "--json")[1])["files"]
     assert [row["file"] for row in shown] == ["packed/a.dfl", "packed/deep/b.dfl"]
-    assert shown[0]["settings"] == {"quality": 50.0, "steps": 2, "gamma": 0.97, "seed": 0}
+    assert shown[0]["settings"] == {"quality": 50.0, "steps": 1, "gamma": 1.0, "seed": 0}
     code, out, error = run("info", "packed/a.dfl", "bad.dfl")
     assert code == 3
-    assert b"settings  quality 50.0, steps 2, gamma 0.97, seed 0" in out
+    assert b"settings  quality 50.0, steps 1, gamma 1.0, seed 0" in out
     assert "bad.dfl: the file ends too early" in error
     (folder / "empty").mkdir()
     assert run("info", "empty/")[0] == 2

@@ -20,6 +20,7 @@ from difflate.errors import ConfigError
 from difflate.media.picture import Picture
 from difflate.models.transform_coder import EXACT, TransformModel
 from difflate.train import checkpoint
+from difflate.train.config import read_settings
 from difflate.train.loop import CHECKPOINTS
 from difflate.train.recipes.hyperprior import RECIPE, HyperpriorTraining, RateDistortion, cost
 from difflate.train.settings import LoopSettings
@@ -250,13 +251,14 @@ def test_a_wrong_key_is_named(override: str, message: str, config: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_training_goes_on_from_the_bundled_weights(tmp_path: Path) -> None:
-    """Of the name alone, and with the settings that the bundled model has by default."""
+def test_a_training_goes_on_from_the_bundled_weights() -> None:
+    """Of the name alone, with the settings of its configuration."""
     from difflate.registry import WEIGHTS
     from difflate.store.hub import model_folder
 
     assert model_folder("hyperprior-small") == WEIGHTS / "hyperprior-small"
     bundled = TransformModel.from_pretrained(WEIGHTS / "hyperprior-small")
-    defaults = HyperpriorTraining(out=str(tmp_path), images=["x"])
-    ours = TransformModel(defaults.transform, defaults.hyperprior, defaults.lmbda_min, defaults.lmbda_max)
+    ours = read_settings(
+        HyperpriorTraining, Path(__file__).parent.parent / "configs" / "hyperprior-small.yaml", []
+    ).model()
     ours.load_state_dict(bundled.state_dict())
