@@ -1,0 +1,122 @@
+"""An encoder, a bottleneck and a plain decoder: what a diffusion autoencoder stands on, and is compared with.
+
+    images ─ encoder ─▶ features ─ bottleneck ─▶ z ─ decoder ─▶ images
+
+What the bottleneck makes is coded without loss: indices with the context model of `difflate.entropy.context`, in
+integers, which is fitted once the networks are trained and stored beside them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from difflate.diffusion.draws import Generators
+from difflate.entropy.context import ContextModel, exp_table, shapes
+from difflate.errors import ModelError
+from difflate.files import atomic_path
+from difflate.models.bottlenecks import BottleneckConfig, Passed
+from difflate.nn.encoders import ConvConfig, ConvDecoder, ConvEncoder
+from difflate.store.config import read_config
+from difflate.store.fingerprint import fingerprint
+from difflate.store.folders import FolderModel
+
+CONTEXT = "context.safetensors"
+"""File in a model's folder: the context model in integers."""
+
+
+class Autoencoder(FolderModel):
+    """Encoder, bottleneck and plain decoder, trained together."""
+
+    kind = "autoencoder"
+
+    def __init__(self, encoder: ConvConfig, bottleneck: BottleneckConfig, decoder: ConvConfig):
+        """Raises ConfigError for settings that do not fit."""
+        super().__init__()
+        self.encoder, self.bottleneck, self.decoder = encoder, bottleneck, decoder
+        self.between = bottleneck.build()
+        self.encode = ConvEncoder(encoder, self.between.features)
+        self.decode = ConvDecoder(decoder, self.between.channels)
+        self._context: ContextModel | None = None
+
+    @property
+    def stride_px(self) -> int:
+        """Pixels between two sites of the latent, down and sideways."""
+        return self.encode.stride_px
+
+    @property
+    def channels(self) -> int:
+        """Of z."""
+        return self.between.channels
+
+    def forward(self, images: Tensor, generator: Generators = None) -> Passed:
+        """``images: (B, 3, H, W)`` in [-1, 1], to z and what the bottleneck asks for."""
+        return self.between(self.encode(images), generator)
+
+    def restore(self, z: Tensor) -> Tensor:
+        """(B, 3, s·h, s·w) in about [-1, 1], not clamped, of ``z: (B, channels, h, w)``; the caller crops."""
+        return self.decode(z)
+
+    @property
+    def plane_bits(self) -> list[int]:
+        """Bits that an index of each plane takes at a fixed rate."""
+        return [max(1, (size - 1).bit_length()) for size in self.between.sizes or ()]
+
+    @property
+    def context(self) -> ContextModel:
+        """The model that indices are coded with; until one is fitted, all are as likely."""
+        if self._context is None:
+            self._context = even_context(self.plane_bits)
+        return self._context
+
+    @context.setter
+    def context(self, fitted: ContextModel) -> None:
+        self._context = fitted
+
+    @property
+    def fingerprint(self) -> bytes:
+        """(32 bytes) of what the symbols in a file depend on, see `difflate.store.fingerprint`."""
+        return fingerprint(self._architecture(), self.context.tensors)
+
+    def _architecture(self) -> str:
+        # BITSTREAM: part of the fingerprint
+        return f"autoencoder stride={self.stride_px} sizes={list(self.between.sizes or ())}"
+
+    def save_exact(self, folder: Path) -> dict[str, Any]:
+        """Writes context.safetensors into a model's folder; gives its entries of config.json."""
+        with atomic_path(folder / CONTEXT) as temporary:
+            save_file({k: np.ascontiguousarray(v) for k, v in self.context.tensors.items()}, str(temporary))
+        return {"fingerprint": self.fingerprint.hex()}
+
+    def load_exact(self, folder: Path) -> None:
+        """Reads what `save_exact` has written. Raises ModelError if it is missing, damaged or altered."""
+        path = folder / CONTEXT
+        if not path.is_file():
+            raise ModelError(f"{folder}: {CONTEXT} is missing; get the model folder again")
+        self._context = ContextModel(self.plane_bits, load_file(str(path)))
+        if self.fingerprint.hex() != read_config(folder).get("fingerprint"):
+            raise ModelError(f"{folder}: {CONTEXT} is not what the model was saved with; get the folder again")
+
+    def _save_beside(self, folder: Path, referred: Sequence[str]) -> dict[str, Any]:
+        return self.save_exact(folder)
+
+    def _load_beside(self, folder: Path, referred: Sequence[str]) -> None:
+        self.load_exact(folder)
+
+    @torch.no_grad()
+    def coded(self, images: Tensor) -> Tensor:
+        """(B, C, ⌈H/s⌉, ⌈W/s⌉) what files hold of ``images: (B, 3, H, W)`` in [-1, 1]: see `Bottleneck.coded`."""
+        return self.between.coded(self.encode(images))
+
+
+def even_context(plane_bits: Sequence[int]) -> ContextModel:
+    """A context model without a preference, for planes of ``plane_bits``."""
+    tensors = {
+        name: np.zeros(shape, np.int32 if name.endswith("bias") else np.int8)
+        for name, shape in shapes(plane_bits).items()
+    }
+    return ContextModel(plane_bits, tensors | {"exp": exp_table()})
