@@ -7,6 +7,7 @@ Beside each change of size goes a shortcut without weights, space moved into cha
 strides of 16 and 32 pixels trainable (Chen et al. 2024, DC-AE).
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ class ConvEncoder(nn.Module):
             nn.Sequential(*(Block(width, width) for _ in range(count)))
             for width, count in zip(widths, config.blocks, strict=True)
         )
-        self.down = nn.ModuleList(_Down(finer, coarser) for finer, coarser in zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(_Down(finer, coarser) for finer, coarser in itertools.pairwise(widths))
         self.exit = conv(widths[-1], channels)
         settle(self)
 
@@ -93,7 +94,7 @@ class ConvDecoder(nn.Module):
             nn.Sequential(*(Block(width, width) for _ in range(count)))
             for width, count in zip(widths, config.blocks, strict=True)
         )
-        self.up = nn.ModuleList(_Up(coarser, finer) for finer, coarser in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(_Up(coarser, finer) for finer, coarser in itertools.pairwise(widths))
         self.exit = conv(widths[0], 3 * config.patch**2)
         self.shuffle = nn.PixelShuffle(config.patch)
         settle(self)
