@@ -16,7 +16,8 @@ from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.codecs.loading import load
 from difflate.errors import ConfigError, ModelError
 from difflate.media.picture import Picture
-from difflate.models.transform_coder import EXACT, TransformModel
+from difflate.models.exact import EXACT
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
 from difflate.store.fingerprint import fingerprint

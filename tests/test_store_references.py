@@ -18,7 +18,8 @@ from difflate.errors import ConfigError, DifflateError, ModelError
 from difflate.format.container import read_dfl
 from difflate.media.picture import Picture
 from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder
-from difflate.models.transform_coder import EXACT, TransformModel
+from difflate.models.exact import EXACT
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.unet import UNetConfig
 from difflate.store.references import FROM
 

@@ -18,8 +18,9 @@ from coder_helpers import PHOTO, photo
 from difflate.codecs.loading import load
 from difflate.errors import ConfigError, DifflateError, ModelError
 from difflate.media.picture import Picture
+from difflate.models.exact import EXACT
 from difflate.models.refiner import Refiner
-from difflate.models.transform_coder import EXACT, TransformModel
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
 from difflate.nn.unet import UNetConfig

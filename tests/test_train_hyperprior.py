@@ -18,7 +18,8 @@ from difflate.cli.main import main
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.errors import ConfigError
 from difflate.media.picture import Picture
-from difflate.models.transform_coder import EXACT, TransformModel
+from difflate.models.exact import EXACT
+from difflate.models.transform_coder import TransformModel
 from difflate.train import checkpoint
 from difflate.train.config import read_settings
 from difflate.train.loop import CHECKPOINTS

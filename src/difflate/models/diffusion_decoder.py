@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from difflate.diffusion import ProcessConfig, ddim, expand
 from difflate.errors import ConfigError, ModelError
-from difflate.models.transform_coder import EXACT, TransformModel
+from difflate.models.exact import EXACT
+from difflate.models.transform_coder import TransformModel
 from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB, mix
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.layers import channels_last, conv, settle

@@ -1,34 +1,25 @@
 """Transform coding with one model for all rates: images to latents to bits and back, for training and for codecs."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from difflate.diffusion.draws import Generators
-from difflate.entropy.gaussian import gaussian_tables
-from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder, coder_from
-from difflate.errors import ConfigError, ModelError
-from difflate.files import atomic_path
+from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder
+from difflate.errors import ConfigError
+from difflate.models.exact import ExactEntropy
 from difflate.nn.dct import basis
-from difflate.nn.entropy_models import FactorizedPrior, add_noise, round_through
 from difflate.nn.entropy_network import QUALITY_KNOTS, Coded, HyperpriorConfig, HyperpriorNetwork, between
+from difflate.nn.factorized_network import FactorizedNetwork
 from difflate.nn.padding import pad_to_multiple
-from difflate.nn.soft_rounding import SoftRounding
 from difflate.nn.transforms import LMBDA_MIDDLE, TransformConfig, transforms
-from difflate.store.config import read_config
-from difflate.store.fingerprint import fingerprint
 from difflate.store.folders import FolderModel
 
-EXACT = "exact.safetensors"
-"""File in a model's folder: the entropy model in integers."""
 _ARCHITECTURE = "hyperprior"
 """BITSTREAM: part of the fingerprint."""
 _STD, _STD_POWER = 0.066, -0.24
@@ -76,9 +67,8 @@ class TransformModel(FolderModel):
         self.inverse_gain = nn.Parameter(torch.zeros(QUALITY_KNOTS, m, dtype=torch.float32))
         gain_range = math.log(lmbda_max / lmbda_min) / 4
         spread = basis(m)[1] if transform.kind == "dct" else None
-        self._stored: tuple[HyperpriorCoder | FactorizedCoder, bytes] | None = None
-        """The entropy model in integers that was loaded, and the digest of the one in floating point beside it."""
-        self.entropy = HyperpriorNetwork(hyperprior, m, gain_range, spread) if hyperprior else _Factorized(m)
+        self.entropy = HyperpriorNetwork(hyperprior, m, gain_range, spread) if hyperprior else FactorizedNetwork(m)
+        self.exact = ExactEntropy(self.entropy, _ARCHITECTURE)
 
     @property
     def stride_px(self) -> int:
@@ -91,54 +81,28 @@ class TransformModel(FolderModel):
 
         Raises ModelError for weights out of range.
         """
-        if self._stored is not None and self._stored[1] == self._entropy_digest():
-            return self._stored[0]
-        tables = self.entropy.prior.tables()
-        if isinstance(self.entropy, HyperpriorNetwork):
-            return HyperpriorCoder(self.entropy.fixed_point(), tables, gaussian_tables())
-        return FactorizedCoder(tables)
+        return self.exact.coder
 
     def side_information(self, y: Tensor) -> Tensor:
         """(B, Z, ⌈h/4⌉, ⌈w/4⌉) integers z of ``y: (B, M, h, w)``; Z = 0 without a hyperprior."""
-        if isinstance(self.entropy, HyperpriorNetwork):
-            return self.entropy.hyper_analysis(y).round()
-        return y.new_empty(len(y), 0, 0, 0)
-
-    def _entropy_digest(self) -> bytes:
-        digest = hashlib.sha256()
-        for value in self.entropy.state_dict().values():
-            # + 0: an average of -0 with itself is 0
-            digest.update((value.detach().cpu().float() + 0.0).numpy().tobytes())
-        return digest.digest()
+        return self.entropy.side_information(y)
 
     @property
     def fingerprint(self) -> bytes:
         """(32 bytes) of the entropy model in integers, see `difflate.store.fingerprint`. Raises as `exact_coder`."""
-        return fingerprint(_ARCHITECTURE, self.exact_coder.exact_tensors())
+        return self.exact.fingerprint
 
     def keep_exact(self, source: "TransformModel") -> None:
-        """Has the integers of ``source``, whose weights it has, until it is trained.
-
-        Made anew they would be others: the weights may have been rounded since, or another machine made them.
-        """
-        self._stored = source.exact_coder, self._entropy_digest()
+        """Has the integers of ``source``, whose weights it has: see `ExactEntropy.keep`."""
+        self.exact.keep(source.exact)
 
     def save_exact(self, folder: Path) -> dict[str, Any]:
         """Writes exact.safetensors into a model's folder; gives its entries of config.json."""
-        tensors = self.exact_coder.exact_tensors()
-        with atomic_path(folder / EXACT) as temporary:
-            save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, str(temporary))
-        return {"fingerprint": fingerprint(_ARCHITECTURE, tensors).hex()}
+        return self.exact.save(folder)
 
     def load_exact(self, folder: Path) -> None:
         """Reads what `save_exact` has written. Raises ModelError if it is missing, damaged or altered."""
-        path = folder / EXACT
-        if not path.is_file():
-            raise ModelError(f"{folder}: {EXACT} is missing; get the model folder again")
-        tensors = load_file(str(path))
-        if fingerprint(_ARCHITECTURE, tensors).hex() != read_config(folder).get("fingerprint"):
-            raise ModelError(f"{folder}: {EXACT} is not what the model was saved with; get the folder again")
-        self._stored = coder_from(tensors), self._entropy_digest()
+        self.exact.load(folder)
 
     def _save_beside(self, folder: Path, referred: Sequence[str]) -> dict[str, Any]:
         return self.save_exact(folder)
@@ -182,18 +146,3 @@ class TransformModel(FolderModel):
         """(B, M, 1, 1) logarithms of the gains."""
         theory = self.lmbda(quality).log() / 2 - math.log(LMBDA_MIDDLE) / 2
         return (between(knots, quality) + theory[:, None])[:, :, None, None]
-
-
-class _Factorized(nn.Module):
-    """A `FactorizedPrior` in the place of a hyperprior."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.prior = FactorizedPrior(channels)
-
-    def forward(
-        self, y: Tensor, quality: Tensor, generator: Generators = None, rounding: SoftRounding | None = None
-    ) -> Coded:
-        y_hat = rounding(y) if rounding else round_through(y)
-        bits = self.prior.bits(add_noise(y, generator) if self.training else y_hat)
-        return Coded(y_hat, bits.flatten(1).sum(1), bits.new_zeros(len(y)))

@@ -182,6 +182,10 @@ class HyperpriorNetwork(nn.Module):
             chosen = torch.copysign(n - (size < n - 0.5 + offset).to(n), residual)
         return straight_through(chosen, residual)
 
+    def side_information(self, y: Tensor) -> Tensor:
+        """(B, Z, ⌈h/4⌉, ⌈w/4⌉) integers of ``y: (B, M, h, w)``."""
+        return self.hyper_analysis(y).round()
+
     def hyper_analysis(self, y: Tensor) -> Tensor:
         """(B, Z, ⌈h/4⌉, ⌈w/4⌉), not rounded, of ``y: (B, M, h, w)``."""
         y = pad_to_multiple(y, Z_STRIDE)
