@@ -2,8 +2,9 @@
 
     images ─ encoder ─▶ features ─ bottleneck ─▶ z ─ decoder ─▶ images
 
-What the bottleneck makes is coded without loss: indices with the context model of `difflate.entropy.context`, in
-integers, which is fitted once the networks are trained and stored beside them.
+What the bottleneck makes is coded without loss, with integers that are stored beside the networks: indices with the
+context model of `difflate.entropy.context`, which is fitted once the networks are trained; numbers in steps with the
+bottleneck's own entropy model (`difflate.models.exact`).
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from difflate.store.folders import FolderModel
 
 CONTEXT = "context.safetensors"
 """File in a model's folder: the context model in integers."""
+_STD_SHARE = 0.02
+"""Of a step in the moving average of the deviation of z."""
 
 
 class Autoencoder(FolderModel):
@@ -41,6 +44,9 @@ class Autoencoder(FolderModel):
         self.between = bottleneck.build()
         self.encode = ConvEncoder(encoder, self.between.features)
         self.decode = ConvDecoder(decoder, self.between.channels)
+        self.std: Tensor
+        self.register_buffer("std", torch.ones((), dtype=torch.float32))
+        """() of z, a moving average that training keeps."""
         self._context: ContextModel | None = None
 
     @property
@@ -55,7 +61,11 @@ class Autoencoder(FolderModel):
 
     def forward(self, images: Tensor, generator: Generators = None) -> Passed:
         """``images: (B, 3, H, W)`` in [-1, 1], to z and what the bottleneck asks for."""
-        return self.between(self.encode(images), generator)
+        passed = self.between(self.encode(images), generator)
+        if self.training:
+            with torch.no_grad():
+                self.std.lerp_(passed.z.float().std(), _STD_SHARE)
+        return passed
 
     def restore(self, z: Tensor) -> Tensor:
         """(B, 3, s·h, s·w) in about [-1, 1], not clamped, of ``z: (B, channels, h, w)``; the caller crops."""
@@ -80,6 +90,8 @@ class Autoencoder(FolderModel):
     @property
     def fingerprint(self) -> bytes:
         """(32 bytes) of what the symbols in a file depend on, see `difflate.store.fingerprint`."""
+        if self.between.exact is not None:
+            return self.between.exact.fingerprint
         return fingerprint(self._architecture(), self.context.tensors)
 
     def _architecture(self) -> str:
@@ -87,13 +99,17 @@ class Autoencoder(FolderModel):
         return f"autoencoder stride={self.stride_px} sizes={list(self.between.sizes or ())}"
 
     def save_exact(self, folder: Path) -> dict[str, Any]:
-        """Writes context.safetensors into a model's folder; gives its entries of config.json."""
+        """Writes what files are coded with into a model's folder; gives its entries of config.json."""
+        if self.between.exact is not None:
+            return self.between.exact.save(folder)
         with atomic_path(folder / CONTEXT) as temporary:
             save_file({k: np.ascontiguousarray(v) for k, v in self.context.tensors.items()}, str(temporary))
         return {"fingerprint": self.fingerprint.hex()}
 
     def load_exact(self, folder: Path) -> None:
         """Reads what `save_exact` has written. Raises ModelError if it is missing, damaged or altered."""
+        if self.between.exact is not None:
+            return self.between.exact.load(folder)
         path = folder / CONTEXT
         if not path.is_file():
             raise ModelError(f"{folder}: {CONTEXT} is missing; get the model folder again")
