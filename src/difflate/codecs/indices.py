@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ class IndexCodec(LearnedCodec):
 
     def __init__(self, name: str, kind: Kind, space: LatentSpace, context: ContextModel, neutral: Mapping[int, int]):
         """``context``: for the planes of ``space``. ``neutral``: planes that grey pictures leave out; their index."""
-        super().__init__(name, kind, space.fingerprint, space, IndexCoder(context, neutral), LookUp(space))
+        super().__init__(name, kind, space.fingerprint, space, IndexCoder(context, neutral, space.sizes), LookUp(space))
 
     def analyse(self, pixels: Tensor, quality: float | None, options: Options) -> Tensor:
         return self.space.to_latent(pixels.expand(3, -1, -1)[None])[0]
@@ -59,9 +59,10 @@ class Indices:
 class IndexCoder:
     """Planes of indices to bytes and back."""
 
-    def __init__(self, context: ContextModel, neutral: Mapping[int, int]):
-        """``neutral``: planes that are not coded where a picture is grey, with the index that stands all over them."""
-        self.context, self.neutral = context, dict(neutral)
+    def __init__(self, context: ContextModel, neutral: Mapping[int, int], sizes: Sequence[int]):
+        """``neutral``: planes that are not coded where a picture is grey, with the index that stands all over them.
+        ``sizes``: how many indices each plane has; where that is no power of two, more could be written."""
+        self.context, self.neutral, self.sizes = context, dict(neutral), list(sizes)
 
     def write(self, analysed: Tensor, grey: bool, quality: float | None, options: Any) -> tuple[int, bytes, Indices]:
         """``analysed``: (C, h, w) int64; see `difflate.codecs.learned.LatentCoder`."""
@@ -87,10 +88,15 @@ class IndexCoder:
         if coded is not None and fixed is not None:
             raise FormatError("the file has its indices twice; get an intact copy of it")
         if coded is not None:
-            return Indices(self.context.decode(rows, columns, SymbolReader(coded), given).astype(np.uint16))
-        if fixed is not None:
-            return Indices(self._read_fixed(fixed, rows, columns, given))
-        raise FormatError("the file has no section with the image's indices")
+            grid = self.context.decode(rows, columns, SymbolReader(coded), given).astype(np.uint16)
+        elif fixed is not None:
+            grid = self._read_fixed(fixed, rows, columns, given)
+        else:
+            raise FormatError("the file has no section with the image's indices")
+        for plane, size in zip(grid, self.sizes, strict=True):
+            if plane.size and plane.max() >= size:
+                raise FormatError(f"an index (={plane.max()}) is above the {size} of its plane; get an intact copy")
+        return Indices(grid)
 
     def _read_fixed(self, data: bytes, rows: int, columns: int, given: Mapping[int, int]) -> np.ndarray:
         plane_bits = self.context.plane_bits
