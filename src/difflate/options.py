@@ -133,6 +133,18 @@ class TransformDecoding(Options):
 
 
 @dataclass(frozen=True)
+class AutoencoderEncoding(IndexEncoding):
+    """Codecs of an encoder, whose latent is indices or numbers."""
+
+    tile_px: int | None = option(_TILE, "PX")
+
+
+@dataclass(frozen=True)
+class AutoencoderDecoding(TransformDecoding):
+    """Codecs of a decoder."""
+
+
+@dataclass(frozen=True)
 class _Hints(Options):
     """How diffusion decodes; a file keeps it in a section of its own."""
 

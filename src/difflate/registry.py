@@ -74,6 +74,10 @@ def _rate_settings(kept: Mapping[int, bytes]) -> dict[str, Any]:
     return {"fixed_rate": sections.FIXED in kept}
 
 
+def _latent_settings(kept: Mapping[int, bytes]) -> dict[str, Any]:
+    return {} if sections.LATENT in kept else _rate_settings(kept)
+
+
 KINDS: dict[str, Kind] = {}
 
 
@@ -107,6 +111,13 @@ for _row in (
         number=3, encoding=options.DiffusionEncoding, decoding=options.DiffusionDecoding, quality=_QUALITY,
         about=lambda config: "the same, restored by a few steps of diffusion", settings=_cdc_settings,
     ),
+    Kind(
+        "autoencoder", "codec", "difflate.codecs.autoencoder:AutoencoderCodec",
+        "difflate compress photo.png --codec FOLDER", number=4,
+        encoding=options.AutoencoderEncoding, decoding=options.AutoencoderDecoding,
+        about=lambda config: f"an encoder and a decoder, {config['bottleneck']['kind']} between",
+        settings=_latent_settings,
+    ),
     Kind("refiner", "refiner", "difflate.models.refiner:Refiner", "difflate decompress photo.dfl --refiner FOLDER"),
     Kind("pixel-diffusion", "generator", "difflate.models.pixel_diffusion:PixelDiffusion", _SAMPLE),
     Kind("latent-diffusion", "generator", "difflate.models.latent_diffusion:LatentDiffusion", _SAMPLE),
@@ -138,6 +149,7 @@ RECIPES = {
     "latent": "difflate.train.recipes.latent",
     "hyperprior": "difflate.train.recipes.hyperprior",
     "cdc": "difflate.train.recipes.cdc",
+    "autoencoder": "difflate.train.recipes.autoencoder",
     "refiner": "difflate.train.recipes.refiner",
     "distil": "difflate.train.recipes.distil",
 }

@@ -21,11 +21,11 @@ from difflate.entropy import SymbolReader, SymbolWriter
 from difflate.entropy.hyperprior import QUALITY_MAX, Z_STRIDE, FactorizedCoder, HyperpriorCoder, Latent
 from difflate.errors import ConfigError, FormatError, ModelError
 from difflate.format import sections
+from difflate.models.bottlenecks.rounded import CodedInSteps
 from difflate.models.transform_coder import TransformModel
 from difflate.nn.tiles import TILE_PX, blend, restore_in_tiles, sites_of, windows
 from difflate.options import Options
 from difflate.registry import Kind
-from difflate.store.fingerprint import fingerprint
 
 _MARGIN, _RAMP = 8, 4
 """Widths in sites: the margin is more than the transforms see to either side."""
@@ -58,7 +58,9 @@ class TransformCodec(LearnedCodec):
                 f"{transform.transform.latent_channels}; get the model folder again"
             )
         coder = HyperpriorLatents(transform, exact)
-        super().__init__(name, kind, coder.fingerprint, space, coder, restorer, defaults, Fallback(space))
+        # other transforms with the same entropy model read the same files
+        own = transform.exact.fingerprint_of(exact.exact_tensors())
+        super().__init__(name, kind, own, space, coder, restorer, defaults, Fallback(space))
         self.model = model.eval()
         if transform.lmbda_min == transform.lmbda_max:
             self.quality_range = None
@@ -194,10 +196,9 @@ def quality_of(kept: Mapping[int, bytes]) -> int:
 class HyperpriorLatents:
     """y to bytes and back: side information by a network, all that bits depend on in integers."""
 
-    def __init__(self, model: TransformModel, exact: HyperpriorCoder | FactorizedCoder):
+    def __init__(self, model: TransformModel | CodedInSteps, exact: HyperpriorCoder | FactorizedCoder):
+        """``model``: whose y it is, and which makes the side information of it."""
         self.model, self.exact = model, exact
-        self.fingerprint = fingerprint("hyperprior", exact.exact_tensors())
-        """Other transforms with the same entropy model read the same files."""
 
     def write(self, analysed: Tensor, grey: bool, quality: float | None, options: Any) -> tuple[int, bytes, Latent]:
         """``analysed``: (M, h, w) float32; see `difflate.codecs.learned.LatentCoder`."""

@@ -1,4 +1,4 @@
-"""The finite latent space of an autoencoder: images of any size to indices and back, in tiles."""
+"""What an autoencoder codes of images of any size, indices or numbers in steps, and back, in tiles."""
 
 from collections.abc import Sequence
 
@@ -17,30 +17,23 @@ _BAND_SITES = 1 << 16
 """Sites whose features become indices at a time: distances to all codewords are larger than the features."""
 
 
-class FiniteSpace(nn.Module):
-    """A `difflate.models.latent_space.LatentSpace` of an `Autoencoder` whose bottleneck has indices."""
+class AutoencoderSpace(nn.Module):
+    """Images to what files hold of them, and back by the plain decoder."""
 
     def __init__(self, name: str, autoencoder: Autoencoder):
-        """Raises ConfigError for a bottleneck without indices."""
         super().__init__()
-        if autoencoder.between.sizes is None:
-            raise ConfigError(f"{name} codes numbers in steps, not indices; take the model of a finite bottleneck")
         self.name, self.autoencoder = name, autoencoder
-        self.sizes: Sequence[int] = list(autoencoder.between.sizes)
         self.stride_px, self.fingerprint = autoencoder.stride_px, autoencoder.fingerprint
+        self.planes = len(autoencoder.between.sizes or range(autoencoder.channels))
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    @property
-    def codebooks(self) -> list[Tensor]:
-        """C of (K_c, n_c) float32: what each index of a plane stands for."""
-        return self.autoencoder.between.codebooks
-
     @torch.no_grad()
     def to_latent(self, images: Tensor, tile_px: int = TILE_PX) -> Tensor:
-        """(B, C, ⌈H/stride⌉, ⌈W/stride⌉) int64 indices of ``images: (B, 3, H, W)`` uint8 RGB, on `device`.
+        """(B, C, ⌈H/stride⌉, ⌈W/stride⌉) of ``images: (B, 3, H, W)`` uint8 RGB, on `device`: int64 indices, or float32
+        numbers in steps, not rounded.
 
         Large images in tiles of ``tile_px``, whose features are blended before they become indices. Raises ConfigError.
         """
@@ -58,43 +51,35 @@ class FiniteSpace(nn.Module):
         return torch.cat([between.coded(band) for band in bands], dim=2)
 
     @torch.no_grad()
-    def from_latent(self, latent: Tensor, height: int | None = None, width: int | None = None) -> Tensor:
-        """(B, 3, H, W) uint8 RGB of ``latent: (B, C, h, w)`` int64, cropped if a size is given. Raises ConfigError."""
-        height, width = self.check(latent, height, width)
-        sites = sites_of(TILE_PX, self.stride_px)
-        if max(latent.shape[2:]) <= sites:
-            z = self.autoencoder.between.latent(latent.to(self.device).long())
-            return signed_to_uint8(self.autoencoder.restore(z))[:, :, :height, :width]
-        return torch.stack([self.head(image, height, width, TILE_PX) for image in latent]).to(self.device)
-
     def head(self, latent: Tensor, height: int, width: int, tile_px: int) -> Tensor:
-        """(3, ``height``, ``width``) uint8 on the CPU: what the plain decoder makes of ``latent: (C, h, w)``, integers,
-        in tiles of ``tile_px``."""
+        """(3, ``height``, ``width``) uint8 on the CPU: what the plain decoder makes of ``latent: (C, h, w)``, indices
+        or numbers as files have them, in tiles of ``tile_px``."""
         autoencoder = self.autoencoder
 
         def tile(part: Tensor, row: int, column: int) -> Tensor:
-            return autoencoder.restore(autoencoder.between.latent(part.long()))
+            return autoencoder.restore(autoencoder.between.latent(part if part.is_floating_point() else part.long()))
 
         margin = self.margin(conv_reach_sites(autoencoder.decoder))
         return restore_in_tiles(
             tile, latent.cpu().numpy(), height, width, tile_px, margin, self.ramp, self.stride_px, self.device
         )
 
-    def from_codewords(self, codewords: Sequence[Tensor]) -> Tensor:
-        """(B, 3, H, W) float32 in about [-1, 1] of C ``codewords: (B, n_c, h, w)``, those of `codebooks` or mixtures of
-        them; differentiable. The plain decoder makes it."""
-        return self.autoencoder.restore(self.autoencoder.between.join(codewords)).float()
+    @torch.no_grad()
+    def from_latent(self, latent: Tensor, height: int | None = None, width: int | None = None) -> Tensor:
+        """(B, 3, H, W) uint8 RGB of ``latent: (B, C, h, w)``, int64 indices or numbers in steps, cropped if a size is
+        given. Raises ConfigError."""
+        height, width = self.check(latent, height, width)
+        if max(latent.shape[2:]) <= sites_of(TILE_PX, self.stride_px):
+            latent = latent.to(self.device)
+            z = self.autoencoder.between.latent(latent if latent.is_floating_point() else latent.long())
+            return signed_to_uint8(self.autoencoder.restore(z))[:, :, :height, :width]
+        return torch.stack([self.head(image, height, width, TILE_PX) for image in latent]).to(self.device)
 
     def check(self, latent: Tensor, height: int | None, width: int | None) -> tuple[int, int]:
         """(height, width) in pixels of ``latent: (B, C, h, w)``, or those given. Raises ConfigError if that is no
         latent of this space, or smaller than asked for."""
-        if latent.ndim != 4 or latent.shape[1] != len(self.sizes):
-            raise ConfigError(f"latent ({tuple(latent.shape)}) must be (B, {len(self.sizes)}, h, w)")
-        if latent.is_floating_point():
-            raise ConfigError(f"latent ({latent.dtype}) must be integers")
-        sizes = torch.tensor(self.sizes, device=latent.device)[:, None, None]
-        if latent.numel() and bool(((latent < 0) | (latent >= sizes)).any()):
-            raise ConfigError(f"an index of the latent is outside its plane (sizes {list(self.sizes)})")
+        if latent.ndim != 4 or latent.shape[1] != self.planes:
+            raise ConfigError(f"latent ({tuple(latent.shape)}) must be (B, {self.planes}, h, w)")
         rows, columns = (side * self.stride_px for side in latent.shape[2:])
         if (height or rows) > rows or (width or columns) > columns:
             raise ConfigError(f"size (={width}x{height} px) must be within the latent's, {columns}x{rows} px")
@@ -108,3 +93,33 @@ class FiniteSpace(nn.Module):
     def ramp(self) -> int:
         """Width in sites over which a tile fades into the next."""
         return -(-_RAMP_PX // self.stride_px)
+
+
+class FiniteSpace(AutoencoderSpace):
+    """A `difflate.models.latent_space.LatentSpace` of an `Autoencoder` whose bottleneck has indices."""
+
+    def __init__(self, name: str, autoencoder: Autoencoder):
+        """Raises ConfigError for a bottleneck without indices."""
+        if autoencoder.between.sizes is None:
+            raise ConfigError(f"{name} codes numbers in steps, not indices; take the model of a finite bottleneck")
+        super().__init__(name, autoencoder)
+        self.sizes: Sequence[int] = list(autoencoder.between.sizes)
+
+    @property
+    def codebooks(self) -> list[Tensor]:
+        """C of (K_c, n_c) float32: what each index of a plane stands for."""
+        return self.autoencoder.between.codebooks
+
+    def from_codewords(self, codewords: Sequence[Tensor]) -> Tensor:
+        """(B, 3, H, W) float32 in about [-1, 1] of C ``codewords: (B, n_c, h, w)``, those of `codebooks` or mixtures of
+        them; differentiable. The plain decoder makes it."""
+        return self.autoencoder.restore(self.autoencoder.between.join(codewords)).float()
+
+    def check(self, latent: Tensor, height: int | None, width: int | None) -> tuple[int, int]:
+        size = super().check(latent, height, width)
+        if latent.is_floating_point():
+            raise ConfigError(f"latent ({latent.dtype}) must be integers")
+        sizes = torch.tensor(self.sizes, device=latent.device)[:, None, None]
+        if latent.numel() and bool(((latent < 0) | (latent >= sizes)).any()):
+            raise ConfigError(f"an index of the latent is outside its plane (sizes {list(self.sizes)})")
+        return size
