@@ -1,0 +1,111 @@
+"""Recipe `autoencoder`: an encoder, a bottleneck and a plain decoder. Its bottleneck and losses make it an AE, a VAE, a
+VQ-VAE or a VQGAN; with a stride of 4 it is what latent diffusion calls a first stage."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from difflate.data.items import hold_back, list_items
+from difflate.errors import ConfigError
+from difflate.models.autoencoder import Autoencoder
+from difflate.models.autoencoder_space import FiniteSpace
+from difflate.models.bottlenecks import BottleneckConfig
+from difflate.nn.encoders import ConvConfig
+from difflate.nn.unet import parameters
+from difflate.train import perceptual_loss
+from difflate.train.autoencoder_task import AutoencoderTask, ReconstructionStage
+from difflate.train.index_context import ContextSettings, fit_context
+from difflate.train.recipe import Data, Recipe, first_images
+from difflate.train.settings import ImageSettings, check_crop
+from difflate.train.staged import check_out, train_stages
+from difflate.train.stages import check_names
+from difflate.train.start import take_weights
+
+_PICTURES = 8
+
+
+@dataclass(frozen=True)
+class AutoencoderTraining(ImageSettings):
+    """Settings of the recipe `autoencoder`."""
+
+    encoder: ConvConfig = field(default_factory=ConvConfig)
+    bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
+    decoder: ConvConfig = field(default_factory=ConvConfig)
+    """Of the encoder's stride."""
+    init_from: str | None = None
+    """Folder or name of a model of this recipe, of the same shape, whose weights all networks start from."""
+    stages: list[ReconstructionStage] = field(
+        default_factory=list, metadata={"kinds": {"reconstruction": ReconstructionStage}}
+    )
+    """What is trained, one after the other, each from the averaged weights of the one before. On the command line one
+    is named: stages.main.training.lr=1e-4, or stages.main=null."""
+    context: ContextSettings = field(default_factory=ContextSettings)
+    """Of the model by which indices are coded, fitted after the last stage."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.stages:
+            raise ConfigError("stages is empty; there is nothing to train")
+        check_names(self.stages)
+        with torch.device("meta"):
+            stride_px = build_model(self).stride_px  # what does not fit together is said here
+        for stage in self.stages:
+            check_crop(stage.crop_px, stride_px, f"stages.{stage.name}: crop_px")
+        if self.bottleneck.kind in ("fsq", "vq") or self.context == ContextSettings():
+            return
+        raise ConfigError(
+            f"context is set for the bottleneck {self.bottleneck.kind}, which has no indices; leave it out"
+        )
+
+
+def build_model(settings: AutoencoderTraining) -> Autoencoder:
+    """The model, untrained. Raises ConfigError for settings that do not fit."""
+    return Autoencoder(settings.encoder, settings.bottleneck, settings.decoder)
+
+
+def cost(settings: AutoencoderTraining) -> str:
+    """What the networks of ``settings`` take, in one line; nothing of it is allocated."""
+    with torch.device("meta"):
+        model = build_model(settings)
+    return (
+        f"{parameters(model.encode) / 1e6:.2f} million parameters of the encoder, {parameters(model.between) / 1e6:.3f} "
+        f"of the bottleneck and {parameters(model.decode) / 1e6:.2f} of the decoder; a site of {model.stride_px} px"
+    )
+
+
+def _train(settings: AutoencoderTraining, command: str, progress: bool) -> Path:
+    check_out(Path(settings.out))
+    torch.manual_seed(settings.stages[0].training.seed)
+    model = build_model(settings)
+    start = None
+    if settings.init_from is not None:
+        take_weights(model, settings.init_from, "init_from")
+        start = model
+    for stage in settings.stages:
+        if stage.perceptual:
+            perceptual_loss.load_lpips(stage.lpips)  # if it is missing: now, not in hours
+
+    def task(stage: ReconstructionStage, data: Data) -> AutoencoderTask:
+        return AutoencoderTask(model, stage, first_images(data.held_back, _PICTURES))
+
+    def take(saved: Autoencoder) -> None:
+        if model.between.exact is not None and saved.between.exact is not None:
+            model.between.exact.keep(saved.between.exact)  # also where `save_dtype` has rounded the weights
+
+    def finish(data: Data) -> str:
+        if model.between.sizes is None:
+            return ""
+        model.eval().between.put_in_order()
+        space = FiniteSpace(Path(settings.out).name, model)
+        items, held_back = hold_back(list_items(settings.images), settings.holdback)
+        seed = settings.stages[-1].training.seed
+        return f"\nIndices: {fit_context(space, items, held_back, settings.context, seed=seed, progress=progress)}.\n"
+
+    return train_stages(
+        settings, "autoencoder", model, start, command=command, progress=progress, task=task,
+        apart=lambda stage: {"init_from", "context"}, take=take, finish=finish,
+    )  # fmt: skip
+
+
+RECIPE = Recipe("autoencoder", AutoencoderTraining, _train, cost)
