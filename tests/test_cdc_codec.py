@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from coder_helpers import photo, tiny_model
-from difflate.codecs.cdc import CdcCodec, place_noise
+from difflate.codecs.cdc import CdcCodec
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError, FormatError, LimitExceeded, ModelError
@@ -16,6 +16,7 @@ from difflate.format.container import read_dfl, write_dfl
 from difflate.limits import Limits
 from difflate.media.picture import Picture
 from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder
+from difflate.nn.tiles import place_noise
 from difflate.nn.unet import UNetConfig
 from difflate.options import DiffusionDecoding
 

@@ -12,7 +12,7 @@ from difflate.models.transform_coder import EXACT
 from difflate.registry import WEIGHTS
 from difflate.train import checkpoint
 from difflate.train.config import read_recipe, read_settings
-from difflate.train.recipes.cdc import STAGES
+from difflate.train.staged import STAGES
 from training_helpers import newest
 
 CONFIGS = Path(__file__).parents[1] / "configs"

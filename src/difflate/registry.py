@@ -152,6 +152,7 @@ RECIPES = {
     "autoencoder": "difflate.train.recipes.autoencoder",
     "refiner": "difflate.train.recipes.refiner",
     "distil": "difflate.train.recipes.distil",
+    "diffae": "difflate.train.recipes.diffae",
 }
 """What a configuration's key `recipe` names, and the module whose ``RECIPE`` trains it."""
 

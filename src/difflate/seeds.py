@@ -37,7 +37,7 @@ class Stream(enum.IntEnum):
     SLICED_DIRECTIONS = 11
     """Directions of the sliced distance."""
     DECODER_NOISE = 12
-    """BITSTREAM: noise that the decoding of a cdc file starts from, by its place in the image."""
+    """BITSTREAM: noise that the decoding of a file starts from, by its place in the image."""
     MIRRORED_LATENT = 13
     """Whether the latent of the mirrored image is taken."""
     SAMPLE_DRAWS = 14
@@ -58,6 +58,8 @@ class Stream(enum.IntEnum):
     """Noise by which an encoder decides on integers, by the window."""
     SHIFT = 22
     """Where a perceptual loss looks at the images of a training step."""
+    INPUT_SIZE = 23
+    """How large an encoder sees the images of a training step."""
 
 
 def torch_generator(seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

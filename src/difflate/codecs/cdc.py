@@ -21,14 +21,11 @@ from difflate.codecs.transform import TransformCodec, TransformSpace, quality_of
 from difflate.entropy.hyperprior import Latent
 from difflate.format.container import DflFile
 from difflate.models.diffusion_decoder import DiffusionDecoder
-from difflate.nn.tiles import TILE_PX, restore_in_tiles
+from difflate.nn.tiles import TILE_PX, place_noise, restore_in_tiles
 from difflate.options import DiffusionDecoding
-from difflate.seeds import Stream, torch_generator
 
 _MARGIN, _RAMP = 6, 4
 """Widths in sites. The U-Net sees further than the margin, faintly: what is left of it fades over the ramp."""
-_NOISE_PX = 128
-"""Side of the squares of pixels that have a generator each."""
 
 
 class CdcCodec(TransformCodec):
@@ -69,20 +66,3 @@ class Diffusion:
 
         height, width = file.height, file.width
         return restore_in_tiles(tile, latent.y_hat, height, width, options.tile_px, _MARGIN, _RAMP, stride, device)
-
-
-def place_noise(seed: int, top: int, left: int, height: int, width: int) -> Tensor:
-    """(1, 3, ``height``, ``width``) float32 of N(0, 1) on the CPU: the part from ``top``, ``left`` of a field of noise.
-
-    Each square of 128 px of the field has a generator of its own, so any part of it can be made alone.
-    """
-    out = torch.empty(1, 3, height, width, dtype=torch.float32)
-    for row in range(top // _NOISE_PX, -(-(top + height) // _NOISE_PX)):
-        for column in range(left // _NOISE_PX, -(-(left + width) // _NOISE_PX)):
-            generator = torch_generator(seed, Stream.DECODER_NOISE, row << 16 | column)
-            square = torch.randn(3, _NOISE_PX, _NOISE_PX, generator=generator, dtype=torch.float32)
-            y, x = row * _NOISE_PX - top, column * _NOISE_PX - left
-            inside = out[0, :, max(y, 0) : y + _NOISE_PX, max(x, 0) : x + _NOISE_PX]
-            square = square[:, max(-y, 0) :, max(-x, 0) :]
-            inside.copy_(square[:, : inside.shape[1], : inside.shape[2]])
-    return out

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from difflate.diffusion.checks import check_one_of
-from difflate.diffusion.process import Condition, Process, Scaling
+from difflate.diffusion.process import Condition, Process, Scaling, Times
 from difflate.diffusion.schedules import SCHEDULES, Shifted
 from difflate.diffusion.weighting import WEIGHTS, Target
 from difflate.errors import ConfigError
@@ -33,6 +33,8 @@ class ProcessConfig:
     """Arguments of the weight's class in difflate.diffusion, for instance gamma of min-snr."""
     N: int = 1000
     """Number of discrete times of the condition n/N."""
+    times: Times = "uniform"
+    """Where training looks: uniform, or logit-normal, more often in the middle, with a uniform tenth."""
 
     def __post_init__(self) -> None:
         check_one_of("schedule", self.schedule, SCHEDULES)
@@ -56,6 +58,7 @@ class ProcessConfig:
             self.condition,
             weighting,
             self.N,
+            self.times,
         )
 
     @property

@@ -9,7 +9,6 @@ also run on what the synthesis leaves, in units of its typical size: then no ste
 adds to it, and a bound says by how much at most.
 """
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difflate.diffusion import ProcessConfig, ddim, expand
+from difflate.diffusion import ProcessConfig, ddim, denoise, expand
 from difflate.errors import ConfigError, ModelError
 from difflate.models.exact import EXACT
 from difflate.models.transform_coder import TransformModel
@@ -29,7 +28,7 @@ from difflate.nn.colour import RGB_TO_YCRCB, YCRCB_TO_RGB, mix
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.layers import channels_last, conv, settle
 from difflate.nn.transforms import Block, TransformConfig
-from difflate.nn.unet import UNet, UNetConfig
+from difflate.nn.unet import UNet, UNetConfig, with_following
 from difflate.store.config import read_config
 from difflate.store.folders import FolderModel
 
@@ -126,12 +125,7 @@ def fit_network(
         "vector_channels": 0 if one_rate else _QUALITY_FEATURES,
         "noise_scale": process.noise_scale,
     }
-    for key, value in follows.items():
-        given = getattr(network, key)
-        given = list(given) if isinstance(given, tuple) else given
-        if given not in (getattr(UNetConfig, key), value):
-            raise ConfigError(f"`{key}` (={given}) follows from decoder and process (={value}); leave it out")
-    return dataclasses.replace(network, **follows)
+    return with_following(network, follows, "decoder and process")
 
 
 def _strides(at: dict[int, int], stride_px: int) -> list[int]:
@@ -298,12 +292,12 @@ class DiffusionDecoder(FolderModel):
     def answer(self, noise: Tensor, conditions: Conditions) -> Tensor:
         """x0, same shape as ``noise: (B, 3, H, W)``, that one step from there gives, as `refine` with one step bounds
         it; with gradients."""
-        process, t = self.diffusion, noise.new_ones(len(noise))
-        logsnr = process.logsnr(t).to(noise.dtype)
         extra = (torch.zeros_like(noise),) if self.network.self_condition else ()
-        condition = process.noise_condition(t).to(noise.dtype)
-        y = self(process.network_input(noise, logsnr), condition, *extra, conditions=conditions).float()
-        x0 = process.split(noise, y, logsnr)[0]
+
+        def model(x: Tensor, condition: Tensor, *extra: Tensor) -> Tensor:
+            return self(x, condition, *extra, conditions=conditions)
+
+        x0 = denoise(self.diffusion, model, noise, noise.new_ones(len(noise)), *extra)[0]
         if not self.decoder.max_refinement:
             return x0
         return self.to_x0(self._bound(self.to_images(x0, conditions), conditions), conditions)

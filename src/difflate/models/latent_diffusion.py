@@ -8,7 +8,6 @@ codewords around it may be averaged.
 """
 
 import copy
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,6 +22,7 @@ from difflate.models.latent_space import LatentSpace, latent_space
 from difflate.models.refiner import Refiner
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.colour import signed_to_uint8
+from difflate.nn.unet import with_following
 
 _MAX_SIZE = 1 << 16
 _MAX_PLANES = 64
@@ -205,9 +205,4 @@ def check_network(network: UNetConfig, in_channels: int, out_channels: int) -> N
 def network_for(network: UNetConfig, process: ProcessConfig, in_channels: int, out_channels: int) -> UNetConfig:
     """``network`` with the settings that follow from codec and process. Raises ConfigError for one that is set."""
     follows = {"in_channels": in_channels, "out_channels": out_channels, "noise_scale": process.noise_scale}
-    for key, value in follows.items():
-        if getattr(network, key) not in (getattr(UNetConfig, key), value):
-            raise ConfigError(
-                f"`{key}` (={getattr(network, key)}) follows from codec and process (={value}); leave it out"
-            )
-    return dataclasses.replace(network, **follows)
+    return with_following(network, follows, "codec and process")

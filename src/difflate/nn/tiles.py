@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from difflate.errors import ConfigError
+from difflate.seeds import Stream, torch_generator
 
 TILE_PX = 896
 """Default side of the tiles: 45 megapixels then take less than 2·10^9 bytes."""
+_NOISE_PX = 128
+"""Side of the squares of a field of noise that have a generator each."""
 
 
 @dataclass(frozen=True)
@@ -120,3 +123,21 @@ def sites_of(tile_px: int, site_px: int) -> int:
     if tile_px < site_px:
         raise ConfigError(f"tile (={tile_px} px) must be at least {site_px}")
     return tile_px // site_px
+
+
+def place_noise(seed: int, top: int, left: int, height: int, width: int, channels: int = 3) -> Tensor:
+    """(1, ``channels``, ``height``, ``width``) float32 of N(0, 1) on the CPU: the part from ``top``, ``left`` of a
+    field of noise.
+
+    Each square of 128x128 of the field has a generator of its own, so any part of it can be made alone.
+    """
+    out = torch.empty(1, channels, height, width, dtype=torch.float32)
+    for row in range(top // _NOISE_PX, -(-(top + height) // _NOISE_PX)):
+        for column in range(left // _NOISE_PX, -(-(left + width) // _NOISE_PX)):
+            generator = torch_generator(seed, Stream.DECODER_NOISE, row << 16 | column)
+            square = torch.randn(channels, _NOISE_PX, _NOISE_PX, generator=generator, dtype=torch.float32)
+            y, x = row * _NOISE_PX - top, column * _NOISE_PX - left
+            inside = out[0, :, max(y, 0) : y + _NOISE_PX, max(x, 0) : x + _NOISE_PX]
+            square = square[:, max(-y, 0) :, max(-x, 0) :]
+            inside.copy_(square[:, : inside.shape[1], : inside.shape[2]])
+    return out

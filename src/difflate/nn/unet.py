@@ -10,9 +10,9 @@ width from 1 on; nothing in the network depends on the size or on the other item
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -124,6 +124,19 @@ class UNetConfig:
     def stride_px(self) -> int:
         """Pixels from one site of the lowest level to the next."""
         return self.patch << (len(self.widths) - 1)
+
+
+def with_following(network: UNetConfig, follows: Mapping[str, Any], whence: str) -> UNetConfig:
+    """``network`` with ``follows``, the settings that follow from others, those of ``whence``.
+
+    Raises ConfigError for one that was given another value.
+    """
+    for key, value in follows.items():
+        given = getattr(network, key)
+        given = list(given) if isinstance(given, tuple) else given
+        if given not in (getattr(UNetConfig, key), value):
+            raise ConfigError(f"`{key}` (={given}) follows from {whence} (={value}); leave it out")
+    return replace(network, **follows)
 
 
 class _Path(nn.Module):

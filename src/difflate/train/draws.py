@@ -66,6 +66,10 @@ class Draws:
         """() int64: the step of the training that the images are of."""
         return torch.tensor(int(self.numbers[0]) // self.batch)
 
+    def input_size(self) -> float:
+        """In [0, 1): how large the encoder sees all images of a step."""
+        return float(numpy_generator(self.seed, Stream.INPUT_SIZE, int(self.numbers[0]) // self.batch).random())
+
     def toss(self) -> torch.Generator:
         """A generator for what is decided once for all images of a step."""
         return torch_generator(self.seed, Stream.SELF_CONDITION, int(self.numbers[0]) // self.batch)

@@ -24,14 +24,14 @@ _EAGER_STEPS = 3
 class RecordedDraws(Draws):
     """`Draws` for a recording: what is drawn for each image stands on the GPU, and noise is the GPU's own."""
 
-    held: dict[str, Tensor]
-    """Where the answer of each method stands; they are there from the first time that it is asked for."""
+    held: dict[tuple[Any, ...], Tensor]
+    """Where the answer of each method and its arguments stands, from the first time on that it is asked for."""
     device: torch.device
 
     def refresh(self) -> None:
         """Brings what stands on the GPU up to date."""
-        for name, place in self.held.items():
-            place.copy_(getattr(Draws, name)(self), non_blocking=True)
+        for (name, *given), place in self.held.items():
+            place.copy_(getattr(Draws, name)(self, *given), non_blocking=True)
 
     def generators(self) -> Any:
         """None: the GPU's global generator, which is seeded for each step."""
@@ -58,17 +58,21 @@ class RecordedDraws(Draws):
         raise ConfigError("cuda_graph (=true) cannot record a network with self_condition; set it to false")
 
     def drop_mask(self, probability: float) -> Tensor:
+        """See `Draws.drop_mask`; on the GPU."""
+        return self._standing("drop_mask", probability)
+
+    def input_size(self) -> float:
         """Raises ConfigError."""
-        raise ConfigError("cuda_graph (=true) cannot record a training that drops conditions; set it to false")
+        raise ConfigError("cuda_graph (=true) cannot record inputs of random sizes; set it to false")
 
     def of_plane(self, plane: int, device: torch.device) -> list[torch.Generator]:
         """Raises ConfigError."""
         raise ConfigError("cuda_graph (=true) cannot record a categorical model; set it to false")
 
-    def _standing(self, name: str) -> Tensor:
-        if name not in self.held:
-            self.held[name] = getattr(Draws, name)(self).to(self.device)
-        return self.held[name]
+    def _standing(self, name: str, *given: Any) -> Tensor:
+        if (name, *given) not in self.held:
+            self.held[name, *given] = getattr(Draws, name)(self, *given).to(self.device)
+        return self.held[name, *given]
 
 
 class RecordedStep:
@@ -79,7 +83,7 @@ class RecordedStep:
         self._loss, self._optimizer, self._clip_norm, self._seed = loss, optimizer, clip_norm, seed
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._device = self._parameters[0].device
-        self._held: dict[str, Tensor] = {}
+        self._held: dict[tuple[Any, ...], Tensor] = {}
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: Batch | None = None
         self._result = torch.zeros((), dtype=torch.float32, device=self._device)

@@ -1,5 +1,6 @@
-"""The stages that a transform coder and its diffusion decoder are trained in, as a configuration lists them."""
+"""The stages that models with several parts are trained in, as a configuration lists them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,29 +26,25 @@ class CoderStage:
     training: LoopSettings = field(default_factory=LoopSettings)
 
     def __post_init__(self) -> None:
-        _check_stage(self)
+        check_crop(self.crop_px, 1)
+        _check_price(self.bit_price)
         if self.rate_ramp_steps < 0:
             raise ConfigError(f"rate_ramp_steps (={self.rate_ramp_steps}) must be at least 0")
 
 
 @dataclass(frozen=True)
-class DiffusionStage:
-    """A stage that trains the diffusion decoder, and the coder with it if `joint`."""
+class DecodingStage:
+    """What all stages have that train a model to decode by diffusion."""
 
     name: str
     """What its folder and its lines in the log are called."""
-    kind: Literal["diffusion"] = "diffusion"
     crop_px: int = 128
-    """Side of the crops, a multiple of 16."""
-    joint: bool = False
-    """Train the coder as well, on the diffusion loss and the rate; otherwise it is left as it is."""
-    bit_price: float = 1.0
-    """joint: price of a bit as a share of the full one. The paper's models start with a very small one."""
+    """Side of the crops, a multiple of the latent's stride."""
     error: Literal["squared", "absolute"] = "squared"
     """Which errors of the network's target count."""
     one_step: bool = False
-    """Train what decoding in one step runs, from noise of the decoder's `gamma`, and nothing else: a diffusion model's
-    single step is a mean of all images that could be, this one's is an image. More steps than one are no use then."""
+    """Train what decoding in one step runs, from noise, and nothing else: a diffusion model's single step is a mean of
+    all images that could be, this one's is an image. More steps than one are no use then."""
     rho: float = 0.0
     """ρ: share of the loss that is the LPIPS of the image that one step makes."""
     lpips: Nets = "vgg"
@@ -58,7 +55,7 @@ class DiffusionStage:
     training: LoopSettings = field(default_factory=LoopSettings)
 
     def __post_init__(self) -> None:
-        _check_stage(self)
+        check_crop(self.crop_px, 1)
         if not 0 <= self.rho <= 1:
             raise ConfigError(f"rho (={self.rho}) must be from 0 to 1")
         check_nets(self.lpips)
@@ -66,11 +63,64 @@ class DiffusionStage:
             raise ConfigError("adversary needs one_step (=true): it judges what one step makes; set it to null")
 
 
+@dataclass(frozen=True)
+class DiffusionStage(DecodingStage):
+    """A stage that trains the diffusion decoder of a transform coder, and the coder with it if `joint`."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    joint: bool = False
+    """Train the coder as well, on the diffusion loss and the rate; otherwise it is left as it is."""
+    bit_price: float = 1.0
+    """joint: price of a bit as a share of the full one. The paper's models start with a very small one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_price(self.bit_price)
+
+
+@dataclass(frozen=True)
+class AutoencodingStage(DecodingStage):
+    """A stage that trains a diffusion autoencoder: its U-Net, and if `joint` encoder, bottleneck and head with it."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    joint: bool = True
+    """Train encoder, bottleneck and head as well; otherwise they are left as they are."""
+    head: float = 1.0
+    """joint: what the error of the head's image counts, beside the loss of the diffusion."""
+    head_rho: float = 0.0
+    """joint: share of the head's loss that is LPIPS."""
+    least_input: float = 1.0
+    """The encoder sees images at a random size from this share of theirs on: one model for several strides."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.head >= 0:
+            raise ConfigError(f"head (={self.head}) must be at least 0")
+        if not 0 <= self.head_rho <= 1:
+            raise ConfigError(f"head_rho (={self.head_rho}) must be from 0 to 1")
+        if not 0.25 <= self.least_input <= 1:
+            raise ConfigError(f"least_input (={self.least_input}) must be from 0.25 to 1")
+        if self.least_input < 1 and self.training.cuda_graph:
+            raise ConfigError(
+                f"cuda_graph (=true) cannot record inputs of random sizes, least_input (={self.least_input}); "
+                "set it to false, or least_input to 1"
+            )
+
+    @property
+    def looks(self) -> bool:
+        """Whether LPIPS is needed."""
+        return self.rho > 0 or self.joint * self.head * self.head_rho > 0
+
+
 Stage = CoderStage | DiffusionStage
 KINDS = {"coder": CoderStage, "diffusion": DiffusionStage}
+"""Of the recipe cdc."""
+AUTOENCODING_KINDS = {"diffusion": AutoencodingStage}
+"""Of the recipe diffae."""
+AnyStage = CoderStage | DecodingStage
 
 
-def check_names(stages: list[Stage]) -> None:
+def check_names(stages: Sequence[AnyStage]) -> None:
     """Raises ConfigError for names that two stages have, or that no folder and no key could have."""
     names = [stage.name for stage in stages]
     for name in names:
@@ -80,7 +130,6 @@ def check_names(stages: list[Stage]) -> None:
             raise ConfigError(f"two stages have the name {name}; their folders would be one")
 
 
-def _check_stage(stage: Stage) -> None:
-    check_crop(stage.crop_px, 1)
-    if not 0 <= stage.bit_price <= 1:
-        raise ConfigError(f"bit_price (={stage.bit_price}) must be from 0 to 1")
+def _check_price(bit_price: float) -> None:
+    if not 0 <= bit_price <= 1:
+        raise ConfigError(f"bit_price (={bit_price}) must be from 0 to 1")

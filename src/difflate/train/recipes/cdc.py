@@ -1,7 +1,5 @@
 """Recipe `cdc`: a transform coder and its diffusion decoder, trained in stages (Yang & Mandt 2023)."""
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,30 +7,21 @@ from typing import Any
 import torch
 
 from difflate.diffusion import ProcessConfig
-from difflate.errors import ConfigError, OutputExists
+from difflate.errors import ConfigError
 from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder
 from difflate.models.transform_coder import TransformModel
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
-from difflate.store.config import CONFIG
-from difflate.store.fingerprint import fingerprint
 from difflate.store.folders import FolderModel
 from difflate.store.hub import model_folder
-from difflate.train import checkpoint, perceptual_loss
-from difflate.train.cards import card_of
-from difflate.train.checkpoint import Progress
-from difflate.train.config import plain_settings, write_settings
+from difflate.train import perceptual_loss
 from difflate.train.decoder_task import DecoderTask
-from difflate.train.lock import BeingTrained
-from difflate.train.loop import train
-from difflate.train.output import CHECKPOINTS
-from difflate.train.recipe import Data, Recipe, crops_of, first_images
+from difflate.train.recipe import Data, Recipe, first_images
 from difflate.train.recipes.hyperprior import CoderSettings, RateDistortion
 from difflate.train.settings import ImageSettings, check_crop
+from difflate.train.staged import check_out, train_stages
 from difflate.train.stages import KINDS, CoderStage, DiffusionStage, Stage, check_names
 from difflate.train.start import take_weights
 
-STAGES = "stages"
-"""Folder in `out` that has one for each stage."""
 _PICTURES = 4
 _COST_PX = (512, 768)
 
@@ -134,78 +123,31 @@ def _plain(value: Any) -> Any:
 
 
 def _train(settings: CdcTraining, command: str, progress: bool) -> Path:
-    """Each stage is a training with checkpoints and a model folder of its own; what is finished is not repeated. Raises
-    OutputExists only if all stages were finished before."""
-    out = Path(settings.out)
-    if (out / CONFIG).exists() and not (out / STAGES).exists():
-        raise OutputExists(f"{out}: holds a model already; choose another folder")
+    check_out(Path(settings.out))
     torch.manual_seed(settings.stages[0].training.seed)
     model = build_model(settings)
     start = _start(model, settings)
     for stage in settings.stages:
         if isinstance(stage, DiffusionStage) and stage.rho:
             perceptual_loss.load_lpips(stage.lpips)  # if it is missing: now, not in hours
-    done: dict[str, Progress] = {}
-    trained = False
-    for stage in settings.stages:
-        data = crops_of(settings, stage.crop_px, stage.training.seed)
-        card = _card_of(model, data, command)
-        task = _task(model, stage, data)
-        folder = out / STAGES / stage.name
-        config = _stage_config(settings, stage, start)
-        own = _card_of(task.model, data, command)
-        try:
-            done[stage.name] = train(
-                task, data.trained_on, data.held_back, folder, config=config, card=own, bar=progress, stage=stage.name
-            )
-            trained = True
-        except BeingTrained:
-            raise
-        except OutputExists:
-            newest = checkpoint.latest_readable(folder / CHECKPOINTS)
-            if newest is None or not stage.training.resume:
-                raise
-            done[stage.name] = newest[1]
-        start = task.model
-        saved: Any = type(start).from_pretrained(folder)
-        start.load_state_dict(saved.state_dict())  # the averaged weights
-        model.coder.keep_exact(getattr(saved, "coder", saved))  # also where `save_dtype` has rounded them
-    if int(os.environ.get("RANK", "0")) == 0:  # of the processes that `accelerate launch` started
-        model.save_pretrained(out, card=_with_stages(card, done))
-        write_settings(plain_settings(settings, "cdc"), out)
-    if not trained:
-        raise OutputExists(f"{out}: is trained already; raise max_steps or max_minutes of a stage to go on")
-    return out
 
+    def task(stage: Stage, data: Data) -> RateDistortion | DecoderTask:
+        if isinstance(stage, CoderStage):
+            model.coder.requires_grad_(True)
+            return RateDistortion(model.coder, stage.training, stage.rate_ramp_steps, stage.bit_price)
+        return DecoderTask(model, stage, first_images(data.held_back, _PICTURES))
 
-def _task(model: DiffusionDecoder, stage: Stage, data: Data) -> RateDistortion | DecoderTask:
-    if isinstance(stage, CoderStage):
-        model.coder.requires_grad_(True)
-        return RateDistortion(model.coder, stage.training, stage.rate_ramp_steps, stage.bit_price)
-    return DecoderTask(model, stage, first_images(data.held_back, _PICTURES))
+    def apart(stage: Stage) -> set[str]:
+        starts = {"coder_from", "init_from"}
+        return starts | {"decoder", "network", "process"} if isinstance(stage, CoderStage) else starts
 
+    def take(saved: DiffusionDecoder | TransformModel) -> None:
+        coder = saved.coder if isinstance(saved, DiffusionDecoder) else saved
+        model.coder.keep_exact(coder)  # also where `save_dtype` has rounded them
 
-def _stage_config(settings: CdcTraining, stage: Stage, start: FolderModel | None) -> dict[str, Any]:
-    """What a checkpoint of the stage must have been made with; the weights that it starts from among it."""
-    values = plain_settings(settings, "cdc")
-    own = values["stages"][settings.stages.index(stage)]
-    others = {"stages", "coder_from", "init_from"}
-    if isinstance(stage, CoderStage):
-        others |= {"decoder", "network", "process"}
-    weights = {} if start is None else {k: v.cpu().numpy() for k, v in start.state_dict().items()}
-    shared = {key: value for key, value in values.items() if key not in others}
-    own = {key: value for key, value in own.items() if key not in ("name", "kind")}
-    return {**shared, "stage": stage.name, **own, "start": fingerprint("", weights).hex()[:16] if start else ""}
-
-
-def _card_of(model: FolderModel, data: Data, command: str) -> Callable[[Progress], str]:
-    return card_of(model, data.sources, len(data.trained_on), len(data.held_back or ()), command)
-
-
-def _with_stages(card: Callable[[Progress], str], done: dict[str, Progress]) -> str:
-    *_, last = done.values()
-    rows = "\n".join(f"| {name} | {p.step} | {p.seconds / 60:.0f} |" for name, p in done.items())
-    return f"{card(last)}\n| stage | steps | minutes |\n|---|--:|--:|\n{rows}\n"
+    return train_stages(
+        settings, "cdc", model, start, command=command, progress=progress, task=task, apart=apart, take=take
+    )
 
 
 RECIPE = Recipe("cdc", CdcTraining, _train, cost)

@@ -1,0 +1,184 @@
+"""The diffusion autoencoder (Rampas 2024, 3): an encoder to a coarse latent, and a diffusion model that decodes it.
+
+    images ─ encoder ─ bottleneck ─▶ z ─┬─ head ─▶ images, in one pass
+                                        └─ resized ─ U-Net: noise ─ steps ─▶ images
+
+z is resized to the U-Net's highest level and concatenated there once. The head is a plain decoder that is trained
+beside it: what is decoded without steps, and what keeps z close to the image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from difflate.diffusion import ProcessConfig, ddim, denoise, guided
+from difflate.errors import ConfigError, ModelError
+from difflate.models.autoencoder import CONTEXT, Autoencoder
+from difflate.models.bottlenecks import BottleneckConfig
+from difflate.models.first_stage import FirstStage, first_stage
+from difflate.nn.encoders import ConvConfig, resize_to
+from difflate.nn.unet import UNet, UNetConfig, with_following
+from difflate.store.config import read_config
+from difflate.store.folders import FolderModel
+
+_MAX_STEPS, MAX_GUIDANCE = 1000, 20.0
+
+
+@dataclass(frozen=True)
+class LatentDecoderConfig:
+    """How a `DiffusionAutoencoder` decodes."""
+
+    steps: int = 4
+    """Steps of decoding, unless asked for others; 0: the head alone."""
+    guidance: float = 1.0
+    """w of classifier-free guidance (Ho & Salimans 2022), unless asked for another; 1: none, and half of the work."""
+    dropped: float = 0.05
+    """Share of the images of a training whose latent is hidden from the U-Net; without it there is no guidance."""
+    first_stage: str | None = None
+    """Model whose latent the diffusion runs in; null: in the pixels."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.steps <= _MAX_STEPS:
+            raise ConfigError(f"`steps` (={self.steps}) must be from 0 to {_MAX_STEPS}")
+        if not 0 <= self.dropped < 1:
+            raise ConfigError(f"`dropped` (={self.dropped}) must be from 0 to below 1")
+        if not 0 <= self.guidance <= MAX_GUIDANCE:
+            raise ConfigError(f"`guidance` (={self.guidance}) must be from 0 to {MAX_GUIDANCE:g}")
+        check_guidance(self.guidance, self.dropped)
+
+
+def check_guidance(guidance: float, dropped: float) -> None:
+    """Raises ConfigError for guidance of a model that was never trained without its condition."""
+    if guidance != 1 and not dropped:
+        raise ConfigError(
+            f"`guidance` (={guidance:g}) must be 1: the model was trained without dropping its condition (`dropped` 0)"
+        )
+
+
+class DiffusionAutoencoder(FolderModel):
+    """An `Autoencoder` and the diffusion model that decodes its latent."""
+
+    kind = "diffae"
+
+    def __init__(
+        self,
+        encoder: ConvConfig,
+        bottleneck: BottleneckConfig,
+        head: ConvConfig,
+        decoder: LatentDecoderConfig,
+        network: UNetConfig,
+        process: ProcessConfig,
+    ):
+        """The first three are those of `Autoencoder`, the head its decoder. `cond_channels`, `vector_channels` and
+        `noise_scale` of ``network`` follow from the others. Raises ConfigError."""
+        super().__init__()
+        self.encoder, self.bottleneck, self.head = encoder, bottleneck, head
+        self.decoder, self.process = decoder, process
+        # the name stands in the keys of saved weights
+        self.autoencoder = Autoencoder(encoder, bottleneck, head)
+        self._stage = (first_stage(decoder.first_stage),)  # no submodule: it is not saved with the model
+        self.network = self._fit(network)
+        self.unet = UNet(self.network)
+        self.diffusion = process.build()
+        self.hidden = nn.Parameter(torch.zeros(self.autoencoder.channels, dtype=torch.float32))
+        """(channels,) what stands for a latent that is hidden."""
+
+    def _fit(self, network: UNetConfig) -> UNetConfig:
+        """``network`` with the settings that follow from the others. Raises ConfigError."""
+        stage, stride_px = self.stage, self.stride_px
+        if (network.in_channels, network.out_channels) != (stage.channels, stage.channels):
+            raise ConfigError(
+                f"`in_channels` and `out_channels` (={network.in_channels}, {network.out_channels}) must be "
+                f"{stage.channels}, those of what the diffusion runs on"
+            )
+        if network.self_condition:
+            raise ConfigError("`self_condition` (=True) must be false: the latent is all that the network is told")
+        if stride_px % (network.patch * stage.stride_px):
+            raise ConfigError(
+                f"`patch` (={network.patch}) times the first stage's stride (={stage.stride_px}) must divide the "
+                f"latent's stride (={stride_px} px)"
+            )
+        follows = {
+            "cond_channels": [self.autoencoder.channels, *[0] * (len(network.widths) - 1)],
+            "vector_channels": 0,
+            "noise_scale": self.process.noise_scale,
+        }
+        return with_following(network, follows, "bottleneck and process")
+
+    @property
+    def stage(self) -> FirstStage:
+        """What the diffusion runs on."""
+        return self._stage[0]
+
+    @property
+    def stride_px(self) -> int:
+        """Pixels between two sites of the latent, down and sideways."""
+        return self.autoencoder.stride_px
+
+    def _save_beside(self, folder: Path, referred: Sequence[str]) -> dict[str, Any]:
+        if "autoencoder" not in referred:
+            return self.autoencoder.save_exact(folder)
+        (folder / CONTEXT).unlink(missing_ok=True)  # of a save of the whole
+        return {"fingerprint": self.autoencoder.fingerprint.hex()}
+
+    def _load_beside(self, folder: Path, referred: Sequence[str]) -> None:
+        if "autoencoder" not in referred:
+            self.autoencoder.load_exact(folder)
+        elif self.autoencoder.fingerprint.hex() != read_config(folder).get("fingerprint"):
+            raise ModelError(f"{folder}: fingerprint is not that of its autoencoder; get the folder again")
+
+    def forward(self, x: Tensor, condition: Tensor, x0_prev: Tensor | None = None, *, z: Tensor) -> Tensor:
+        """The network as `difflate.diffusion.Model`: the target for ``x: (B, c, h, w)``, same shape, and the noise
+        ``condition: (B,)``; ``z: (B, channels, h', w')`` is resized to the highest level."""
+        patch = self.network.patch
+        told = resize_to(z, -(-x.shape[2] // patch), -(-x.shape[3] // patch))
+        return self.unet(x, condition, x0_prev, spatial=[told])
+
+    def hide(self, z: Tensor, where: Tensor) -> Tensor:
+        """``z: (B, channels, h, w)``, hidden ``where: (B,)`` bool says so."""
+        return torch.where(where[:, None, None, None], self.hidden[:, None, None].to(z.dtype), z)
+
+    def noise_shape(self, z: Tensor) -> tuple[int, int, int, int]:
+        """(B, c, h, w) of what decoding ``z: (B, channels, h', w')`` starts from."""
+        sites = self.stride_px // self.stage.stride_px
+        return len(z), self.stage.channels, z.shape[2] * sites, z.shape[3] * sites
+
+    @torch.no_grad()
+    def restore(self, z: Tensor, steps: int, noise: Tensor | None = None, guidance: float = 1.0) -> Tensor:
+        """(B, 3, s·h, s·w) in about [-1, 1], not clamped, of ``z: (B, channels, h, w)`` by ``steps`` steps of DDIM.
+
+        No steps: the head. ``noise``: what the first step starts from, N(0, 1) of `noise_shape`. Raises ConfigError,
+        also for ``guidance`` that the model was not trained for.
+        """
+        if steps < 0:
+            raise ConfigError(f"`steps` (={steps}) must be at least 0")
+        if not steps:
+            return self.autoencoder.restore(z)
+        check_guidance(guidance, self.decoder.dropped)
+        if noise is None or tuple(noise.shape) != self.noise_shape(z):
+            given = None if noise is None else tuple(noise.shape)
+            raise ConfigError(f"`noise` (={given}) must have the shape {self.noise_shape(z)}")
+        hidden = self.hide(z, torch.ones(len(z), dtype=torch.bool, device=z.device))
+
+        def conditional(x: Tensor, condition: Tensor) -> Tensor:
+            return self(x, condition, z=z)
+
+        def unconditional(x: Tensor, condition: Tensor) -> Tensor:
+            return self(x, condition, z=hidden)
+
+        model = guided(conditional, unconditional, guidance)
+        *_, last = ddim(self.diffusion, model, self.diffusion.start_std() * noise, steps, clip=self.stage.bound)
+        return self.stage.decode(last.x)
+
+    def answer(self, noise: Tensor, z: Tensor) -> Tensor:
+        """x0, same shape as ``noise: (B, c, h, w)``, that one step from there gives; with gradients, not clipped."""
+
+        def model(x: Tensor, condition: Tensor) -> Tensor:
+            return self(x, condition, z=z)
+
+        x = self.diffusion.start_std() * noise
+        return denoise(self.diffusion, model, x, x.new_ones(len(x)))[0]

@@ -1,0 +1,171 @@
+"""The loss of a diffusion autoencoder (Rampas 2024, 3.1 and 3.2)."""
+
+import math
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from difflate.data.crops import Batch
+from difflate.diffusion import normal
+from difflate.models.bottlenecks import Passed
+from difflate.models.diffusion_autoencoder import DiffusionAutoencoder
+from difflate.nn.colour import signed_to_uint8
+from difflate.seeds import Stream, torch_generator
+from difflate.train import perceptual_loss
+from difflate.train.adversary import AdversarialTask
+from difflate.train.diffusion_loss import Denoised, denoise_once
+from difflate.train.draws import Draws
+from difflate.train.perceptual_loss import shifted, visibility
+from difflate.train.stages import AutoencodingStage
+from difflate.train.structure import psnr_db
+
+_SHOWN_STEPS = 4
+
+
+class DiffaeTask(AdversarialTask):
+    """ρ·LPIPS + (1 - ρ)·diffusion loss of a `DiffusionAutoencoder`; joint: + what head and bottleneck ask for.
+
+    LPIPS is of the image that the network takes for x0 in one step, from any time (in ε-VAE's ablation the largest
+    single gain: Zhao et al. 2024). An adversary judges what one step makes beside the head's image: whether it is an
+    original of this latent.
+    """
+
+    model: DiffusionAutoencoder
+
+    def __init__(self, model: DiffusionAutoencoder, stage: AutoencodingStage, shown: Tensor | None = None):
+        """``shown``: (B, 3, H, W) uint8, what `pictures` are of. Raises ConfigError: no LPIPS weights."""
+        super().__init__(model, stage.training, stage.adversary, cond_channels=3)
+        self.stage, self.shown = stage, shown
+        model.autoencoder.requires_grad_(stage.joint)
+        if not stage.head:
+            model.autoencoder.decode.requires_grad_(False)
+        self.dropped = 0.0 if stage.one_step else model.decoder.dropped
+        model.hidden.requires_grad_(self.dropped > 0)
+        if stage.looks:
+            self.freeze(lpips=perceptual_loss.load_lpips(stage.lpips))
+
+    def train(self, mode: bool = True) -> Self:
+        """A frozen autoencoder stays in evaluation mode."""
+        super().train(mode)
+        if not self.stage.joint:
+            self.model.autoencoder.eval()
+        return self
+
+    def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """{"loss": ()} and scalars of a batch; on held-back images also of what a few steps make, and how many bits
+        the indices take by their frequencies alone."""
+        stage, model = self.stage, self.model
+        images = batch.images(self.device)
+        seen = self._seen(images, draws)
+        with torch.set_grad_enabled(stage.joint and torch.is_grad_enabled()):
+            passed = model.autoencoder(seen, draws.generators())
+        x0, losses = self._decoded(passed.z, images, draws)
+        judged = None
+        if stage.one_step:
+            if self.adversary is not None and self.training:
+                x0, judged = self.adversary.split(x0, draws)
+            losses = self._errors(visibility(images), self._restored(x0), images)
+        losses = (1 - stage.rho) * losses
+        values: dict[str, Tensor] = {}
+        if stage.rho:
+            values["lpips"] = self._perceptual(self._restored(x0).clamp(-1, 1), images, draws)
+            losses = losses + stage.rho * values["lpips"]
+        head: Tensor | None = None
+        if self.adversary is not None or stage.joint or not self.training:
+            head = model.autoencoder.restore(passed.z).float()
+            values["head_psnr_db"] = psnr_db(head, seen)
+        if stage.joint:
+            losses = losses + passed.loss
+            if stage.head:
+                assert head is not None
+                losses = losses + stage.head * self._head_loss(head, seen, draws)
+        loss = losses.mean()
+        if self.adversary is not None:
+            assert head is not None
+            beside = F.interpolate(head, size=images.shape[2:]) if head.shape != images.shape else head
+            if judged is not None:
+                made = self._restored(judged).clamp(-1, 1)
+                loss = loss + self.adversary.deceive(made, images, beside.clamp(-1, 1))
+            else:
+                made = self._restored(x0).clamp(-1, 1)
+                values["critic_loss"] = self.adversary.told(made, images, beside.clamp(-1, 1))
+        if not self.training:
+            values |= self._measures(images, seen, passed, draws)
+        return {"loss": loss, **{key: value.mean() for key, value in (values | passed.scalars).items()}}
+
+    def _seen(self, images: Tensor, draws: Draws) -> Tensor:
+        """What the encoder is shown of ``images``: they themselves, or smaller ones, whose sides its stride divides."""
+        least, stride = self.stage.least_input, self.model.stride_px
+        if least == 1 or not self.training:
+            return images
+        share = least + (1 - least) * draws.input_size()
+        size = [max(1, round(side * share / stride)) * stride for side in images.shape[2:]]
+        return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+    def _decoded(self, z: Tensor, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """x0 as the network finds it, and (B,) losses: from noise alone, or at a time that is drawn."""
+        model, stage = self.model, self.stage
+        x = model.stage.encode(images)
+        if stage.one_step:
+            return model.answer(normal(x.shape, draws.generators(), x.device), z), x.new_zeros(len(x))
+        if self.dropped:
+            z = model.hide(z, draws.drop_mask(self.dropped).to(z.device))
+        found: Denoised = denoise_once(model.diffusion, model, x, draws, absolute=stage.error == "absolute", z=z)
+        return found.x0, found.losses
+
+    def _restored(self, x0: Tensor) -> Tensor:
+        """(B, 3, H, W) float32, not clamped."""
+        return self.model.stage.decode(x0).float()
+
+    def _errors(self, weight: Tensor | float, restored: Tensor, images: Tensor) -> Tensor:
+        """(B,)"""
+        errors = restored - images
+        errors = errors.abs() if self.stage.error == "absolute" else errors.square()
+        return (weight * errors).flatten(1).mean(1)
+
+    def _perceptual(self, restored: Tensor, images: Tensor, draws: Draws) -> Tensor:
+        """(B,) LPIPS of images in [-1, 1]."""
+        pair = (restored, images)
+        return self.lpips(*(shifted(pair, draws.shift()) if self.training else pair))
+
+    def _head_loss(self, head: Tensor, seen: Tensor, draws: Draws) -> Tensor:
+        rho = self.stage.head_rho
+        losses = self._errors(1 - rho, head, seen)
+        return losses + rho * self._perceptual(head.clamp(-1, 1), seen, draws) if rho else losses
+
+    def _measures(self, images: Tensor, seen: Tensor, passed: Passed, draws: Draws) -> dict[str, Tensor]:
+        """Of held-back images: what decoding makes of them, and the frequencies of the indices."""
+        model = self.model
+        steps = 1 if self.stage.one_step else min(max(model.decoder.steps, 1), _SHOWN_STEPS)
+        noise = normal(model.noise_shape(passed.z), draws.generators(), images.device)
+        restored = model.restore(passed.z, steps, noise).clamp(-1, 1).float()
+        values = {"psnr_db": psnr_db(restored, images)}
+        if self.stage.looks:
+            values["decoded_lpips"] = self._perceptual(restored, images, draws)
+        sizes = model.autoencoder.between.sizes
+        if sizes is not None:
+            coded = model.autoencoder.coded(seen)
+            values["entropy_bits"] = sum(
+                (entropy_bits(coded[:, plane], size) for plane, size in enumerate(sizes)), torch.zeros(())
+            )
+        return values
+
+    def pictures(self) -> Tensor | None:
+        """(3·B, 3, H, W) uint8 of what is shown: originals, the head's images, those of a few steps."""
+        if self.shown is None:
+            return None
+        model = self.model
+        images = self.shown.to(self.device).float() / 127.5 - 1
+        z = model.autoencoder(images).z
+        generators = [torch_generator(0, Stream.DECODER_PICTURE, number) for number in range(len(images))]
+        noise = normal(model.noise_shape(z), generators, images.device)
+        steps = 1 if self.stage.one_step else min(max(model.decoder.steps, 1), _SHOWN_STEPS)
+        return signed_to_uint8(torch.cat([images, model.restore(z, 0), model.restore(z, steps, noise)])).cpu()
+
+
+def entropy_bits(indices: Tensor, size: int) -> Tensor:
+    """() bits that an index below ``size`` takes by the frequencies in ``indices``, of any shape."""
+    shares = torch.bincount(indices.flatten(), minlength=size).float().cpu() / max(1, indices.numel())
+    return -torch.xlogy(shares, shares).sum() / math.log(2)

@@ -1,0 +1,154 @@
+"""The context model of an autoencoder's indices: fitted once its networks are trained, on the images they saw."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from difflate.data.items import Item
+from difflate.entropy import ContextModel, SymbolWriter
+from difflate.errors import ConfigError, DifflateError
+from difflate.media.alpha import over_white
+from difflate.media.picture import open_image
+from difflate.models.autoencoder_space import FiniteSpace
+from difflate.seeds import Stream, numpy_generator
+from difflate.train.context import train_context
+
+log = logging.getLogger(__name__)
+
+_SITES_PER_STEP = 8000
+_LEAST_SITES, _BITS_OF_BYTE = 4, 8
+
+
+@dataclass(frozen=True)
+class ContextSettings:
+    """How the context model is fitted."""
+
+    views: int = 2000
+    """Images that it learns from, one after the other and again, each time a random part of it."""
+    view_px: int = 768
+    """Longest side of a part."""
+    steps: int = 2000
+    """0: none is fitted, all indices stay as likely."""
+    minutes: float | None = None
+    """Ends the training after so many minutes, its schedule shortened to fit."""
+
+    def __post_init__(self) -> None:
+        for key, least in (("views", 1), ("view_px", 64), ("steps", 0)):
+            if getattr(self, key) < least:
+                raise ConfigError(f"context.{key} (={getattr(self, key)}) must be at least {least}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ConfigError(f"context.minutes (={self.minutes}) must be above 0, or null for no limit")
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """How indices are used, and what they take."""
+
+    sites: int
+    """Sites of the latent that were counted."""
+    entropies: list[float]
+    """Bits of each plane by the frequencies of its indices alone."""
+    used: int
+    """How many of all combinations of a site's indices were seen."""
+    combinations: int
+    fixed_bits: int
+    """Bits of a site at the fixed rate."""
+    coded_bits: float | None
+    """Bits of a site as files have them, of images that were held back; None: there are none."""
+
+    def __str__(self) -> str:
+        planes = ", ".join(f"{bits:.2f}" for bits in self.entropies)
+        share = 100 * self.used / min(self.combinations, self.sites)
+        coded = "" if self.coded_bits is None else f"{self.coded_bits:.2f} bits a site in files of held-back images, "
+        return (
+            f"{coded}{self.fixed_bits} at the fixed rate; by frequencies {sum(self.entropies):.2f} ({planes}); "
+            f"{self.used} of {self.combinations} codes used in {self.sites} sites ({share:.0f} % of what could be)"
+        )
+
+
+def fit_context(
+    space: FiniteSpace, items: Sequence[Item], held_back: Sequence[Item], settings: ContextSettings, *, seed: int,
+    progress: bool = False,
+) -> IndexReport:  # fmt: skip
+    """Gives the autoencoder of ``space`` a context model that is fitted to indices of ``items``; says what it saves.
+
+    Raises ConfigError if no image can be read.
+    """
+    autoencoder = space.autoencoder
+    with tqdm(total=settings.views, desc="indices", disable=not progress, unit="image") as bar:
+        grids = []
+        for grid in _grids(space, items, settings, seed):
+            grids.append(grid)
+            bar.update()
+    if not grids:
+        raise ConfigError(f"none of the {len(items)} images can be read")
+    if settings.steps:
+        with tqdm(total=settings.steps, desc="context model", disable=not progress, unit="step") as bar:
+
+            def report(step: int, bits: float) -> None:
+                bar.update(step - bar.n)
+                bar.set_postfix_str(f"{bits:.2f} bits/site", refresh=False)
+                if step % 100 == 0:
+                    log.info("context model step %d: %.2f bits a site", step, bits)
+
+            autoencoder.context = train_context(
+                grids, autoencoder.plane_bits, step_count=settings.steps, seed=seed, report=report,
+                max_minutes=settings.minutes, sites_per_step=_SITES_PER_STEP,
+            )  # fmt: skip
+    held = list(_grids(space, held_back, settings, seed, views=len(held_back))) if held_back else []
+    found = report_of(space, grids, held)
+    log.info("%s", found)
+    return found
+
+
+def report_of(space: FiniteSpace, grids: Sequence[np.ndarray], held_back: Sequence[np.ndarray]) -> IndexReport:
+    """How ``grids``: (C, h, w) use the indices of ``space``, and what ``held_back`` take in files."""
+    flat = np.concatenate([grid.reshape(len(grid), -1) for grid in grids], axis=1)
+    entropies = []
+    for plane in flat:
+        shares = np.unique(plane, return_counts=True)[1] / plane.size
+        entropies.append(float(-(shares * np.log2(shares)).sum()))
+    used = len(np.unique(flat, axis=1).T)
+    plane_bits, context = space.autoencoder.plane_bits, space.autoencoder.context
+    coded = None
+    if held_back:
+        sites = sum(grid[0].size for grid in held_back)
+        coded = _BITS_OF_BYTE * sum(_coded_bytes(context, grid) for grid in held_back) / sites
+    return IndexReport(flat.shape[1], entropies, used, math.prod(space.sizes), sum(plane_bits), coded)
+
+
+def _coded_bytes(context: ContextModel, grid: np.ndarray) -> int:
+    writer = SymbolWriter()
+    context.encode(grid, writer)
+    return len(writer.finish())
+
+
+def _grids(
+    space: FiniteSpace, items: Sequence[Item], settings: ContextSettings, seed: int, views: int | None = None
+) -> Iterator[np.ndarray]:
+    """Indices (C, h, w) uint16 of parts of ``items``, at random places, half of them mirrored."""
+    unreadable = 0
+    for number in range(settings.views if views is None else views):
+        turn, place = divmod(number, len(items))
+        item = items[numpy_generator(seed, Stream.ORDER, turn).permutation(len(items))[place]]
+        try:
+            pixels = over_white(open_image(item.source())).pixels
+        except (DifflateError, OSError) as error:
+            log.warning("skipped: %s: %s", item, error)
+            unreadable += 1
+            if unreadable == len(items):
+                return
+            continue
+        rng = numpy_generator(seed, Stream.CROP, number)
+        sides = [min(side, settings.view_px) // space.stride_px * space.stride_px for side in pixels.shape[1:]]
+        if min(sides) < _LEAST_SITES * space.stride_px:
+            continue
+        top, left = (int(rng.integers(side - part + 1)) for side, part in zip(pixels.shape[1:], sides, strict=True))
+        part = np.broadcast_to(pixels, (3, *pixels.shape[1:]))[:, top : top + sides[0], left : left + sides[1]]
+        part = part[:, :, ::-1] if rng.random() < 0.5 else part
+        yield space.to_latent(torch.from_numpy(part.copy())[None])[0].cpu().numpy().astype(np.uint16)

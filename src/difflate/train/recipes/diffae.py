@@ -1,0 +1,118 @@
+"""Recipe `diffae`: a diffusion autoencoder in stages, and the context model of its indices (Rampas 2024, 3)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from difflate.data.items import hold_back, list_items
+from difflate.diffusion import ProcessConfig
+from difflate.errors import ConfigError
+from difflate.models.autoencoder_space import FiniteSpace
+from difflate.models.bottlenecks import BottleneckConfig
+from difflate.models.diffusion_autoencoder import DiffusionAutoencoder, LatentDecoderConfig
+from difflate.nn.encoders import ConvConfig
+from difflate.nn.unet import UNetConfig, multiply_adds, parameters
+from difflate.train import perceptual_loss
+from difflate.train.diffae_task import DiffaeTask
+from difflate.train.index_context import ContextSettings, fit_context
+from difflate.train.recipe import Data, Recipe, first_images
+from difflate.train.settings import ImageSettings, check_crop
+from difflate.train.staged import check_out, train_stages
+from difflate.train.stages import AUTOENCODING_KINDS, AutoencodingStage, check_names
+from difflate.train.start import take_weights
+
+_PICTURES = 4
+_COST_PX = (512, 768)
+
+
+@dataclass(frozen=True)
+class DiffaeTraining(ImageSettings):
+    """Settings of the recipe `diffae`."""
+
+    encoder: ConvConfig = field(default_factory=ConvConfig)
+    bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
+    head: ConvConfig = field(default_factory=ConvConfig)
+    """The plain decoder beside the diffusion; of the encoder's stride."""
+    decoder: LatentDecoderConfig = field(default_factory=LatentDecoderConfig)
+    network: UNetConfig = field(default_factory=UNetConfig)
+    """cond_channels, vector_channels and noise_scale follow from the rest."""
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+    init_from: str | None = None
+    """Folder or name of a model of this recipe, of the same shape, whose weights all networks start from."""
+    stages: list[AutoencodingStage] = field(default_factory=list, metadata={"kinds": AUTOENCODING_KINDS})
+    """What is trained, one after the other, each from the averaged weights of the one before. On the command line one
+    is named: stages.joint.training.lr=1e-4, or stages.joint=null."""
+    context: ContextSettings = field(default_factory=ContextSettings)
+    """Of the model by which indices are coded, fitted after the last stage."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.stages:
+            raise ConfigError("stages is empty; there is nothing to train")
+        check_names(self.stages)
+        for stage in self.stages:
+            check_crop(stage.crop_px, self.encoder.stride_px, f"stages.{stage.name}: crop_px")
+        if not self.stages[0].joint and self.init_from is None:
+            raise ConfigError(
+                f"stages.{self.stages[0].name}: joint (=False) leaves an encoder as it is that was never trained; name "
+                "a trained model with init_from=FOLDER"
+            )
+        with torch.device("meta"):
+            build_model(self)  # what does not fit together is said here
+
+
+def build_model(settings: DiffaeTraining) -> DiffusionAutoencoder:
+    """The model, untrained. Raises ConfigError for settings that do not fit."""
+    s = settings
+    return DiffusionAutoencoder(s.encoder, s.bottleneck, s.head, s.decoder, s.network, s.process)
+
+
+def cost(settings: DiffaeTraining) -> str:
+    """What the networks of ``settings`` take, in one line; nothing of it is allocated."""
+    with torch.device("meta"):
+        model = build_model(settings)
+    height, width = (side // model.stage.stride_px for side in _COST_PX)
+    work = multiply_adds(model.network, height, width)
+    return (
+        f"{parameters(model.autoencoder.encode) / 1e6:.2f} million parameters of the encoder, "
+        f"{parameters(model.autoencoder.decode) / 1e6:.2f} of the head and {parameters(model.unet) / 1e6:.2f} of the "
+        f"U-Net; {work / 1e9:.1f} billion multiply-adds of the U-Net a step for {_COST_PX[1]}x{_COST_PX[0]}"
+    )
+
+
+def _train(settings: DiffaeTraining, command: str, progress: bool) -> Path:
+    check_out(Path(settings.out))
+    torch.manual_seed(settings.stages[0].training.seed)
+    model = build_model(settings)
+    start = None
+    if settings.init_from is not None:
+        _, source = take_weights(model, settings.init_from, "init_from")
+        model.autoencoder.context = source.autoencoder.context
+        start = model
+    for stage in settings.stages:
+        if stage.looks:
+            perceptual_loss.load_lpips(stage.lpips)  # if it is missing: now, not in hours
+
+    def task(stage: AutoencodingStage, data: Data) -> DiffaeTask:
+        return DiffaeTask(model, stage, first_images(data.held_back, _PICTURES))
+
+    def take(saved: DiffusionAutoencoder) -> None:
+        model.autoencoder.context = saved.autoencoder.context
+
+    def finish(data: Data) -> str:
+        if model.autoencoder.between.sizes is None:
+            return ""
+        space = FiniteSpace(Path(settings.out).name, model.autoencoder).eval()
+        items, held_back = hold_back(list_items(settings.images), settings.holdback)
+        seed = settings.stages[-1].training.seed
+        found = fit_context(space, items, held_back, settings.context, seed=seed, progress=progress)
+        return f"\nIndices: {found}.\n"
+
+    return train_stages(
+        settings, "diffae", model, start, command=command, progress=progress, task=task,
+        apart=lambda stage: {"init_from", "context"}, take=take, finish=finish,
+    )  # fmt: skip
+
+
+RECIPE = Recipe("diffae", DiffaeTraining, _train, cost)
