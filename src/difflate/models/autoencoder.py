@@ -118,7 +118,9 @@ class Autoencoder(FolderModel):
             raise ModelError(f"{folder}: {CONTEXT} is not what the model was saved with; get the folder again")
 
     def _save_beside(self, folder: Path, referred: Sequence[str]) -> dict[str, Any]:
-        return self.save_exact(folder)
+        # for those who take z for a first stage's latent
+        latent = {"stride_px": self.stride_px, "channels": self.channels, "std": float(self.std)}
+        return self.save_exact(folder) | {"latent": latent}
 
     def _load_beside(self, folder: Path, referred: Sequence[str]) -> None:
         self.load_exact(folder)

@@ -19,13 +19,15 @@ from difflate.diffusion import ProcessConfig, ddim, denoise, guided
 from difflate.errors import ConfigError, ModelError
 from difflate.models.autoencoder import CONTEXT, Autoencoder
 from difflate.models.bottlenecks import BottleneckConfig
-from difflate.models.first_stage import FirstStage, first_stage
+from difflate.models.first_stage import FirstStage, check_same, first_stage
 from difflate.nn.encoders import ConvConfig, resize_to
 from difflate.nn.unet import UNet, UNetConfig, with_following
 from difflate.store.config import read_config
 from difflate.store.folders import FolderModel
 
 _MAX_STEPS, MAX_GUIDANCE = 1000, 20.0
+_FIRST_STAGE = "first_stage_sha256"
+"""Entry of config.json: the digest of the first stage that the diffusion was trained in."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class LatentDecoderConfig:
     dropped: float = 0.05
     """Share of the images of a training whose latent is hidden from the U-Net; without it there is no guidance."""
     first_stage: str | None = None
-    """Model whose latent the diffusion runs in; null: in the pixels."""
+    """Folder of the model whose latent the diffusion runs in, of the recipe autoencoder or of diffusers (AutoencoderKL,
+    VQModel), or a repository in the cache; null: in the pixels."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.steps <= _MAX_STEPS:
@@ -120,12 +123,15 @@ class DiffusionAutoencoder(FolderModel):
         return self.autoencoder.stride_px
 
     def _save_beside(self, folder: Path, referred: Sequence[str]) -> dict[str, Any]:
+        entries = {_FIRST_STAGE: self.stage.digest} if self.decoder.first_stage else {}
         if "autoencoder" not in referred:
-            return self.autoencoder.save_exact(folder)
+            return entries | self.autoencoder.save_exact(folder)
         (folder / CONTEXT).unlink(missing_ok=True)  # of a save of the whole
-        return {"fingerprint": self.autoencoder.fingerprint.hex()}
+        return entries | {"fingerprint": self.autoencoder.fingerprint.hex()}
 
     def _load_beside(self, folder: Path, referred: Sequence[str]) -> None:
+        if self.decoder.first_stage:
+            check_same(self.stage, read_config(folder).get(_FIRST_STAGE, ""), folder)
         if "autoencoder" not in referred:
             self.autoencoder.load_exact(folder)
         elif self.autoencoder.fingerprint.hex() != read_config(folder).get("fingerprint"):

@@ -1,10 +1,15 @@
 """What a diffusion runs on: the pixels themselves, or the latent of another model."""
 
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
 
-from difflate.errors import ConfigError
+from difflate.errors import ModelError
+from difflate.models.autoencoder import Autoencoder
+from difflate.models.stored_stage import CLASSES, AutoencoderStage, DiffusersStage
+from difflate.store.config import read_config
+from difflate.store.hub import model_folder
 
 
 class FirstStage(Protocol):
@@ -17,6 +22,11 @@ class FirstStage(Protocol):
     """What the latent is multiplied by."""
     bound: float | None
     """What `encode` gives is within ± this, so that samplers keep to it; None: it may be anything."""
+
+    @property
+    def digest(self) -> str:
+        """What tells this model from others; empty: there is none."""
+        ...
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, channels, H/s, W/s) of ``images: (B, 3, H, W)`` in [-1, 1], s = `stride_px`, which divides H and W."""
@@ -32,6 +42,7 @@ class Pixels:
 
     stride_px, channels, scale = 1, 3, 1.0
     bound: float | None = 1.0
+    digest = ""
 
     def encode(self, images: Tensor) -> Tensor:
         """``images`` as they are."""
@@ -43,7 +54,31 @@ class Pixels:
 
 
 def first_stage(name: str | None) -> FirstStage:
-    """The first stage of that name; None: the pixels. Raises ConfigError."""
+    """The first stage in a folder, a model of the recipe `autoencoder` or an AutoencoderKL or VQModel of diffusers, or
+    of a Hugging Face repository that is in the cache; None: the pixels. Its weights are read when it is first used.
+
+    Raises ModelError if there is none.
+    """
     if name is None:
         return Pixels()
-    raise ConfigError(f"`first_stage` (={name}): no such model; give null, which is the pixels themselves")
+    folder = model_folder(name)
+    if folder is None:
+        raise ModelError(
+            f"first stage {name!r} is not here; put its folder there, or name another with decoder.first_stage=FOLDER"
+        )
+    config = read_config(folder)
+    if config.get("kind") == Autoencoder.kind:
+        return AutoencoderStage(folder, config)
+    if config.get("_class_name") in CLASSES:
+        return DiffusersStage(folder, config)
+    what = config.get("kind") or config.get("_class_name")
+    raise ModelError(
+        f"first stage {folder}: is a model of the kind {what}; name one of the recipe autoencoder, or of diffusers' "
+        f"{' or '.join(CLASSES)}"
+    )
+
+
+def check_same(stage: FirstStage, digest: str, folder: Path) -> None:
+    """Raises ModelError if ``stage`` is another model than that which the one in ``folder`` was trained with."""
+    if stage.digest != digest:
+        raise ModelError(f"{folder}: was trained with another first stage than the one that is there now; get that one")

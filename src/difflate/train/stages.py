@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from difflate.errors import ConfigError
 from difflate.train.adversary import AdversarySettings
@@ -117,7 +117,17 @@ KINDS = {"coder": CoderStage, "diffusion": DiffusionStage}
 """Of the recipe cdc."""
 AUTOENCODING_KINDS = {"diffusion": AutoencodingStage}
 """Of the recipe diffae."""
-AnyStage = CoderStage | DecodingStage
+
+
+class AnyStage(Protocol):
+    """What a stage of any recipe has."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def crop_px(self) -> int: ...
+    @property
+    def training(self) -> LoopSettings: ...
 
 
 def check_names(stages: Sequence[AnyStage]) -> None:

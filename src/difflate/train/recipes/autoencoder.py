@@ -68,9 +68,10 @@ def cost(settings: AutoencoderTraining) -> str:
     """What the networks of ``settings`` take, in one line; nothing of it is allocated."""
     with torch.device("meta"):
         model = build_model(settings)
+    encoder, bottleneck, decoder = (parameters(part) / 1e6 for part in (model.encode, model.between, model.decode))
     return (
-        f"{parameters(model.encode) / 1e6:.2f} million parameters of the encoder, {parameters(model.between) / 1e6:.3f} "
-        f"of the bottleneck and {parameters(model.decode) / 1e6:.2f} of the decoder; a site of {model.stride_px} px"
+        f"{encoder:.2f} million parameters of the encoder, {bottleneck:.3f} of the bottleneck and {decoder:.2f} of the "
+        f"decoder; a site every {model.stride_px} px"
     )
 
 
