@@ -15,11 +15,9 @@ from typing import Any, ClassVar, Self
 from difflate.errors import ConfigError, FormatError
 from difflate.format import sections
 
-_HINTS = struct.Struct("<HBI")
-_GAMMA_UNIT = 1 / 100
 MAX_EFFORT = 9
 _MAX_SPEED = 10
-_MAX_STEPS, _MAX_GAMMA, _MAX_SEED = 1000, 2.55, 2**32 - 1
+_MAX_STEPS, _MAX_GUIDANCE, _MAX_SEED = 1000, 20, 2**32 - 1
 
 
 def option(help: str, metavar: str | None = None, hint: bool = False) -> Any:
@@ -35,7 +33,11 @@ class Options:
     """Nothing that can be told; the base of what can."""
 
     steps: ClassVar[int | None] = 0
-    """Evaluations of a large network that decoding takes, for `difflate.limits.Limits.check_steps`."""
+
+    @property
+    def evaluations(self) -> int:
+        """Of a large network that decoding takes, for `difflate.limits.Limits.check_steps`."""
+        return self.steps or 0
 
     @classmethod
     def of(cls, given: Mapping[str, Any], codec: str) -> Self:
@@ -148,49 +150,92 @@ class AutoencoderDecoding(TransformDecoding):
 class _Hints(Options):
     """How diffusion decodes; a file keeps it in a section of its own."""
 
+    kept: ClassVar[tuple[tuple[str, str, float, float], ...]]
+    """(option, its code in `struct`, what 1 in the file is, the largest value) of each that is kept, in their order."""
+    section: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        for name, _, _, most in self.kept:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= most:
+                raise ConfigError(f"`{name}` (={value}) must be from 0 to {most}")
+
+    def to_sections(self) -> tuple[tuple[int, bytes], ...]:
+        values = [(getattr(self, name), unit) for name, _, unit, _ in self.kept]
+        if any(value is None for value, _ in values):
+            raise ConfigError(f"{', '.join(name for name, *_ in self.kept)} must be known before a file can keep them")
+        return ((self.section, self._struct().pack(*(round(value / unit) for value, unit in values))),)
+
+    @classmethod
+    def from_sections(cls, kept: Mapping[int, bytes]) -> Self:
+        data, packed = kept.get(cls.section), cls._struct()
+        if data is None:
+            return cls()
+        if len(data) != packed.size:
+            raise FormatError(f"the section on diffusion has {len(data)} bytes, not {packed.size}; get an intact copy")
+        values = zip(cls.kept, packed.unpack(data), strict=True)
+        try:
+            return cls(**{name: value if unit == 1 else value * unit for (name, _, unit, _), value in values})
+        except ConfigError as error:
+            raise FormatError(f"the section on diffusion cannot be: {error}") from error
+
+    @classmethod
+    def _struct(cls) -> struct.Struct:
+        return struct.Struct("<" + "".join(code for _, code, _, _ in cls.kept))
+
+
+@dataclass(frozen=True)
+class _DiffusionHints(_Hints):
+    """How `cdc` decodes."""
+
+    kept = (("steps", "H", 1, _MAX_STEPS), ("gamma", "B", 1 / 100, 2.55), ("seed", "I", 1, _MAX_SEED))
+    section = sections.DIFFUSION
     steps: int | None = option(  # type: ignore[misc]
         "steps of diffusion, up to 1000; 0: none, the preview", "N", hint=True
     )
     gamma: float | None = option("size of the noise that diffusion starts from, 0: none", "G", hint=True)
     seed: int | None = option("seed of that noise", "S", hint=True)
 
-    def __post_init__(self) -> None:
-        for name, most in (("steps", _MAX_STEPS), ("gamma", _MAX_GAMMA), ("seed", _MAX_SEED)):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= most:
-                raise ConfigError(f"`{name}` (={value}) must be from 0 to {most}")
-
-    def to_sections(self) -> tuple[tuple[int, bytes], ...]:
-        if self.steps is None or self.gamma is None or self.seed is None:
-            raise ConfigError("steps, gamma and seed must be known before a file can keep them")
-        return ((sections.DIFFUSION, _HINTS.pack(self.steps, round(self.gamma / _GAMMA_UNIT), self.seed)),)
-
-    @classmethod
-    def from_sections(cls, kept: Mapping[int, bytes]) -> Self:
-        data = kept.get(sections.DIFFUSION)
-        if data is None:
-            return cls()
-        if len(data) != _HINTS.size:
-            raise FormatError(f"the section on diffusion has {len(data)} bytes, not {_HINTS.size}; get an intact copy")
-        steps, gamma, seed = _HINTS.unpack(data)
-        try:
-            return cls(steps=steps, gamma=gamma * _GAMMA_UNIT, seed=seed)
-        except ConfigError as error:
-            raise FormatError(f"the section on diffusion cannot be: {error}") from error
-
 
 @dataclass(frozen=True)
-class DiffusionEncoding(_Hints, TransformEncoding):
+class DiffusionEncoding(_DiffusionHints, TransformEncoding):
     """Codecs whose files are restored by diffusion: how, unless their reader says otherwise."""
 
     def __post_init__(self) -> None:
-        _Hints.__post_init__(self)
+        _DiffusionHints.__post_init__(self)
         TransformEncoding.__post_init__(self)
 
 
 @dataclass(frozen=True)
-class DiffusionDecoding(_Hints, TransformDecoding):
+class DiffusionDecoding(_DiffusionHints, TransformDecoding):
     """Codecs whose files are restored by diffusion."""
+
+
+@dataclass(frozen=True)
+class _SamplingHints(_Hints):
+    """How `diffae` decodes."""
+
+    kept = (("steps", "H", 1, _MAX_STEPS), ("guidance", "H", 1 / 100, _MAX_GUIDANCE), ("seed", "I", 1, _MAX_SEED))
+    section = sections.SAMPLING
+    steps: int | None = option(  # type: ignore[misc]
+        "steps of diffusion, up to 1000; 0: none, the plain decoder", "N", hint=True
+    )
+    guidance: float | None = option("of the latent, 1: none; others take twice the time", "W", hint=True)
+    seed: int | None = option("seed of the noise that diffusion starts from", "S", hint=True)
+
+    @property
+    def evaluations(self) -> int:
+        return (self.steps or 0) * (1 if self.guidance in (None, 1) else 2)
+
+
+@dataclass(frozen=True)
+class SamplingEncoding(_SamplingHints, AutoencoderEncoding):
+    """Codecs of an encoder whose latent diffusion decodes: how, unless their reader says otherwise."""
+
+
+@dataclass(frozen=True)
+class SamplingDecoding(_SamplingHints, AutoencoderDecoding):
+    """Codecs of a latent that diffusion decodes."""
 
 
 def type_of(cls: type[Options], name: str) -> type:

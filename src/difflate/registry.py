@@ -70,6 +70,26 @@ def _cdc_settings(kept: Mapping[int, bytes]) -> dict[str, Any]:
     return quality_settings(kept) | {key: value for key, value in values.items() if value is not None}
 
 
+def _diffae_settings(kept: Mapping[int, bytes]) -> dict[str, Any]:
+    hints = options.SamplingDecoding.from_sections(kept)
+    values = {key: getattr(hints, key) for key in ("steps", "guidance", "seed")}
+    return _latent_settings(kept) | {key: value for key, value in values.items() if value is not None}
+
+
+def latent_ratios(config: Mapping[str, Any]) -> dict[str, float]:
+    """How many times smaller than 24 bits a pixel the latent of a model is, as papers count: each of its numbers as 16
+    bits (Rampas 2024: 96), and quantised, at the fixed rate (1536); {} where config.json says nothing of a latent."""
+    latent = config.get("latent") or {}
+    pixel_bits = 24 * latent.get("stride_px", 0) ** 2
+    ratios = {"numbers_16_bits": 16 * latent.get("channels", 0), "fixed_rate": sum(latent.get("plane_bits") or ())}
+    return {name: pixel_bits / bits for name, bits in ratios.items() if bits}
+
+
+def _about_diffae(config: Mapping[str, Any]) -> str:
+    fixed = latent_ratios(config).get("fixed_rate")
+    return "a coarse latent, restored by diffusion" + (f": 1:{fixed:.0f} at fixed rate" if fixed else "")
+
+
 def _rate_settings(kept: Mapping[int, bytes]) -> dict[str, Any]:
     return {"fixed_rate": sections.FIXED in kept}
 
@@ -117,6 +137,11 @@ for _row in (
         encoding=options.AutoencoderEncoding, decoding=options.AutoencoderDecoding,
         about=lambda config: f"an encoder and a decoder, {config['bottleneck']['kind']} between",
         settings=_latent_settings,
+    ),
+    Kind(
+        "diffae", "codec", "difflate.codecs.diffae:DiffaeCodec", "difflate compress photo.png --codec FOLDER", number=5,
+        encoding=options.SamplingEncoding, decoding=options.SamplingDecoding, about=_about_diffae,
+        settings=_diffae_settings,
     ),
     Kind("refiner", "refiner", "difflate.models.refiner:Refiner", "difflate decompress photo.dfl --refiner FOLDER"),
     Kind("pixel-diffusion", "generator", "difflate.models.pixel_diffusion:PixelDiffusion", _SAMPLE),

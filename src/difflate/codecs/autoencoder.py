@@ -18,7 +18,7 @@ from torch import Tensor
 
 from difflate import registry
 from difflate.codecs.indices import IndexCoder, Indices
-from difflate.codecs.learned import LearnedCodec
+from difflate.codecs.learned import LearnedCodec, Restorer
 from difflate.codecs.transform import HyperpriorLatents
 from difflate.entropy.latent import Latent
 from difflate.errors import ConfigError
@@ -27,7 +27,7 @@ from difflate.models.autoencoder import Autoencoder
 from difflate.models.autoencoder_space import AutoencoderSpace, FiniteSpace
 from difflate.models.bottlenecks.rounded import CodedInSteps
 from difflate.nn.tiles import TILE_PX
-from difflate.options import AutoencoderDecoding
+from difflate.options import AutoencoderDecoding, Options
 
 
 class AutoencoderCodec(LearnedCodec):
@@ -35,18 +35,16 @@ class AutoencoderCodec(LearnedCodec):
 
     space: AutoencoderSpace
 
-    def __init__(self, name: str, model: Autoencoder):
-        """Raises ModelError if what is coded with does not fit the networks."""
-        space, coder = latent_parts(name, model.eval())
-        defaults = AutoencoderDecoding(tile_px=TILE_PX)
-        super().__init__(
-            name, registry.KINDS["autoencoder"], model.fingerprint, space, coder, PlainDecoder(space), defaults
-        )
+    def __init__(self, kind: str, space: AutoencoderSpace, restorer: Restorer, defaults: Options):
+        """``kind``: its row in the registry. Raises ModelError if what is coded with does not fit the networks."""
+        coder = coder_of(space.autoencoder)
+        super().__init__(space.name, registry.KINDS[kind], space.fingerprint, space.eval(), coder, restorer, defaults)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The codec of a model's folder. Raises ModelError if a file is missing, or altered since it was written."""
-        return cls(folder.name, Autoencoder.from_pretrained(folder))
+        space = space_of(folder.name, Autoencoder.from_pretrained(folder))
+        return cls("autoencoder", space, PlainDecoder(space), AutoencoderDecoding(tile_px=TILE_PX))
 
     def analyse(self, pixels: Tensor, quality: float | None, options: Any) -> Tensor:
         if options.fixed_rate and not isinstance(self.space, FiniteSpace):
@@ -73,13 +71,17 @@ class AutoencoderCodec(LearnedCodec):
         return self.space.from_latent(latent, height, width)
 
 
-def latent_parts(name: str, model: Autoencoder) -> tuple[AutoencoderSpace, IndexCoder | HyperpriorLatents]:
-    """The space and the coder of what the bottleneck of ``model`` makes."""
+def coder_of(model: Autoencoder) -> IndexCoder | HyperpriorLatents:
+    """The coder of what the bottleneck of ``model`` makes."""
     between = model.between
     if isinstance(between, CodedInSteps):
-        return AutoencoderSpace(name, model), HyperpriorLatents(between, between.exact.coder)
-    space = FiniteSpace(name, model)
-    return space, IndexCoder(model.context, {}, space.sizes)
+        return HyperpriorLatents(between, between.exact.coder)
+    return IndexCoder(model.context, {}, between.sizes or ())
+
+
+def space_of(name: str, model: Autoencoder) -> AutoencoderSpace:
+    """The space of what the bottleneck of ``model`` makes, which is finite if it makes indices."""
+    return AutoencoderSpace(name, model) if model.between.sizes is None else FiniteSpace(name, model)
 
 
 class PlainDecoder:

@@ -131,7 +131,7 @@ class LearnedCodec:
         chosen = self.encoding.of(options, self.name).over(self.defaults)
         quality = quality_for(self, quality)
         limits.check_size(picture.width, picture.height)
-        limits.check_steps(picture.width, picture.height, chosen.steps or 0)
+        limits.check_steps(picture.width, picture.height, chosen.evaluations)
         if not chosen.exact_alpha:
             picture = fill_hidden(picture)
         picture = without_colour(picture)
@@ -168,7 +168,7 @@ class LearnedCodec:
         file = read_dfl(data, limits)
         chosen = self.decoding.of(options, self.name)
         chosen = chosen.over(self.decoding.from_sections(dict(file.sections))).over(self.defaults)
-        limits.check_steps(file.width, file.height, chosen.steps or 0)
+        limits.check_steps(file.width, file.height, chosen.evaluations)
         latent = self.read_latent(file)
         if isinstance(latent, WebpPicture):
             pixels = torch.from_numpy(latent.pixels)

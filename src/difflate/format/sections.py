@@ -12,6 +12,7 @@ EXIF = 0x41
 ICC = 0x42
 XMP = 0x43
 DIFFUSION = 0x44
+SAMPLING = 0x45
 
 NAMES = {
     CONTEXT: "indices (context)",
@@ -23,6 +24,7 @@ NAMES = {
     ICC: "icc",
     XMP: "xmp",
     DIFFUSION: "diffusion",
+    SAMPLING: "sampling",
 }
 METADATA = (EXIF, ICC, XMP)
 PIXELS = (CONTEXT, FIXED, LATENT, WEBP)

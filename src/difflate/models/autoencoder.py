@@ -101,10 +101,15 @@ class Autoencoder(FolderModel):
     def save_exact(self, folder: Path) -> dict[str, Any]:
         """Writes what files are coded with into a model's folder; gives its entries of config.json."""
         if self.between.exact is not None:
-            return self.between.exact.save(folder)
+            return self.between.exact.save(folder) | self.exact_entries()
         with atomic_path(folder / CONTEXT) as temporary:
             save_file({k: np.ascontiguousarray(v) for k, v in self.context.tensors.items()}, str(temporary))
-        return {"fingerprint": self.fingerprint.hex()}
+        return self.exact_entries()
+
+    def exact_entries(self) -> dict[str, Any]:
+        """What config.json says of files: their fingerprint, and what of the latent is in them."""
+        latent = {"stride_px": self.stride_px, "channels": self.channels, "plane_bits": self.plane_bits}
+        return {"fingerprint": self.fingerprint.hex(), "latent": latent}
 
     def load_exact(self, folder: Path) -> None:
         """Reads what `save_exact` has written. Raises ModelError if it is missing, damaged or altered."""

@@ -127,7 +127,7 @@ class DiffusionAutoencoder(FolderModel):
         if "autoencoder" not in referred:
             return entries | self.autoencoder.save_exact(folder)
         (folder / CONTEXT).unlink(missing_ok=True)  # of a save of the whole
-        return entries | {"fingerprint": self.autoencoder.fingerprint.hex()}
+        return entries | self.autoencoder.exact_entries()
 
     def _load_beside(self, folder: Path, referred: Sequence[str]) -> None:
         if self.decoder.first_stage:

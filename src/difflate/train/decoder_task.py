@@ -35,6 +35,7 @@ class DecoderTask(AdversarialTask):
         super().__init__(model, stage.training, stage.adversary, cond_channels=3)
         self.stage, self.shown = stage, shown
         coder = model.coder
+        model.requires_grad_(True)  # a stage before may have held what it did not train
         coder.requires_grad_(stage.joint)
         if not model.decoder.needs_synthesis:
             coder.synthesis.requires_grad_(False)

@@ -38,6 +38,7 @@ class DiffaeTask(AdversarialTask):
         """``shown``: (B, 3, H, W) uint8, what `pictures` are of. Raises ConfigError: no LPIPS weights."""
         super().__init__(model, stage.training, stage.adversary, cond_channels=3)
         self.stage, self.shown = stage, shown
+        model.requires_grad_(True)  # a stage before may have held what it did not train
         model.autoencoder.requires_grad_(stage.joint)
         if not stage.head:
             model.autoencoder.decode.requires_grad_(False)

@@ -1,0 +1,55 @@
+"""The diffusion autoencoder (Rampas 2024): the files of an autoencoder, restored by a few steps of diffusion.
+
+    encode   pixels ─ `DiffusionSpace.to_latent` ─▶ latent ─ coder ─▶ section "indices" or "latent"; hints
+    decode   pixels ◀─ `Diffusion.restore` ─ latent ◀─ coder ─ section; hints
+
+The coders are those of `difflate.codecs.autoencoder`. Encoder and decoder work in tiles.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor
+
+from difflate.codecs.autoencoder import AutoencoderCodec, numbers_of
+from difflate.codecs.indices import Indices
+from difflate.entropy.latent import Latent
+from difflate.format.container import DflFile
+from difflate.models.diffusion_autoencoder import DiffusionAutoencoder, check_guidance
+from difflate.models.diffusion_space import DiffusionSpace, diffusion_space
+from difflate.nn.tiles import TILE_PX
+from difflate.options import SamplingDecoding
+
+
+class DiffaeCodec(AutoencoderCodec):
+    """Pictures to .dfl files and back, with a `DiffusionAutoencoder`; without steps its head restores them."""
+
+    space: DiffusionSpace
+
+    def __init__(self, name: str, model: DiffusionAutoencoder):
+        """Raises ModelError if what is coded with does not fit the networks."""
+        space, decoder = diffusion_space(name, model), model.decoder
+        defaults = SamplingDecoding(tile_px=TILE_PX, steps=decoder.steps, guidance=decoder.guidance, seed=0)
+        super().__init__("diffae", space, Diffusion(space), defaults)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The codec of a model's folder. Raises ModelError if a file is missing, or altered since it was written."""
+        return cls(folder.name, DiffusionAutoencoder.from_pretrained(folder))
+
+    def analyse(self, pixels: Tensor, quality: float | None, options: Any) -> Tensor:
+        check_guidance(options.guidance, self.space.model.decoder.dropped)  # a file keeps it
+        return super().analyse(pixels, quality, options)
+
+
+class Diffusion:
+    """What steps of diffusion make of a latent."""
+
+    def __init__(self, space: DiffusionSpace):
+        self.space = space
+
+    def restore(self, latent: Indices | Latent, file: DflFile, options: Any) -> Tensor:
+        """See `difflate.codecs.learned.Restorer`."""
+        return self.space.sample(
+            numbers_of(latent), file.height, file.width, options.tile_px, options.steps, options.guidance, options.seed
+        )
