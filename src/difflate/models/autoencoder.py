@@ -107,9 +107,10 @@ class Autoencoder(FolderModel):
         return self.exact_entries()
 
     def exact_entries(self) -> dict[str, Any]:
-        """What config.json says of files: their fingerprint, and what of the latent is in them."""
-        latent = {"stride_px": self.stride_px, "channels": self.channels, "plane_bits": self.plane_bits}
-        return {"fingerprint": self.fingerprint.hex(), "latent": latent}
+        """What config.json says of files, their fingerprint, and of the latent: what a diffusion in it has to know, and
+        what of it is in files."""
+        latent = {"stride_px": self.stride_px, "channels": self.channels, "std": float(self.std)}
+        return {"fingerprint": self.fingerprint.hex(), "latent": latent | {"plane_bits": self.plane_bits}}
 
     def load_exact(self, folder: Path) -> None:
         """Reads what `save_exact` has written. Raises ModelError if it is missing, damaged or altered."""
@@ -123,9 +124,7 @@ class Autoencoder(FolderModel):
             raise ModelError(f"{folder}: {CONTEXT} is not what the model was saved with; get the folder again")
 
     def _save_beside(self, folder: Path, referred: Sequence[str]) -> dict[str, Any]:
-        # for those who take z for a first stage's latent
-        latent = {"stride_px": self.stride_px, "channels": self.channels, "std": float(self.std)}
-        return self.save_exact(folder) | {"latent": latent}
+        return self.save_exact(folder)
 
     def _load_beside(self, folder: Path, referred: Sequence[str]) -> None:
         self.load_exact(folder)
