@@ -5,6 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from difflate import registry
 from difflate.errors import ModelError
 from difflate.models.autoencoder import Autoencoder
 from difflate.models.stored_stage import CLASSES, AutoencoderStage, DiffusersStage
@@ -71,7 +72,8 @@ def first_stage(name: str | None) -> FirstStage:
         return AutoencoderStage(folder, config)
     if config.get("_class_name") in CLASSES:
         return DiffusersStage(folder, config)
-    what = config.get("kind") or config.get("_class_name")
+    kind = registry.kind_of(config)
+    what = kind.name if kind else config.get("_class_name")
     raise ModelError(
         f"first stage {folder}: is a model of the kind {what}; name one of the recipe autoencoder, or of diffusers' "
         f"{' or '.join(CLASSES)}"
