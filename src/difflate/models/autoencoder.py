@@ -18,7 +18,7 @@ from torch import Tensor
 
 from difflate.diffusion.draws import Generators
 from difflate.entropy.context import ContextModel, exp_table, shapes
-from difflate.errors import ModelError
+from difflate.errors import ConfigError, ModelError
 from difflate.files import atomic_path
 from difflate.models.bottlenecks import BottleneckConfig, Passed
 from difflate.nn.encoders import ConvConfig, ConvDecoder, ConvEncoder
@@ -40,6 +40,10 @@ class Autoencoder(FolderModel):
     def __init__(self, encoder: ConvConfig, bottleneck: BottleneckConfig, decoder: ConvConfig):
         """Raises ConfigError for settings that do not fit."""
         super().__init__()
+        if encoder.stride_px != decoder.stride_px:
+            raise ConfigError(
+                f"the decoder's stride (={decoder.stride_px} px) must be the encoder's (={encoder.stride_px} px)"
+            )
         self.encoder, self.bottleneck, self.decoder = encoder, bottleneck, decoder
         self.between = bottleneck.build()
         self.encode = ConvEncoder(encoder, self.between.features)

@@ -49,9 +49,9 @@ class AutoencoderTraining(ImageSettings):
             raise ConfigError("stages is empty; there is nothing to train")
         check_names(self.stages)
         with torch.device("meta"):
-            stride_px = build_model(self).stride_px  # what does not fit together is said here
+            model = build_model(self)  # what does not fit together is said here
         for stage in self.stages:
-            check_crop(stage.crop_px, stride_px, f"stages.{stage.name}: crop_px")
+            check_crop(stage.crop_px, model.stride_px, f"stages.{stage.name}: crop_px")
         if self.bottleneck.kind in ("fsq", "vq") or self.context == ContextSettings():
             return
         raise ConfigError(
