@@ -1,12 +1,15 @@
 """The bottleneck of one learned codebook."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from difflate.errors import ConfigError
 from difflate.models.bottlenecks import BottleneckConfig
 from difflate.models.bottlenecks.vector import VectorQuantizer
+from training_helpers import forked
 
 
 def features(seed: int = 0, count: int = 2, channels: int = 3) -> Tensor:
@@ -96,3 +99,25 @@ def test_settings_of_other_kinds_are_told() -> None:
     with pytest.raises(ConfigError, match=r"`kind` \(='pq'\) must be one of fsq, vq"):
         BottleneckConfig("pq")  # type: ignore[arg-type]
     assert BottleneckConfig("vq", levels=[8] * 5) == BottleneckConfig("vq", levels=[8] * 5)  # as config.json has it
+
+
+def learn_in_a_process(rank: int, folder: Path) -> None:
+    """Three looks at features that the other process does not have."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    vq = quantizer(size=8)
+    for step in range(3):
+        vq(features(10 * rank + step))
+    torch.save({"codebook": vq.codebook.detach(), "use": vq.use}, folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_processes_have_one_codebook(tmp_path: Path) -> None:
+    processes = [forked(learn_in_a_process, rank, tmp_path) for rank in (0, 1)]
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert torch.equal(found[0]["codebook"], found[1]["codebook"])
+    assert torch.equal(found[0]["use"], found[1]["use"])
+    assert found[0]["use"].std() > 0
