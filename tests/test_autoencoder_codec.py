@@ -128,7 +128,7 @@ def test_an_index_above_its_plane_is_told() -> None:
 
 def test_what_has_no_meaning_is_told() -> None:
     picture = Picture(noise(9, 9))
-    with pytest.raises(ConfigError, match=r"`fixed_rate` \(=True\) has no meaning for tiny, whose latent is no indices"):
+    with pytest.raises(ConfigError, match=r"`fixed_rate` \(=True\) has no meaning for tiny, whose latent is no ind"):
         codec("rounded").encode(picture, fixed_rate=True)
     with pytest.raises(ConfigError, match="quality"):
         codec("vq").encode(picture, quality=5)

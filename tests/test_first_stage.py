@@ -96,7 +96,7 @@ def test_weights_that_are_pickled_missing_or_damaged_are_not_read(tmp_path: Path
     theirs = diffusers.AutoencoderKL(**SHAPE)
     theirs.save_pretrained(tmp_path, safe_serialization=False)
     stage = first_stage(str(tmp_path))
-    with pytest.raises(ModelError, match="diffusion_pytorch_model.safetensors is missing; get the folder again"):
+    with pytest.raises(ModelError, match=r"diffusion_pytorch_model\.safetensors is missing; get the folder again"):
         _ = stage.digest
     with pytest.raises(ModelError, match="cannot be loaded"):
         stage.encode(IMAGES)

@@ -46,7 +46,8 @@ class VectorQuantizer(Bottleneck):
 
     def coded(self, features: Tensor) -> Tensor:
         vectors = features.float().movedim(1, -1)
-        codes = nearest(vectors.reshape(-1, self.channels), self.codebook.detach())
+        with torch.autocast(vectors.device.type, enabled=False):  # in full precision, as a codec has it
+            codes = nearest(vectors.reshape(-1, self.channels), self.codebook.detach())
         return codes.reshape(vectors.shape[:-1])[:, None]
 
     def latent(self, coded: Tensor) -> Tensor:
