@@ -39,8 +39,9 @@ MODELS = {
     "hyperprior-small": [Part("hyperprior-small", 0.45, "training")],
     "cdc-small": [
         Part("cdc-small", 0.07, "stages.diffusion.training"),
-        Part("cdc-small", 0.15, "stages.perceptual.training"),
-        Part("cdc-small", 0.08, "stages.nearer.training"),
+        Part("cdc-small", 0.1, "stages.perceptual.training"),
+        Part("cdc-small", 0.03, "stages.nearer.training"),
+        Part("cdc-small", 0.1, "stages.adversarial.training"),
     ],
     "refiner-opq-32-8-8": [Part("refiner-opq-32-8-8", 0.03, "training", records=False)],
     "refiner-eopq-32-8-8": [Part("refiner-opq-32-8-8", 0.02, "training", records=False)],

@@ -47,7 +47,7 @@ def readme_commands(root):
 
 def _small(config: str, steps: int) -> list[str]:
     """Overrides that make a training of the README take seconds."""
-    names = ("perceptual",) if "finetune" in config else ("diffusion", "perceptual", "nearer")
+    names = ("perceptual",) if "finetune" in config else ("diffusion", "perceptual", "nearer", "adversarial")
     stages = [f"stages.{name}." for name in names] if "cdc" in config else [""]
     words = ["holdback=1"]
     for stage in stages:

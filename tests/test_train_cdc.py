@@ -15,7 +15,7 @@ from difflate.models.transform_coder import TransformModel
 from difflate.nn import UNetConfig
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
-from difflate.train import decoder_task
+from difflate.train import perceptual_loss
 from difflate.train.checkpoint import latest, read_head
 from difflate.train.config import read_settings
 from difflate.train.decoder_task import DecoderTask
@@ -207,7 +207,7 @@ class FakeLpips(nn.Module):
 
 
 def test_the_perceptual_loss_is_of_the_image_of_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_task, "load_lpips", lambda net: FakeLpips())
+    monkeypatch.setattr(perceptual_loss, "load_lpips", lambda net: FakeLpips())
     only, none = (task(DiffusionStage("diffusion", crop_px=32, rho=rho, training=LOOP)) for rho in (1.0, 0.0))
     values = only(batch())
     assert values["loss"].item() == pytest.approx(values["lpips"].item())
@@ -221,7 +221,7 @@ def test_the_perceptual_loss_is_of_the_image_of_one_step(monkeypatch: pytest.Mon
 
 
 def test_one_step_is_trained_from_noise_and_on_its_own_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_task, "load_lpips", lambda net: FakeLpips())
+    monkeypatch.setattr(perceptual_loss, "load_lpips", lambda net: FakeLpips())
     found = task(DiffusionStage("diffusion", crop_px=32, one_step=True, rho=0.5, training=LOOP), gamma=0.7)
     optimizer = torch.optim.Adam(found.trained("loss"), 3e-3)
     losses = []
@@ -254,7 +254,7 @@ def test_missing_weights_of_lpips_are_told_before_anything_is_trained(
 def test_a_perceptual_stage_goes_on_from_the_diffusion(
     images: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder_task, "load_lpips", lambda net: FakeLpips())
+    monkeypatch.setattr(perceptual_loss, "load_lpips", lambda net: FakeLpips())
     first = short(DIFFUSION, max_steps=2, pictures_every=2)
     perceptual = dataclasses.replace(first, name="perceptual", rho=0.5)
     coder = str(trained / "stages" / "hyperprior")
@@ -408,7 +408,7 @@ def test_the_command_shows_what_it_would_cost(capsys: pytest.CaptureFixture[str]
 def test_errors_count_most_where_the_original_is_smooth() -> None:
     images = torch.zeros(1, 3, 32, 32)
     images[:, :, :, 16:] = torch.randn(1, 3, 32, 16, generator=torch.Generator().manual_seed(0)) * 0.5
-    weight = decoder_task.visibility(images)
+    weight = perceptual_loss.visibility(images)
     assert weight.shape == (1, 1, 32, 32)
     assert torch.allclose(weight[..., :12], torch.full((1, 1, 32, 12), 20.0))
     assert weight[..., 20:].max() < 1.5

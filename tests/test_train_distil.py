@@ -23,7 +23,7 @@ from difflate.models.transform_coder import EXACT
 from difflate.nn import UNetConfig
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
-from difflate.train import checkpoint, decoder_task
+from difflate.train import checkpoint, perceptual_loss
 from difflate.train.config import read_settings
 from difflate.train.distillation import LatentDistilTask, PixelDistilTask
 from difflate.train.draws import Draws
@@ -210,7 +210,7 @@ class FakeLpips(nn.Module):
 
 @pytest.mark.parametrize("kind", ["pixel", "cdc"])
 def test_lpips_has_its_share(kind: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_task, "load_lpips", lambda net: FakeLpips())
+    monkeypatch.setattr(perceptual_loss, "load_lpips", lambda net: FakeLpips())
     RECIPE.run(settings(made, kind, tmp_path, {"max_steps": 2, "pictures_every": 2}, rho=0.25, teacher_steps=2))
     for _, values in checkpoint.read_head(newest(tmp_path))[0].validations:
         assert values["loss"] == pytest.approx(0.75 * values["error"] + 0.25 * values["lpips"], rel=1e-4)

@@ -1,10 +1,9 @@
 """The loss of a diffusion decoder (Yang & Mandt 2023)."""
 
-from typing import Literal, Self
+from typing import Self
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from difflate.data.crops import Batch
 from difflate.diffusion import normal
@@ -12,33 +11,35 @@ from difflate.models.diffusion_decoder import Conditions, DiffusionDecoder
 from difflate.nn.colour import signed_to_uint8
 from difflate.nn.entropy_network import Coded
 from difflate.seeds import Stream, torch_generator
+from difflate.train import perceptual_loss
+from difflate.train.adversary import AdversarialTask
 from difflate.train.diffusion_loss import Denoised, denoise_once
 from difflate.train.draws import Draws
+from difflate.train.perceptual_loss import shifted, visibility
 from difflate.train.stages import DiffusionStage
 from difflate.train.structure import psnr_db
-from difflate.train.task import Task
 
 _PICTURE_STEPS = 4
-_AROUND_PX, _SMOOTH, _MASKED = 3, 20.0, 4 / 127.5
-_SHIFT_SHARE = 20
-"""A crop is shifted by up to a twentieth of its side: six of 128 px."""
 
 
-class DecoderTask(Task):
-    """ρ·LPIPS + (1 - ρ)·(diffusion loss [+ λ-normalised rate]) of a `DiffusionDecoder`."""
+class DecoderTask(AdversarialTask):
+    """ρ·LPIPS + (1 - ρ)·(diffusion loss [+ λ-normalised rate]) of a `DiffusionDecoder` [+ an adversary].
+
+    The adversary judges the image that one step makes beside the synthesis: whether it is an original of this latent.
+    """
 
     model: DiffusionDecoder
 
     def __init__(self, model: DiffusionDecoder, stage: DiffusionStage, shown: Tensor | None = None):
         """``shown``: (B, 3, H, W) uint8, what `pictures` are of. Raises ConfigError: no LPIPS weights."""
-        super().__init__(model, stage.training)
+        super().__init__(model, stage.training, stage.adversary, cond_channels=3)
         self.stage, self.shown = stage, shown
         coder = model.coder
         coder.requires_grad_(stage.joint)
         if not model.decoder.needs_synthesis:
             coder.synthesis.requires_grad_(False)
         if stage.rho:
-            self.freeze(lpips=load_lpips(stage.lpips))
+            self.freeze(lpips=perceptual_loss.load_lpips(stage.lpips))
 
     def train(self, mode: bool = True) -> Self:
         """A frozen coder stays in evaluation mode, with rounding for noise."""
@@ -49,22 +50,28 @@ class DecoderTask(Task):
 
     def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """{"loss": ()} and scalars of a batch: "bpp", an estimate, and PSNR of the synthesis; on held-back images also
-        that of one step, from zeros or, if that is what is trained, from noise."""
+        that of one step, from zeros or, if that is what is trained, from noise, and the adversary's own loss."""
         stage, model = self.stage, self.model
         images = batch.images(self.device)
         quality = draws.spread().to(images.device)
         coded = self._encode(images, quality, draws)
         conditions = model.conditions(coded.y_hat, quality)
-        denoising = (self._one_step if stage.one_step else self._any_step)(images, conditions, draws)
+        judged = None
+        if stage.one_step:
+            x0 = self._one_step(images, conditions, draws)
+            if self.adversary is not None and self.training:
+                x0, judged = self.adversary.split(x0, draws)
+            denoising = self._errors(x0, images, conditions)
+        else:
+            denoising = self._any_step(images, conditions, draws)
         bpp = (coded.y_bits + coded.z_bits) / (images.shape[2] * images.shape[3])
         losses = (1 - stage.rho) * denoising.losses
         if stage.joint:
             losses = losses + self._rate(images, quality, bpp, conditions)
         values = {"bpp": bpp.mean(), "psnr_db": psnr_db(conditions.synthesis, images)}
         if stage.rho:
-            restored = model.to_images(denoising.x0, conditions).clamp(-1, 1)
-            seen = (restored.float(), images)
-            perceptual = self.lpips(*(_shifted(seen, draws.shift()) if self.training else seen))
+            seen = (self._restored(denoising.x0, conditions), images)
+            perceptual = self.lpips(*(shifted(seen, draws.shift()) if self.training else seen))
             losses = losses + stage.rho * perceptual
             values["lpips"] = perceptual.mean()
         if not self.training:
@@ -73,7 +80,18 @@ class DecoderTask(Task):
                 model.to_images(denoising.x0, conditions) if stage.one_step else model.refine(conditions, 1, zeros)
             )
             values["one_step_psnr_db"] = psnr_db(one_step, images)
-        return {"loss": losses.mean(), **values}
+        loss = losses.mean()
+        if self.adversary is not None:
+            if judged is not None:
+                loss = loss + self.adversary.deceive(self._restored(judged, conditions), images, conditions.synthesis)
+            else:
+                made = self._restored(denoising.x0, conditions)
+                values["critic_loss"] = self.adversary.told(made, images, conditions.synthesis)
+        return {"loss": loss, **values}
+
+    def _restored(self, x0: Tensor, conditions: Conditions) -> Tensor:
+        """(B, 3, H, W) float32 in [-1, 1]."""
+        return self.model.to_images(x0, conditions).clamp(-1, 1).float()
 
     def _any_step(self, images: Tensor, conditions: Conditions, draws: Draws) -> Denoised:
         """At a time that is drawn: a diffusion model's loss."""
@@ -88,12 +106,14 @@ class DecoderTask(Task):
             conditions=conditions,
         )
 
-    def _one_step(self, images: Tensor, conditions: Conditions, draws: Draws) -> Denoised:
-        """What `DiffusionDecoder.refine` does in one step, against the images themselves."""
-        model = self.model
-        noise = model.decoder.gamma * normal(images.shape, draws.generators(), images.device)
-        x0 = model.answer(noise, conditions)
-        errors = x0 - model.to_x0(images, conditions)
+    def _one_step(self, images: Tensor, conditions: Conditions, draws: Draws) -> Tensor:
+        """x0, same shape as ``images``, that `DiffusionDecoder.refine` finds in one step."""
+        noise = self.model.decoder.gamma * normal(images.shape, draws.generators(), images.device)
+        return self.model.answer(noise, conditions)
+
+    def _errors(self, x0: Tensor, images: Tensor, conditions: Conditions) -> Denoised:
+        """Of ``x0`` against the images themselves."""
+        errors = x0 - self.model.to_x0(images, conditions)
         errors = errors.abs() if self.stage.error == "absolute" else errors.square()
         return Denoised((visibility(images) * errors).flatten(1).mean(1), x0)
 
@@ -129,37 +149,3 @@ class DecoderTask(Task):
         noise = decoder.gamma * normal(images.shape, generators, images.device)
         refined = self.model.refine(conditions, min(decoder.steps, _PICTURE_STEPS), noise)
         return signed_to_uint8(torch.cat([images, conditions.synthesis, refined])).cpu()
-
-
-def visibility(images: Tensor) -> Tensor:
-    """(B, 1, H, W) how much an error counts at each pixel of ``images: (B, 3, H, W)`` in [-1, 1], from 1 to 20.
-
-    1 + 19·σ²/(v + σ²), v the variance of brightness around and σ four 8-bit levels: LPIPS alone lets regular patterns
-    pass in smooth parts, which is where they are seen; texture hides them (Watson 1993).
-    """
-    brightness = images.mean(1, keepdim=True)
-    around = F.avg_pool2d(F.pad(brightness, (_AROUND_PX,) * 4, mode="reflect"), 2 * _AROUND_PX + 1, 1)
-    squares = F.avg_pool2d(F.pad(brightness.square(), (_AROUND_PX,) * 4, mode="reflect"), 2 * _AROUND_PX + 1, 1)
-    variance = (squares - around.square()).clamp_min(0)
-    return 1 + (_SMOOTH - 1) * _MASKED**2 / (variance + _MASKED**2)
-
-
-def _shifted(pair: tuple[Tensor, Tensor], shift: Tensor) -> list[Tensor]:
-    """Both of (B, 3, H, W) without a twentieth of their rows and columns, ``shift: (2,)`` in [0, 1) of them first.
-
-    A network whose first layer looks at every fourth pixel only lets patterns pass that it does not see: so were taught
-    weaves of dots. Of random places it sees all (Kettunen, Härkönen, Lehtinen 2019).
-    """
-    height, width = pair[0].shape[2:]
-    rows, columns = (
-        torch.arange(side - side // _SHIFT_SHARE, device=shift.device) + (start * (side // _SHIFT_SHARE + 1)).long()
-        for side, start in zip((height, width), shift.to(pair[0].device), strict=True)
-    )
-    return [x.index_select(2, rows).index_select(3, columns) for x in pair]
-
-
-def load_lpips(net: Literal["alex", "vgg"]) -> nn.Module:
-    """LPIPS of float32 images in [-1, 1]. Raises ConfigError without its weights."""
-    from difflate.metrics import perceptual
-
-    return perceptual.load_lpips(net)

@@ -27,7 +27,7 @@ from difflate.models.pixel_diffusion import PixelDiffusion
 from difflate.nn.colour import signed_to_uint8
 from difflate.nn.unet import UNet
 from difflate.seeds import Stream, torch_generator
-from difflate.train import decoder_task
+from difflate.train import perceptual_loss
 from difflate.train.draws import Draws
 from difflate.train.settings import ImageSettings, LoopSettings
 from difflate.train.structure import psnr_db
@@ -105,7 +105,7 @@ class DistilTask(Task, ABC):
         model.unet.requires_grad_(True)
         self.freeze(teacher=teacher)
         if settings.rho:
-            self.freeze(lpips=decoder_task.load_lpips(settings.lpips))
+            self.freeze(lpips=perceptual_loss.load_lpips(settings.lpips))
         self.averaged: nn.Module | None = None
         if settings.method == "consistency":
             self.averaged = copy.deepcopy(model.unet).requires_grad_(False)  # no `freeze`: it is saved and resumed

@@ -62,6 +62,10 @@ class Draws:
         rng = numpy_generator(self.seed, Stream.SHIFT, int(self.numbers[0]) // self.batch)
         return torch.from_numpy(rng.random(2)).float().clamp(max=1 - 2**-24)
 
+    def step(self) -> Tensor:
+        """() int64: the step of the training that the images are of."""
+        return torch.tensor(int(self.numbers[0]) // self.batch)
+
     def toss(self) -> torch.Generator:
         """A generator for what is decided once for all images of a step."""
         return torch_generator(self.seed, Stream.SELF_CONDITION, int(self.numbers[0]) // self.batch)

@@ -102,11 +102,9 @@ class _Run:
                 f"batch (={settings.batch}) must be divisible by processes x accumulate "
                 f"(={processes} x {settings.accumulate})"
             )
-        if settings.cuda_graph and (
-            device != "cuda" or processes > 1 or settings.accumulate > 1 or len(task.turns) > 1
-        ):
+        if settings.cuda_graph and (device != "cuda" or processes > 1 or settings.accumulate > 1):
             raise ConfigError(
-                "cuda_graph (=true) needs one process on a CUDA device, accumulate=1 and one optimizer; set it to false"
+                "cuda_graph (=true) needs one process on a CUDA device and accumulate=1; set it to false"
             )
         self.main = self.accelerator.is_main_process
         for module in task.modules():
@@ -209,10 +207,12 @@ class _Run:
         batches = self._loader()
         self.task.train()
         if settings.cuda_graph:
-            (turn,) = self.optimizers
-            loss = functools.partial(self.wrapped, turn=turn)
-            (optimizer,) = self.states.values()
-            self.recorded = RecordedStep(loss, optimizer, settings.clip_norm, settings.seed)
+            self.recorded = {
+                turn: RecordedStep(
+                    functools.partial(self.wrapped, turn=turn), optimizer, settings.clip_norm, settings.seed
+                )
+                for turn, optimizer in zip(self.optimizers, self.states.values(), strict=True)
+            }
         self._restart_losses()
         skipped_before = progress.skipped
         logged_at, logged_step = time.monotonic(), progress.step
@@ -253,8 +253,10 @@ class _Run:
             self._tell(batch.skipped)
         rate = self._rate()
         if self.settings.cuda_graph:
-            (turn,), (batch,) = self.optimizers, pieces
-            self.losses[turn] += self.recorded(batch, self.task.draws_of(batch), rate)
+            (batch,) = pieces
+            for turn, recorded in self.recorded.items():
+                self._take_turn(turn)
+                self.losses[turn] += recorded(batch, self.task.draws_of(batch), rate)
             self.counted += 1
             return
         for turn, optimizer in self.optimizers.items():

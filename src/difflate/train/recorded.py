@@ -49,6 +49,10 @@ class RecordedDraws(Draws):
         """See `Draws.shift`; on the GPU."""
         return self._standing("shift")
 
+    def step(self) -> Tensor:
+        """See `Draws.step`; on the GPU."""
+        return self._standing("step")
+
     def toss(self) -> torch.Generator:
         """Raises ConfigError: what a recording does cannot depend on what is drawn."""
         raise ConfigError("cuda_graph (=true) cannot record a network with self_condition; set it to false")

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from difflate.errors import ConfigError
+from difflate.train.adversary import AdversarySettings
+from difflate.train.perceptual_loss import Nets, check_nets
 from difflate.train.settings import LoopSettings, check_crop
 
 
@@ -48,14 +50,20 @@ class DiffusionStage:
     single step is a mean of all images that could be, this one's is an image. More steps than one are no use then."""
     rho: float = 0.0
     """ρ: share of the loss that is the LPIPS of the image that one step makes."""
-    lpips: Literal["alex", "vgg"] = "vgg"
-    """Network that LPIPS looks with; alex takes a tenth of the time, but is what evaluations report."""
+    lpips: Nets = "vgg"
+    """Network that LPIPS looks with; alex takes a tenth of the time, but is what evaluations report. [alex, vgg]: the
+    mean of both, which lets through what both do not mind."""
+    adversary: AdversarySettings | None = None
+    """With `one_step`: a discriminator that the images of one step learn to mislead; null: none."""
     training: LoopSettings = field(default_factory=LoopSettings)
 
     def __post_init__(self) -> None:
         _check_stage(self)
         if not 0 <= self.rho <= 1:
             raise ConfigError(f"rho (={self.rho}) must be from 0 to 1")
+        check_nets(self.lpips)
+        if self.adversary is not None and not self.one_step:
+            raise ConfigError("adversary needs one_step (=true): it judges what one step makes; set it to null")
 
 
 Stage = CoderStage | DiffusionStage

@@ -17,7 +17,7 @@ from difflate.store.config import CONFIG
 from difflate.store.fingerprint import fingerprint
 from difflate.store.folders import FolderModel
 from difflate.store.hub import model_folder
-from difflate.train import checkpoint, decoder_task
+from difflate.train import checkpoint, perceptual_loss
 from difflate.train.cards import card_of
 from difflate.train.checkpoint import Progress
 from difflate.train.config import plain_settings, write_settings
@@ -144,7 +144,7 @@ def _train(settings: CdcTraining, command: str, progress: bool) -> Path:
     start = _start(model, settings)
     for stage in settings.stages:
         if isinstance(stage, DiffusionStage) and stage.rho:
-            decoder_task.load_lpips(stage.lpips)  # if it is missing: now, not in hours
+            perceptual_loss.load_lpips(stage.lpips)  # if it is missing: now, not in hours
     done: dict[str, Progress] = {}
     trained = False
     for stage in settings.stages:
