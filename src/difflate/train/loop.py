@@ -103,9 +103,7 @@ class _Run:
                 f"(={processes} x {settings.accumulate})"
             )
         if settings.cuda_graph and (device != "cuda" or processes > 1 or settings.accumulate > 1):
-            raise ConfigError(
-                "cuda_graph (=true) needs one process on a CUDA device and accumulate=1; set it to false"
-            )
+            raise ConfigError("cuda_graph (=true) needs one process on a CUDA device and accumulate=1; set it to false")
         self.main = self.accelerator.is_main_process
         for module in task.modules():
             if hasattr(module, "gradient_checkpointing"):
