@@ -1,4 +1,4 @@
-"""A training with two optimizers and a frozen teacher, in a second."""
+"""Trainings with two optimizers, one of them with a frozen teacher, the other with an `Adversary`, in a second."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from difflate.data.crops import Batch, Crops
 from difflate.data.items import list_items
 from difflate.store.folders import FolderModel
+from difflate.train.adversary import AdversarialTask, AdversarySettings
 from difflate.train.draws import Draws
 from difflate.train.loop import train
 from difflate.train.settings import LoopSettings
@@ -64,6 +65,48 @@ class Adversary(Task):
 def train_adversary(images: Path, out: Path, **loop: Any) -> Adversary:
     """What was trained on the images of a folder."""
     task = Adversary(LoopSettings(**{**vars(LOOP), "clip_norm": 0, **loop}))
+    crops = Crops(list_items([images]), 8)
+    train(task, crops, Crops(crops.items[:4], 8, augment=False), out, config={}, card=lambda progress: "card")
+    return task
+
+
+SETTINGS = AdversarySettings(weight=0.5, start_step=0, widths=(4, 6))
+
+
+class Canvas(FolderModel):
+    """One pattern."""
+
+    kind = "canvas"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pattern = nn.Parameter(torch.zeros(1, 3, 8, 8))
+
+
+class Painting(AdversarialTask):
+    """The nearest to black and white images is grey; only an adversary asks for either."""
+
+    def __init__(self, loop: LoopSettings, settings: AdversarySettings | None):
+        torch.manual_seed(loop.seed)
+        super().__init__(Canvas(), loop, settings)
+
+    def loss(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        originals = batch.images(self.device).mean((1, 2, 3), keepdim=True).sign().expand(-1, 3, 8, 8)
+        made = self.model.pattern.expand(len(originals), -1, -1, -1)
+        judged = None
+        if self.adversary is not None and self.training:
+            made, judged = self.adversary.split(made, draws)
+        loss = (made - originals).square().mean()
+        if judged is not None and self.adversary is not None:
+            loss = loss + self.adversary.deceive(judged, originals)
+        return {"loss": loss}
+
+
+def paint(images: Path, out: Path, settings: AdversarySettings | None = SETTINGS, **loop: Any) -> Painting:
+    """What was trained on the images of a folder."""
+    task = Painting(
+        LoopSettings(**{**vars(LOOP), "max_steps": 6, "clip_norm": 0, "decay": "constant", **loop}), settings
+    )
     crops = Crops(list_items([images]), 8)
     train(task, crops, Crops(crops.items[:4], 8, augment=False), out, config={}, card=lambda progress: "card")
     return task

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from adversarial_task import train_adversary
+from adversarial_task import paint, train_adversary
 from difflate.cli.main import main
 from difflate.generate import PixelDiffusion, load_generator
 from difflate.train import checkpoint
@@ -119,7 +119,7 @@ def train_pixels(images: Path, out: Path) -> None:
     pixel.RECIPE.run(settings(images, out, {"clip_norm": 0}))
 
 
-@pytest.mark.parametrize("train", [train_pixels, train_adversary])
+@pytest.mark.parametrize("train", [train_pixels, train_adversary, paint])
 def test_two_processes_average_their_gradients_and_one_writes(train: Any, images: Path, tmp_path: Path) -> None:
     """Adam's first moments are sums of gradients: without clipping they tell a mean from a sum."""
     one, two = tmp_path / "one", tmp_path / "two"

@@ -92,7 +92,9 @@ class IndexSpace:
             raise ConfigError(
                 f"the latent (={like.shape[1]} channels) must have one for each of `sizes` (={self.sizes})"
             )
-        tops = torch.tensor([k - 1 for k in self.sizes], dtype=torch.float32, device=like.device)
+        # filled where it is used: a copy from the CPU could not be recorded as part of a CUDA graph
+        parts = [torch.full((1,), k - 1, dtype=torch.float32, device=like.device) for k in self.sizes]
+        tops = torch.cat(parts)
         return tops.reshape(-1, *[1] * (like.ndim - 2))
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,7 @@ class PatchDiscriminator(nn.Module):
         """A step of the power iterations, after one of the weights."""
         for layer in self.modules():
             if parametrize.is_parametrized(layer):
-                norm = layer.parametrizations["weight"][0]  # type: ignore[index]
-                norm.training = True
+                parametrizations: Any = layer.parametrizations
+                parametrizations.weight[0].training = True
                 _ = layer.weight
-                norm.training = False
+                parametrizations.weight[0].training = False

@@ -4,8 +4,8 @@ Which of all images that fit a latent is made, a distance to the original cannot
 that is smooth. A discriminator asks for one that could be an original (Goodfellow et al. 2014).
 
 The losses are the hinge's (Lim & Ye 2017): a patch that is told clearly teaches the discriminator nothing more, and its
-slope, which is what the model learns from, stays. With spectral norms that suffices; a penalty on gradients would cost a
-gradient of a gradient in every step.
+slope, which is what the model learns from, stays. With spectral norms that suffices; a penalty on gradients (R1) would
+cost a gradient of a gradient in every step.
 """
 
 from dataclasses import dataclass
