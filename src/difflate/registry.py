@@ -44,6 +44,8 @@ class Kind:
     """(smallest, largest, default) quality of a codec; None: it has one only."""
     about: Callable[[Mapping[str, Any]], str] = lambda config: ""
     """A few words for lists, from a model's config.json."""
+    ratios: Callable[[Mapping[str, Any]], dict[str, float]] = lambda config: {}
+    """How many times smaller than 24 bits a pixel latents are, as papers count, from a model's config.json."""
     settings: Callable[[Mapping[int, bytes]], dict[str, Any]] = lambda kept: {}
     """How a file was made, and is to be restored, from its sections."""
 
@@ -77,8 +79,8 @@ def _diffae_settings(kept: Mapping[int, bytes]) -> dict[str, Any]:
 
 
 def latent_ratios(config: Mapping[str, Any]) -> dict[str, float]:
-    """How many times smaller than 24 bits a pixel the latent of a model is, as papers count: each of its numbers as 16
-    bits (Rampas 2024: 96), and quantised, at the fixed rate (1536); {} where config.json says nothing of a latent."""
+    """How many times smaller than 24 bits a pixel the latent of an autoencoder is: each of its numbers as 16 bits
+    (Rampas 2024: 96), and quantised, at the fixed rate (1536); {} where config.json says nothing of a latent."""
     latent = config.get("latent") or {}
     pixel_bits = 24 * latent.get("stride_px", 0) ** 2
     ratios = {"numbers_16_bits": 16 * latent.get("channels", 0), "fixed_rate": sum(latent.get("plane_bits") or ())}
@@ -136,12 +138,12 @@ for _row in (
         "difflate compress photo.png --codec FOLDER", number=4,
         encoding=options.AutoencoderEncoding, decoding=options.AutoencoderDecoding,
         about=lambda config: f"an encoder and a decoder, {config['bottleneck']['kind']} between",
-        settings=_latent_settings,
+        ratios=latent_ratios, settings=_latent_settings,
     ),
     Kind(
         "diffae", "codec", "difflate.codecs.diffae:DiffaeCodec", "difflate compress photo.png --codec FOLDER", number=5,
         encoding=options.SamplingEncoding, decoding=options.SamplingDecoding, about=_about_diffae,
-        settings=_diffae_settings,
+        ratios=latent_ratios, settings=_diffae_settings,
     ),
     Kind("refiner", "refiner", "difflate.models.refiner:Refiner", "difflate decompress photo.dfl --refiner FOLDER"),
     Kind("pixel-diffusion", "generator", "difflate.models.pixel_diffusion:PixelDiffusion", _SAMPLE),

@@ -4,9 +4,11 @@ import argparse
 import json
 from typing import Any
 
-from difflate.cli.arguments import input_path
+from difflate.cli.arguments import input_path, name_of
 from difflate.cli.batch import expand, find_dfl, naming_source, read_input
 from difflate.cli.report import report
+
+_RATIOS = {"file": "as a file", "numbers_16_bits": "of the latent at 16 bits a number", "fixed_rate": "at fixed rate"}
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -15,10 +17,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "info",
         help="say what .dfl files hold",
         description="Say what .dfl files hold: size, rate, model, how they were made, sections. Decodes nothing.",
-        epilog="examples:\n  difflate info photo.dfl\n  difflate info photo.dfl --json\n  difflate info small/",
+        epilog="examples:\n  difflate info photo.dfl\n  difflate info photo.dfl --json\n  difflate info small/\n"
+        "  difflate info photo.dfl --codec runs/diffae-small",
     )
     parser.add_argument(
         "files", nargs="+", type=input_path, metavar="FILE", help=".dfl files, folders of them, or - for stdin"
+    )
+    parser.add_argument(
+        "--codec", type=name_of, metavar="FOLDER", help="folder of the files' model, if it is not bundled"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object; of several files in a list, files")
     parser.set_defaults(run=run)
@@ -26,12 +32,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints header, sections and rate of each file; returns the worst exit code."""
+    from difflate.codecs.loading import config_for_files
+
+    config = None if args.codec is None else config_for_files(args.codec)
     single = len(args.files) == 1 and not args.files[0].is_dir()
     rows, worst = [], 0
     for path in expand(args.files, find_dfl):
         try:
             with naming_source(path):
-                row = {"file": str(path), **describe(read_input(path))}
+                row = {"file": str(path), **describe(read_input(path), config)}
         except Exception as error:
             worst = max(worst, report(error, args.verbose))
             continue
@@ -51,25 +60,37 @@ def _text(row: dict[str, Any]) -> str:
         "format": f"dfl {row['version']}, {row['bytes']} bytes, of which {row['overhead_bytes']} overhead",
         "image": f"{row['width']}x{row['height']} px, {row['colour']}{', alpha' if row['alpha'] else ''}",
         "rate": f"{row['bpp']:.4f} bits per pixel",
+        "ratio": ", ".join(f"1:{ratio:.4g} {_RATIOS[name]}" for name, ratio in row["ratios"].items()),
         "model": f"{row['model'] or row['former_model'] or 'not bundled'} ({row['model_id']})",
         "settings": settings or "none",
         "sections": sections,
     }
-    return "\n".join(f"{name:<9} {value}" for name, value in lines.items())
+    return "\n".join(f"{name:<9} {value}" for name, value in lines.items() if value)
 
 
-def describe(data: bytes) -> dict[str, Any]:
-    """What `info` prints, for the bytes of a .dfl file. Raises as `difflate.format.container.read_dfl` does."""
+def describe(data: bytes, config: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What `info` prints, for the bytes of a .dfl file. Raises as `difflate.format.container.read_dfl` does.
+
+    ``config``: config.json of its model, if that is not bundled; raises ModelError if it is of another model.
+    """
     from difflate import registry
-    from difflate.codecs.loading import model_of
+    from difflate.codecs.loading import check_written_with, model_of
     from difflate.format import sections
     from difflate.format.container import read_dfl
     from difflate.format.webp import is_lossless
     from difflate.store.former import former_model
+    from difflate.store.hub import bundled_models
 
     file = read_dfl(data)
     former = former_model(file.codec, file.model_id)
-    kind = registry.kind_of_number(file.codec)
+    kind, model = registry.kind_of_number(file.codec), model_of(file)
+    if config is not None:
+        check_written_with(config, file)
+    elif model is not None:
+        config = bundled_models()[model]
+    ratios = {} if kind is None or config is None else kind.ratios(config)
+    if ratios:
+        ratios = {"file": 24 * file.width * file.height / (8 * len(data)), **ratios}
     webp = file.section(sections.WEBP)
     settings = {} if webp is None else {"coded_as": f"WebP, {'lossless' if is_lossless(webp) else 'lossy'}"}
     return {
@@ -83,7 +104,8 @@ def describe(data: bytes) -> dict[str, Any]:
         "bpp": 8 * len(data) / (file.width * file.height),
         "codec": None if kind is None else kind.name,
         "model_id": file.model_id.hex(),
-        "model": model_of(file),
+        "ratios": ratios,
+        "model": model,
         "former_model": None if former is None else str(former),
         "settings": settings | ({} if kind is None else kind.settings(dict(file.sections))),
         "sections": [{"type": sections.NAMES[number], "bytes": len(content)} for number, content in file.sections],

@@ -4,7 +4,9 @@ Imports torch only when a learned codec is loaded.
 """
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from difflate import registry
 from difflate.codecs.base import Codec
@@ -40,6 +42,21 @@ def load_for_files(name: str | Path, allow_download: bool = False) -> Codec:
     if codec.suffix != ".dfl":
         raise ConfigError(f"`codec` (={name}) must be a model's folder; {codec.suffix} files need none: leave it out")
     return codec
+
+
+def config_for_files(name: str | Path) -> dict[str, Any]:
+    """The config.json of the model of .dfl files. Raises ConfigError, ModelError; imports no torch."""
+    folder = model_folder(name)
+    if folder is None:
+        raise ConfigError(f"`codec` (={name}) must be a model's folder, or the name of a bundled one")
+    return read_config(folder)
+
+
+def check_written_with(config: Mapping[str, Any], file: container.DflFile) -> None:
+    """Raises ModelError if ``file`` was not written with the model of that config.json."""
+    kind, fingerprint = registry.kind_of(config), str(config.get("fingerprint", ""))
+    if kind is None or kind.number != file.codec or not fingerprint.startswith(file.model_id.hex()):
+        raise ModelError(f"written with model {file.model_id.hex()}, not with {fingerprint[:8]}; name the right folder")
 
 
 @functools.cache
