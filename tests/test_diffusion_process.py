@@ -1,6 +1,7 @@
 """Schedules, scalings, targets, weights and noise conditions against their closed forms."""
 
 import math
+import statistics
 from typing import get_args
 
 import pytest
@@ -312,6 +313,21 @@ def test_noise_conditions_are_finite_where_logsnr_is_not():
     ends = torch.tensor([0.0, 1.0])
     for condition in get_args(Condition):
         assert process(schedule=Flow(), condition=condition).noise_condition(ends).isfinite().all()
+
+
+def test_logit_normal_times_are_what_their_distribution_says() -> None:
+    """A tenth uniform, the others 1/(1 + e^-n), n ~ N(0, 1): against the mixture's distribution function."""
+    u = (torch.arange(100_000, dtype=torch.float32) + 0.5) / 100_000
+    times = process(times="logit-normal").training_times(u)
+    assert 0 <= times.min() < times.max() <= 1
+    for t in (0.01, 0.1, 0.3, 0.5, 0.8, 0.99):
+        expected = 0.1 * t + 0.9 * statistics.NormalDist().cdf(math.log(t / (1 - t)))
+        assert float((times <= t).float().mean()) == pytest.approx(expected, abs=1e-3)
+    edges = process(times="logit-normal").training_times(torch.tensor([0.0, 0.05, 0.1, 0.55, 1 - 2**-24]))
+    torch.testing.assert_close(edges[:4], torch.tensor([0.0, 0.5, 0.0, 0.5]), atol=1e-3, rtol=0)
+    assert edges[4] > 0.98
+    discrete = process(times="logit-normal", condition="n/N", N=4).training_times(u)
+    assert set(discrete.tolist()) == {0.25, 0.5, 0.75, 1.0}
 
 
 def test_times_to_train_at():

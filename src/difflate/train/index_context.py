@@ -77,7 +77,7 @@ def fit_context(
 ) -> IndexReport:  # fmt: skip
     """Gives the autoencoder of ``space`` a context model that is fitted to indices of ``items``; says what it saves.
 
-    Raises ConfigError if no image can be read.
+    Raises ConfigError if no image can be read and has at least four sites a side.
     """
     autoencoder = space.autoencoder
     with tqdm(total=settings.views, desc="indices", disable=not progress, unit="image") as bar:
@@ -86,7 +86,10 @@ def fit_context(
             grids.append(grid)
             bar.update()
     if not grids:
-        raise ConfigError(f"none of the {len(items)} images can be read")
+        raise ConfigError(
+            f"none of the {len(items)} images can be read and is large enough for a context model, "
+            f"{_LEAST_SITES * space.stride_px} px a side"
+        )
     if settings.steps:
         with tqdm(total=settings.steps, desc="context model", disable=not progress, unit="step") as bar:
 
