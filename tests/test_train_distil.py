@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import difflate
+from diffae_helpers import tiny
 from difflate.cli.main import main
 from difflate.codecs.vq import VqCodec
 from difflate.data.crops import Batch
@@ -17,9 +18,10 @@ from difflate.data.latent_writer import write_latents
 from difflate.diffusion import ProcessConfig, ddim
 from difflate.errors import ConfigError, ModelError
 from difflate.generate import LatentDiffusion, LatentSpec, PixelDiffusion, load_generator, sample
+from difflate.models.autoencoder import CONTEXT
 from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder
+from difflate.models.exact import EXACT
 from difflate.models.latent_space import latent_space
-from difflate.models.transform_coder import EXACT
 from difflate.nn import UNetConfig
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
@@ -27,7 +29,7 @@ from difflate.train import checkpoint, perceptual_loss
 from difflate.train.config import read_settings
 from difflate.train.distillation import LatentDistilTask, PixelDistilTask
 from difflate.train.draws import Draws
-from difflate.train.recipes.distil import RECIPE, DistilTraining, cost, student_of
+from difflate.train.recipes.distil import RECIPE, TEACHERS, DistilTraining, cost, student_of
 from difflate.train.settings import LoopSettings
 from training_helpers import LOOP, newest, write_images
 
@@ -68,6 +70,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ProcessConfig(target="x0"),
     )
     weighty(decoder).save_pretrained(folder / "cdc")
+    weighty(tiny(process=ProcessConfig(target="x0"))).save_pretrained(folder / "diffae")
     write_images(folder / "images", 20)
     write_latents(list_items([folder / "images"]), codec(), folder / "latents", image_px=32, flips=True)
     return folder
@@ -87,7 +90,7 @@ def losses(out: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", ["pixel", "latent", "cdc"])
+@pytest.mark.parametrize("kind", ["pixel", "latent", "cdc", "diffae"])
 def test_the_loss_falls_and_the_student_is_used_as_any_model(
     kind: str, method: str, made: Path, tmp_path: Path
 ) -> None:
@@ -96,17 +99,18 @@ def test_the_loss_falls_and_the_student_is_used_as_any_model(
     out = RECIPE.run(settings(made, kind, tmp_path, loop, steps=steps, **METHODS[method]))
     before, after = losses(out)
     assert after < 0.9 * before
-    if kind != "cdc":
+    if kind in ("pixel", "latent"):
         student = load_generator(out)
         assert student.steps == steps
         assert not student.self_conditioned
         assert torch.equal(next(sample(student, 2)), next(sample(student, 2, steps=steps)))
         return
-    student = DiffusionDecoder.from_pretrained(out)
-    teacher = DiffusionDecoder.from_pretrained(made / "cdc")
-    assert student.decoder == dataclasses.replace(teacher.decoder, steps=steps)
-    assert (out / EXACT).read_bytes() == (made / "cdc" / EXACT).read_bytes()
-    for part in ("coder", "context"):  # what is around the network is the teacher's
+    exact, parts = (EXACT, ("coder", "context")) if kind == "cdc" else (CONTEXT, ("autoencoder",))
+    student, teacher = (TEACHERS[kind].from_pretrained(folder) for folder in (out, made / kind))
+    undropped = {"dropped": 0.0} if kind == "diffae" else {}
+    assert student.decoder == dataclasses.replace(teacher.decoder, steps=steps, **undropped)  # type: ignore[union-attr]
+    assert (out / exact).read_bytes() == (made / kind / exact).read_bytes()
+    for part in parts:  # what is around the network is the teacher's
         for ours, theirs in zip(getattr(student, part).parameters(), getattr(teacher, part).parameters(), strict=True):
             assert torch.equal(ours, theirs)
     picture = difflate.open_image(made / "images" / "000.png")

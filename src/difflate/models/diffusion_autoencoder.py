@@ -140,9 +140,12 @@ class DiffusionAutoencoder(FolderModel):
     def forward(self, x: Tensor, condition: Tensor, x0_prev: Tensor | None = None, *, z: Tensor) -> Tensor:
         """The network as `difflate.diffusion.Model`: the target for ``x: (B, c, h, w)``, same shape, and the noise
         ``condition: (B,)``; ``z: (B, channels, h', w')`` is resized to the highest level."""
+        return self.unet(x, condition, x0_prev, spatial=self.spatial(z, *x.shape[2:]))
+
+    def spatial(self, z: Tensor, height: int, width: int) -> list[Tensor]:
+        """What the U-Net is told of ``z: (B, channels, h', w')`` for x of ``height`` x ``width``."""
         patch = self.network.patch
-        told = resize_to(z, -(-x.shape[2] // patch), -(-x.shape[3] // patch))
-        return self.unet(x, condition, x0_prev, spatial=[told])
+        return [resize_to(z, -(-height // patch), -(-width // patch))]
 
     def hide(self, z: Tensor, where: Tensor) -> Tensor:
         """``z: (B, channels, h, w)``, hidden ``where: (B,)`` bool says so."""

@@ -21,6 +21,7 @@ from difflate.diffusion import (
 )
 from difflate.errors import ConfigError
 from difflate.generate.sampling import preview
+from difflate.models.diffusion_autoencoder import DiffusionAutoencoder
 from difflate.models.diffusion_decoder import Conditions, DiffusionDecoder
 from difflate.models.latent_diffusion import LatentDiffusion
 from difflate.models.pixel_diffusion import PixelDiffusion
@@ -34,7 +35,7 @@ from difflate.train.structure import psnr_db
 from difflate.train.task import Task
 
 _MAX_TEACHER_STEPS = 1000
-Student = DiffusionDecoder | LatentDiffusion | PixelDiffusion
+Student = DiffusionAutoencoder | DiffusionDecoder | LatentDiffusion | PixelDiffusion
 
 
 @dataclass(frozen=True)
@@ -295,6 +296,62 @@ class DecoderDistilTask(DistilTask):
         own = network.config.self_condition
         *_, last = ddim(self.process, self.told(network, example), noise, steps, clip=self.clip, self_condition=own)
         return last.x
+
+
+class AutoencoderDistilTask(DistilTask):
+    """Of a diffusion autoencoder, whose encoder, bottleneck and head stay as they are; the teacher is not guided."""
+
+    model: DiffusionAutoencoder
+
+    def __init__(
+        self, model: DiffusionAutoencoder, teacher: UNet, settings: DistilSettings, shown: Tensor | None = None
+    ):
+        """``shown``: (B, 3, H, W) uint8, what `pictures` are of."""
+        super().__init__(model, teacher, settings)
+        self.clip, self.shown = model.stage.bound, shown
+
+    def train(self, mode: bool = True) -> Self:
+        """The autoencoder stays in evaluation mode."""
+        super().train(mode)
+        self.model.autoencoder.eval()
+        return self
+
+    def example(self, batch: Batch, draws: Draws) -> Example:
+        return self._example(batch.images(self.device))
+
+    @torch.no_grad()
+    def _example(self, images: Tensor) -> Example:
+        model = self.model
+        with torch.autocast(images.device.type, enabled=False):  # in full precision, as a codec has it
+            x0, z = model.stage.encode(images), model.autoencoder(images).z
+        return Example(x0, {"spatial": model.spatial(z, *x0.shape[2:])})
+
+    def images(self, x0: Tensor, example: Example) -> Tensor:
+        return self.model.stage.decode(x0).clamp(-1, 1)
+
+    def measures(self, batch: Batch, example: Example, draws: Draws) -> dict[str, Tensor]:
+        """PSNR of what the student makes, as a codec decodes."""
+        noise = self.noise(example.x0, draws)
+        return {"psnr_db": psnr_db(self._restored(self.model.unet, self.settings.steps, example, noise),
+                                   batch.images(self.device))}  # fmt: skip
+
+    def pictures(self) -> Tensor | None:
+        """(3·B, 3, H, W) uint8 of what is shown: originals, teacher, student."""
+        if self.shown is None:
+            return None
+        images = self.shown.to(self.device).float() / 127.5 - 1
+        example = self._example(images)
+        generators = [torch_generator(0, Stream.DECODER_PICTURE, number) for number in range(len(images))]
+        noise = self.process.start(example.x0.shape, generators, device=images.device)
+        ends = [
+            self._restored(network, steps, example, noise)
+            for network, steps in ((self.teacher, self.settings.teacher_steps), (self.model.unet, self.settings.steps))
+        ]
+        return signed_to_uint8(torch.cat([images, *ends])).cpu()
+
+    def _restored(self, network: UNet, steps: int, example: Example, noise: Tensor) -> Tensor:
+        *_, last = ddim(self.process, self.told(network, example), noise, steps, clip=self.clip)
+        return self.images(last.x, example).float()
 
 
 def passes(settings: DistilSettings, self_conditioned: bool) -> str:

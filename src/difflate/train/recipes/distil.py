@@ -9,6 +9,7 @@ from difflate import registry
 from difflate.data.items import label_by_folder, list_items
 from difflate.data.latents import Latents
 from difflate.errors import ConfigError
+from difflate.models.diffusion_autoencoder import DiffusionAutoencoder
 from difflate.models.diffusion_decoder import DiffusionDecoder
 from difflate.models.latent_diffusion import LatentDiffusion
 from difflate.models.latent_space import LatentSpace
@@ -17,6 +18,7 @@ from difflate.nn.unet import multiply_adds, parameters
 from difflate.store.config import read_config
 from difflate.store.hub import model_folder
 from difflate.train.distillation import (
+    AutoencoderDistilTask,
     DecoderDistilTask,
     DistilSettings,
     DistilTask,
@@ -29,8 +31,10 @@ from difflate.train.recipe import Data, crops_of, first_images, loop_recipe
 from difflate.train.recipes.latent import space_of
 from difflate.train.settings import check_crop
 
-TEACHERS = {model.kind: model for model in (DiffusionDecoder, LatentDiffusion, PixelDiffusion)}
+TEACHERS = {model.kind: model for model in (DiffusionAutoencoder, DiffusionDecoder, LatentDiffusion, PixelDiffusion)}
 """The kinds of models that a student can be made of."""
+DECODERS = (DiffusionAutoencoder, DiffusionDecoder)
+"""Those whose students learn on crops of any size."""
 _PICTURES = 4
 
 
@@ -39,8 +43,8 @@ class DistilTraining(DistilSettings):
     """Settings of the recipe `distil`. A teacher of latents takes `latents`, all others `images`."""
 
     teacher: str = ""
-    """Folder or name of the model that the student starts from and learns of: of recipe cdc, pixel or latent
-    (continuous)."""
+    """Folder or name of the model that the student starts from and learns of: of recipe cdc, diffae, pixel or
+    latent (continuous)."""
     latents: list[str] = field(default_factory=list)
     """Folders of shards that `difflate latents` has written."""
     codec: str | None = None
@@ -85,7 +89,7 @@ def teacher_of(settings: DistilTraining) -> Student:
     if not of_latents and settings.codec is not None:
         raise ConfigError(f"codec (={settings.codec}) is of latents, which this teacher has none of; leave it out")
     teacher = TEACHERS[kind.name].load(folder)
-    if isinstance(teacher, DiffusionDecoder):
+    if isinstance(teacher, DECODERS):
         check_crop(settings.crop_px, teacher.stride_px)
     return teacher
 
@@ -98,7 +102,9 @@ def student_of(teacher: Student, steps: int) -> Student:
     """
     network = dataclasses.replace(teacher.network, self_condition=False)
     given: dict[str, Any] = {**teacher.arguments(), "network": network}
-    if isinstance(teacher, DiffusionDecoder):
+    if isinstance(teacher, DiffusionAutoencoder):  # the student is never shown a latent that is hidden
+        given["decoder"] = dataclasses.replace(teacher.decoder, steps=steps, guidance=1.0, dropped=0.0)
+    elif isinstance(teacher, DiffusionDecoder):
         given["decoder"] = dataclasses.replace(teacher.decoder, steps=steps)
     else:
         given["steps"] = steps
@@ -113,8 +119,9 @@ def student_of(teacher: Student, steps: int) -> Student:
 def cost(settings: DistilTraining) -> str:
     """What the network of ``settings`` takes, in one line."""
     teacher = teacher_of(settings)
-    if isinstance(teacher, DiffusionDecoder):
-        size = (settings.crop_px, settings.crop_px)
+    if isinstance(teacher, DECODERS):
+        px = teacher.stage.stride_px if isinstance(teacher, DiffusionAutoencoder) else 1
+        size = (settings.crop_px // px, settings.crop_px // px)
     else:
         size = teacher.shape((teacher.image_px, teacher.image_px))[1:]
     work = multiply_adds(teacher.network, *size)
@@ -144,7 +151,7 @@ def _data(settings: DistilTraining) -> TaughtData:
                 f"the latents are of images of {shards.header.image_px} px, but the teacher's are of {teacher.image_px}"
             )
         return TaughtData(*shards.hold_back(settings.holdback), settings.latents, teacher, space)
-    if isinstance(teacher, DiffusionDecoder):
+    if isinstance(teacher, DECODERS):
         data = crops_of(settings, settings.crop_px, seed, flips=settings.flips)
         return TaughtData(data.trained_on, data.held_back, data.sources, teacher)
     items, size = list_items(settings.images), teacher.image_px
@@ -161,8 +168,11 @@ def _data(settings: DistilTraining) -> TaughtData:
 
 def _task(settings: DistilTraining, data: TaughtData) -> DistilTask:
     student, taught = student_of(data.teacher, settings.steps), (data.teacher.unet, settings)
+    if isinstance(student, DiffusionAutoencoder):
+        student.autoencoder.load_exact(_folder(settings))  # files of the one are files of the other, on any machine
+        return AutoencoderDistilTask(student, *taught, first_images(data.held_back, _PICTURES))
     if isinstance(student, DiffusionDecoder):
-        student.coder.load_exact(_folder(settings))  # files of the one are files of the other, on any machine
+        student.coder.load_exact(_folder(settings))
         return DecoderDistilTask(student, *taught, first_images(data.held_back, _PICTURES))
     if isinstance(student, LatentDiffusion):
         student.use_codec(data.space)
