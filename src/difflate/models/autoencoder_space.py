@@ -11,7 +11,7 @@ from difflate.nn.colour import signed_to_uint8
 from difflate.nn.encoders import conv_reach_sites
 from difflate.nn.tiles import TILE_PX, blend, restore_in_tiles, sites_of, windows
 
-_MARGIN_PX, _RAMP_PX = 128, 64
+_MARGIN_PX, _RAMP_PX = 96, 64
 """Of the tiles' overlaps. Networks may see further than the margin, faintly: what is left of it fades over the ramp."""
 _BAND_SITES = 1 << 16
 """Sites whose features become indices at a time: distances to all codewords are larger than the features."""
