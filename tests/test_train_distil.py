@@ -18,8 +18,8 @@ from difflate.diffusion import ProcessConfig, ddim
 from difflate.errors import ConfigError, ModelError
 from difflate.generate import LatentDiffusion, LatentSpec, PixelDiffusion, load_generator, sample
 from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder
+from difflate.models.exact import EXACT
 from difflate.models.latent_space import latent_space
-from difflate.models.transform_coder import EXACT
 from difflate.nn import UNetConfig
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig

@@ -8,7 +8,7 @@ from PIL import Image
 
 from coder_helpers import photo
 from difflate import registry
-from difflate.models.transform_coder import EXACT
+from difflate.models.exact import EXACT
 from difflate.registry import WEIGHTS
 from difflate.train import checkpoint
 from difflate.train.config import read_recipe, read_settings
