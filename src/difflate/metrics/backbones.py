@@ -1,6 +1,5 @@
 """The networks of torchvision that metrics look through, read from its cache as tensors only; nothing is downloaded."""
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,9 @@ from torch import Tensor, nn
 
 from difflate.errors import ConfigError
 from difflate.extras import require
+from difflate.nn.pretrained import read_tensors, torchvision_file
 
 Net = Literal["alex", "vgg"]
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Of R, G and B in 0…1, which is subtracted from what the networks see."""
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""What it is then divided by."""
 
 
 @dataclass(frozen=True)
@@ -64,32 +60,13 @@ def load_features(net: Net, metric: str) -> nn.Sequential:
 
 def weights_file(net: Net) -> tuple[Path, str]:
     """(where torchvision keeps the weights of the backbone, their address). Raises ConfigError without torchvision."""
-    url: str = getattr(require("torchvision.models", "eval"), BACKBONES[net].weights).IMAGENET1K_V1.url
-    return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2]), url
+    return torchvision_file(BACKBONES[net].weights, "eval")
 
 
 def packaged_tensors(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """`read_tensors` of the file ``name`` that torchmetrics has among its functions of images."""
     package = Path(cast(str, require("torchmetrics", "eval").__file__)).parent
     return read_tensors(package / "functional/image" / name, shapes, "install torchmetrics 1.9")
-
-
-def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], advice: str) -> dict[str, Tensor]:
-    """The tensors named in ``shapes``, as float32, from a file that may hold more, in that order.
-
-    Raises ConfigError with ``advice`` for a file without them.
-    """
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ConfigError(f"{path}: damaged, or holds other things than weights; {advice}") from error
-    for key, shape in shapes.items():
-        tensor = held.get(key) if isinstance(held, dict) else None
-        if not isinstance(tensor, Tensor) or tensor.shape != shape or not tensor.isfinite().all():
-            raise ConfigError(f"{path}: has no weights {key} of the shape {tuple(shape)}; {advice}")
-    return {key: held[key].float() for key in shapes}
 
 
 def batch_of(pixels: np.ndarray, like: Tensor) -> Tensor:

@@ -15,15 +15,9 @@ from torch import Tensor, nn
 
 from difflate.errors import ConfigError
 from difflate.media.picture import as_picture
-from difflate.metrics.backbones import (
-    BACKBONES,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    batch_of,
-    load_features,
-    packaged_tensors,
-)
+from difflate.metrics.backbones import BACKBONES, batch_of, load_features, packaged_tensors
 from difflate.metrics.pairs import check_pair, planes_of_pair
+from difflate.nn.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 C1 = C2 = 1e-6
 """Constants of eq. 6 and 7, as in the authors' code."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from difflate.errors import ConfigError
 from difflate.extras import require
-from difflate.metrics.backbones import BACKBONES, IMAGENET_MEAN, IMAGENET_STD, load_features
+from difflate.metrics.backbones import BACKBONES, load_features
+from difflate.nn.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 INCEPTION_LAYER = "2048"
 """The layer of the Inception network, by the name of torch-fidelity: after the last pooling."""

@@ -21,7 +21,8 @@ from difflate.entropy.context import ContextModel, exp_table, shapes
 from difflate.errors import ConfigError, ModelError
 from difflate.files import atomic_path
 from difflate.models.bottlenecks import BottleneckConfig, Passed
-from difflate.nn.encoders import ConvConfig, ConvDecoder, ConvEncoder
+from difflate.nn.encoder_kinds import EncoderConfig, build_encoder
+from difflate.nn.encoders import ConvConfig, ConvDecoder
 from difflate.store.config import read_config
 from difflate.store.fingerprint import fingerprint
 from difflate.store.folders import FolderModel
@@ -37,7 +38,7 @@ class Autoencoder(FolderModel):
 
     kind = "autoencoder"
 
-    def __init__(self, encoder: ConvConfig, bottleneck: BottleneckConfig, decoder: ConvConfig):
+    def __init__(self, encoder: EncoderConfig, bottleneck: BottleneckConfig, decoder: ConvConfig):
         """Raises ConfigError for settings that do not fit."""
         super().__init__()
         if encoder.stride_px != decoder.stride_px:
@@ -46,7 +47,7 @@ class Autoencoder(FolderModel):
             )
         self.encoder, self.bottleneck, self.decoder = encoder, bottleneck, decoder
         self.between = bottleneck.build()
-        self.encode = ConvEncoder(encoder, self.between.features)
+        self.encode = build_encoder(encoder, self.between.features)
         self.decode = ConvDecoder(decoder, self.between.channels)
         self.std: Tensor
         self.register_buffer("std", torch.ones((), dtype=torch.float32))

@@ -56,11 +56,15 @@ class ConvConfig:
 class ConvEncoder(nn.Module):
     """Images to features at 1/stride of their size."""
 
+    is_local = True
+    """Whether tiles that overlap by `reach` give what the whole image gives."""
+
     def __init__(self, config: ConvConfig, channels: int):
         """``channels``: of the features."""
         super().__init__()
         widths = list(config.widths)
         self.stride_px, self.channels = config.stride_px, channels
+        self.reach = conv_reach_sites(config)
         self.unshuffle = nn.PixelUnshuffle(config.patch)
         self.entrance = conv(3 * config.patch**2, widths[0])
         self.levels = nn.ModuleList(
