@@ -1,9 +1,11 @@
 """Encoders of every kind: sizes, what an image's features depend on, weights that others trained, folders."""
 
+import functools
 import hashlib
 import logging
 import math
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 torchvision = Lazy("torchvision.models")
 SMALL = EncoderConfig(widths=(8, 16), blocks=(1, 1), patch=4)
 LITE = EncoderConfig(kind="efficientnet-lite0")
-NEEDED = {"efficientnet-v2-s": "torchvision", "efficientnet-v2-l": "torchvision", "efficientnet-lite0": "efficientnet_lite_pytorch"}
+NEEDED = {
+    "efficientnet-v2-s": "torchvision",
+    "efficientnet-v2-l": "torchvision",
+    "efficientnet-lite0": "efficientnet_lite_pytorch",
+}
 
 
 def images(height: int, width: int, count: int = 1) -> Tensor:
@@ -101,33 +107,22 @@ def test_a_package_that_is_missing_is_named(kind: str, monkeypatch: pytest.Monke
 # Against the networks themselves
 
 
-@pytest.mark.parametrize(("name", "stages"), [("s", 6), ("l", 6)])
-def test_v2_is_that_of_torchvision(name: str, stages: int) -> None:
+@pytest.mark.parametrize(("name", "count"), [("s", 20_177_488), ("l", 117_234_272)])
+def test_v2_is_that_of_torchvision(name: str, count: int) -> None:
     pytest.importorskip("torchvision")
     with torch.device("meta"):
         theirs = getattr(torchvision, f"efficientnet_v2_{name}")(weights=None).features
         last = EfficientNetEncoder(f"efficientnet-v2-{name}", 16)
         tap = EfficientNetEncoder(f"efficientnet-v2-{name}", 16, stride_px=16)
-    assert str(last.features).replace("p=0.0", "p") == _without_depth(str(theirs))
-    assert str(tap.features).replace("p=0.0", "p") == _without_depth(str(theirs[:stages]))
-    assert last.project[0].weight.shape == (16, 1280, 1, 1)
+    assert parameters(last.features) == count  # 21 458 488 and 118 515 272, less the classifier
+    assert _plan(last.features) == _plan(theirs)
+    assert _plan(tap.features) == _plan(theirs[:6])
+    assert not last.is_local
 
 
-def _without_depth(text: str) -> str:
-    """Without the probabilities of random depth, which ours has not."""
-    import re
-
-    return re.sub(r"StochasticDepth\(p=[0-9.e-]+", "StochasticDepth(p", text)
-
-
-def test_v2_and_lite0_have_the_sizes_that_are_published() -> None:
-    pytest.importorskip("torchvision")
-    with torch.device("meta"):
-        small, large = (EfficientNetEncoder(f"efficientnet-v2-{name}", 16) for name in "sl")
-    assert parameters(small.features) == 20_177_488  # of torchvision's 21 458 488 without the classifier
-    assert parameters(large.features) == 117_234_240  # 118 515 272
-    assert not small.is_local
-    assert not large.is_local
+def _plan(features: torch.nn.Module) -> str:
+    """All layers, without the probabilities of random depth, which ours has not."""
+    return re.sub(r"StochasticDepth\(p=[0-9.e-]+", "StochasticDepth(p", str(features))
 
 
 @pytest.mark.parametrize("stride_px", [16, 32])
@@ -142,7 +137,8 @@ def test_lite0_is_that_of_its_package(stride_px: int) -> None:
     with torch.no_grad():
         last = theirs.extract_features(x * 255 / 256 + 1 / 256)  # (255·(x + 1)/2 - 127)/128
         ours = made.features(x * made.scale + made.shift)
-    assert torch.allclose(ours, last if stride_px == 32 else taken[0], rtol=1e-4, atol=1e-5)
+    wanted = last if stride_px == 32 else taken[0]
+    assert (ours - wanted).norm() < 1e-3 * wanted.norm()
 
 
 def test_v2_s_runs_on_any_size() -> None:
@@ -233,16 +229,14 @@ def test_none_are_looked_for_if_none_are_wanted(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of torchvision, and a file of weights of V2-S to be downloaded."""
+    """Where V2-S, of two stages only, looks for its weights; they are a file that can be downloaded."""
     pytest.importorskip("torchvision")
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    theirs = torchvision.efficientnet_v2_s(weights=None)
-    torch.save(theirs.state_dict(), tmp_path / "weights")
+    build = functools.partial(efficientnet._torchvision_layers, efficientnet._V2_S[:2])
+    torch.save({f"features.{name}": value for name, value in build(32).state_dict().items()}, tmp_path / "weights")
     digest = hashlib.sha256((tmp_path / "weights").read_bytes()).hexdigest()
     served = (tmp_path / "weights").rename(tmp_path / f"efficientnet_v2_s-{digest[:8]}.pth")
     place = tmp_path / "hub" / "checkpoints" / served.name
-    net = EFFICIENTNETS["efficientnet-v2-s"]
-    changed = efficientnet.EfficientNet(net.build, lambda: (place, served.as_uri()), net.prefix, net.is_local)
+    changed = efficientnet.EfficientNet(build, lambda: (place, served.as_uri()), "features.", is_local=False)
     monkeypatch.setitem(EFFICIENTNETS, "efficientnet-v2-s", changed)
     return place
 
@@ -258,7 +252,7 @@ def test_torchvisions_weights_are_fetched_only_if_that_is_allowed(hub: Path, cap
     assert made.load_imagenet(allow_download=True)
     weights = torch.load(hub, weights_only=True)
     assert torch.equal(made.features[0][0].weight, weights["features.0.0.weight"])
-    hub.write_bytes(pickle.dumps(math.sqrt))
+    hub.write_bytes(pickle.dumps(math.sqrt, protocol=2))
     with pytest.raises(ConfigError, match="damaged, or holds other things than weights; remove it and get it again"):
         made.load_imagenet()
 
@@ -267,7 +261,7 @@ def test_a_download_that_fails_is_told(hub: Path) -> None:
     next(hub.parents[2].glob("*.pth")).write_bytes(b"another file")
     made = encoder(EncoderConfig(kind="efficientnet-v2-s"))
     assert isinstance(made, EfficientNetEncoder)
-    with pytest.raises(ConfigError, match="cannot be downloaded .* download it to"):
+    with pytest.raises(ConfigError, match=r"cannot be downloaded .* download it to"):
         made.load_imagenet(allow_download=True)
     assert not hub.exists()
 
@@ -277,8 +271,8 @@ def test_a_download_that_fails_is_told(hub: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [SMALL, LITE, *(EncoderConfig(kind="efficientnet-lite0", stride=16, pretrained=pretrained) for pretrained in (True, False))],
-)  # fmt: skip
+    [SMALL, LITE, EncoderConfig(kind="efficientnet-lite0", stride=16, projections=2, pretrained=False)],
+)
 def test_a_folder_has_all_that_an_encoder_needs(
     config: EncoderConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,7 +286,8 @@ def test_a_folder_has_all_that_an_encoder_needs(
     model.eval().save_pretrained(tmp_path)
     monkeypatch.setattr(EfficientNetEncoder, "load_imagenet", lambda *args: pytest.fail("looked for weights"))
     again = Autoencoder.from_pretrained(tmp_path)
-    assert again.encoder == EncoderConfig(**{**vars(config), "widths": list(config.widths), "blocks": list(config.blocks)})
+    assert again.encoder == EncoderConfig(
+        **{**vars(config), "widths": list(config.widths), "blocks": list(config.blocks)}
+    )
     x = images(40, 72)
     assert torch.equal(again.coded(x), model.coded(x))
-    assert again.config_dict() == {**model.config_dict(), "encoder": again.config_dict()["encoder"]}

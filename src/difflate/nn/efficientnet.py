@@ -62,12 +62,10 @@ class EfficientNetEncoder(nn.Module):
 
         Raises ConfigError for a batch of a single site in training, which has no variance.
         """
-        x = channels_last(pad_to_multiple(images, max(STRIDES)) * self.scale + self.shift)
-        x = self.project(self.features(x))
-        if self.training and x[:, 0].numel() < 2:
+        x = channels_last(pad_to_multiple(images, self.stride_px) * self.scale + self.shift)
+        if self.training and x[:, 0].numel() == self.stride_px**2:
             raise ConfigError("the batch is one site, which cannot be normalised; train on larger crops or batches")
-        rows, columns = (-(-side // self.stride_px) for side in images.shape[2:])
-        return self.norm(x.float())[..., :rows, :columns]
+        return self.norm(self.project(self.features(x)).float())
 
     def load_imagenet(self, allow_download: bool = False) -> bool:
         """Takes the weights that were trained on ImageNet; whether there were any.
@@ -175,7 +173,9 @@ def _lite0_layers(stride_px: int) -> nn.Sequential:
         stride *= block._depthwise_conv.stride[0]
         if stride <= stride_px:
             kept.append(block)
-    layers = OrderedDict(_conv_stem=network._conv_stem, _bn0=network._bn0, stem=nn.ReLU6(), _blocks=nn.Sequential(*kept))
+    layers = OrderedDict(
+        _conv_stem=network._conv_stem, _bn0=network._bn0, stem=nn.ReLU6(), _blocks=nn.Sequential(*kept)
+    )
     if len(kept) == len(network._blocks):
         layers |= OrderedDict(_conv_head=network._conv_head, _bn1=network._bn1, head=nn.ReLU6())
     return nn.Sequential(layers)
