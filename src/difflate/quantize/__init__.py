@@ -1,5 +1,6 @@
 """Quantizers: vectors (N, n) float32 to codes (N, m) int64 and back, with codebooks or channel by channel."""
 
+from difflate.quantize.binary import BinaryQuantizer
 from difflate.quantize.ordering import order_along_principal_axis
 from difflate.quantize.product import ProductQuantizer
 from difflate.quantize.residual import ResidualQuantizer
@@ -7,4 +8,7 @@ from difflate.quantize.scalar import FiniteScalarQuantizer
 
 Quantizer = ProductQuantizer | ResidualQuantizer
 
-__all__ = ["FiniteScalarQuantizer", "ProductQuantizer", "Quantizer", "ResidualQuantizer", "order_along_principal_axis"]
+__all__ = [
+    "BinaryQuantizer", "FiniteScalarQuantizer", "ProductQuantizer", "Quantizer", "ResidualQuantizer",
+    "order_along_principal_axis",
+]  # fmt: skip
