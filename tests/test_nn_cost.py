@@ -18,11 +18,22 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("latent", 48_690_438), ("refiner", 1_718_739), ("cdc", 39_900_739), ("diffae", 702_989_904)],
+    [("latent", 48_690_438), ("refiner", 1_718_739), ("cdc", 39_900_739), ("diffae-700m", 702_989_904)],
 )
 def test_presets_have_the_sizes_of_the_papers(name, count):
     with torch.device("meta"):
         assert parameters(UNet(PRESETS[name])) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "billions"),
+    [("diffae-156m", 156, 58.4), ("diffae-280m", 280, 103.5), ("diffae-700m", 700, 255.7), ("diffae-3b", 3000, 1069)],
+)
+def test_diffusion_autoencoders_have_the_sizes_of_the_thesis(name, millions, billions):
+    config = PRESETS[name]
+    with torch.device("meta"):
+        assert parameters(UNet(config)) == pytest.approx(millions * 1e6, rel=0.02)
+    assert multiply_adds(config, 128, 128) == pytest.approx(billions * 1e9, rel=0.01)  # 512x512 px at f4
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -61,4 +72,4 @@ def test_multiply_adds_are_those_of_a_forward_pass(name):
 
 
 def test_multiply_adds_allocate_nothing():
-    assert multiply_adds(PRESETS["diffae"], 4096, 4096) > 10**14  # 64 GiB, were it run
+    assert multiply_adds(PRESETS["diffae-700m"], 4096, 4096) > 10**14  # 64 GiB, were it run

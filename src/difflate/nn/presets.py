@@ -2,6 +2,28 @@
 
 from difflate.nn.unet import UNetConfig
 
+
+def _diffae(widths: tuple[int, ...], head_width: int = 64, latent_channels: int = 16) -> UNetConfig:
+    """The diffusion autoencoder's decoder in the latent of an f4 first stage (Rampas 2024, 3.3.1).
+
+    The thesis gives the widths of 700 million parameters. Those of its other sizes are these, scaled together and
+    rounded to multiples of the attention's heads. Its 156 million are for a latent of 36 channels, as its VQGAN has.
+    """
+    return UNetConfig(
+        in_channels=4,
+        out_channels=4,
+        widths=widths,
+        blocks=(2, 4, 14, 4),
+        up_repeats=2,
+        block="depthwise",
+        attention=("none", "none", "full", "full"),
+        attention_each=True,
+        head_width=head_width,
+        patch=2,
+        cond_channels=(latent_channels, 0, 0, 0),
+    )
+
+
 PRESETS = {
     "latent": UNetConfig(
         in_channels=6,
@@ -24,17 +46,8 @@ PRESETS = {
         head_width=64,
         cond_channels=(64, 64, 128, 192, 0, 0),
     ),
-    "diffae": UNetConfig(
-        in_channels=4,
-        out_channels=4,
-        widths=(320, 576, 1152, 1152),
-        blocks=(2, 4, 14, 4),
-        up_repeats=2,
-        block="depthwise",
-        attention=("none", "none", "full", "full"),
-        attention_each=True,
-        head_width=64,
-        patch=2,
-        cond_channels=(16, 0, 0, 0),
-    ),
+    "diffae-156m": _diffae((160, 256, 544, 544), head_width=32, latent_channels=36),
+    "diffae-280m": _diffae((192, 352, 736, 736), head_width=32),
+    "diffae-700m": _diffae((320, 576, 1152, 1152)),
+    "diffae-3b": _diffae((640, 1216, 2368, 2368)),
 }

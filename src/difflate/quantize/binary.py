@@ -67,7 +67,7 @@ class BinaryQuantizer(nn.Module):
         return F.normalize(features.float(), dim=1) if self.spherical else features.float()
 
     def quantize(self, features: Tensor) -> Tensor:
-        """The codes' values in the place of `normalised` ``features: (B, L, …)``; the gradient goes straight through."""
+        """The codes' values in the place of `normalised` ``features: (B, L, …)``; the gradient is that of these."""
         u = self.normalised(features)
         return straight_through(self.decode(self.encode(u)), u)
 
