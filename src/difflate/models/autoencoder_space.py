@@ -13,6 +13,8 @@ from difflate.nn.tiles import TILE_PX, blend, restore_in_tiles, sites_of, window
 
 _MARGIN_PX, _RAMP_PX = 96, 64
 """Of the tiles' overlaps. Networks may see further than the margin, faintly: what is left of it fades over the ramp."""
+_WHOLE_PX = 2048
+"""Side of the tiles, at least, of encoders that look at a mean of the whole image: up to it an image is one tile."""
 _BAND_SITES = 1 << 16
 """Sites whose features become indices at a time: distances to all codewords are larger than the features."""
 
@@ -35,17 +37,20 @@ class AutoencoderSpace(nn.Module):
         """(B, C, ⌈H/stride⌉, ⌈W/stride⌉) of ``images: (B, 3, H, W)`` uint8 RGB, on `device`: int64 indices, or float32
         numbers in steps, not rounded.
 
-        Large images in tiles of ``tile_px``, whose features are blended before they become indices. Raises ConfigError.
+        Large images in tiles of ``tile_px``, whose features are blended before they become indices. Encoders with
+        squeeze-and-excitation are not local: theirs are of at least 2048 px, and larger images depend a little on where
+        tiles lie. Raises ConfigError.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ConfigError(f"images ({tuple(images.shape)}, {images.dtype}) must be (B, 3, H, W) uint8")
         stride, between = self.stride_px, self.autoencoder.between
         count, rows, columns = len(images), *(-(-side // stride) for side in images.shape[2:])
         features = torch.zeros(count * between.features, rows, columns, dtype=torch.float32, device=self.device)
-        margin = self.margin(conv_reach_sites(self.autoencoder.encoder))
-        for down, across in windows(rows, columns, sites_of(tile_px, stride), margin, self.ramp, 1):
+        encode = self.autoencoder.encode
+        tile = sites_of(tile_px if encode.is_local else max(tile_px, _WHOLE_PX), stride)
+        for down, across in windows(rows, columns, tile, self.margin(encode.reach), self.ramp, 1):
             part = images[:, :, down.start * stride : down.stop * stride, across.start * stride : across.stop * stride]
-            found = self.autoencoder.encode(part.to(self.device).float() / 127.5 - 1)
+            found = encode(part.to(self.device).float() / 127.5 - 1)
             blend(features, found.float().flatten(0, 1), down, across, 1)
         bands = features.unflatten(0, (count, -1)).split(max(1, _BAND_SITES // (count * columns)), dim=2)
         return torch.cat([between.coded(band) for band in bands], dim=2)

@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 from difflate.errors import ConfigError
 from difflate.models.bottlenecks.base import Bottleneck
+from difflate.models.bottlenecks.binary import Signs
 from difflate.models.bottlenecks.finite import FiniteScalars
 from difflate.models.bottlenecks.rounded import Gaussian, Normalised, RateTrained
 from difflate.models.bottlenecks.vector import VectorQuantizer
+from difflate.quantize.binary import MAX_BITS
 
 _MAX_CHANNELS, _MAX_CODEWORDS = 1 << 10, 1 << 16
 
@@ -17,18 +19,24 @@ _MAX_CHANNELS, _MAX_CODEWORDS = 1 << 10, 1 << 16
 class BottleneckConfig:
     """Which bottleneck, and how fine. What has no meaning for its kind is left out."""
 
-    kind: Literal["fsq", "vq", "ae", "vae", "rounded"] = "fsq"
-    """fsq: finite scalars (Mentzer et al. 2023). vq: one learned codebook (van den Oord et al. 2017). ae: each channel
-    with mean 0 and variance 1. vae: a Gaussian that costs little (Rombach et al. 2022). rounded: numbers whose bits are
-    part of the loss (Ballé et al. 2017)."""
+    kind: Literal["fsq", "lfq", "bsq", "vq", "ae", "vae", "rounded"] = "fsq"
+    """fsq: finite scalars (Mentzer et al. 2023). lfq: one bit a channel (Yu et al. 2024). bsq: the same on the unit
+    sphere (Zhao et al. 2024). vq: one learned codebook (van den Oord et al. 2017). ae: each channel with mean 0 and
+    variance 1. vae: a Gaussian that costs little (Rombach et al. 2022). rounded: numbers whose bits are part of the
+    loss (Ballé et al. 2017)."""
     levels: list[int] | tuple[int, ...] = (8, 8, 8, 8, 8)
     """fsq: how many values each channel has."""
+    bits: int = 18
+    """lfq, bsq: channels of z, each one bit."""
+    entropy_weight: float = 0.1
+    """lfq, bsq: what an entropy penalty of 1 nat costs: a site should be sure of its code, and all codes be used."""
     channels: int = 16
-    """All but fsq: channels of z."""
+    """vq, ae, vae, rounded: channels of z."""
     codebook_size: int = 4096
     """vq: number of codewords."""
     commitment: float = 0.25
-    """vq: β, what the distance of features from their codewords costs beside that of codewords from features."""
+    """vq, lfq: β, what the distance of features from their codewords costs, for vq beside that of codewords from
+    features."""
     step: float = 0.25
     """ae, vae, rounded: the step of the quantizer whose integers files hold, in units of z."""
     hyperprior: int = 0
@@ -49,7 +57,7 @@ class BottleneckConfig:
                 raise ConfigError(
                     f"`{field.name}` (={value}) has no meaning for the bottleneck {self.kind}; leave it out"
                 )
-        for name, most in (("channels", _MAX_CHANNELS), ("codebook_size", _MAX_CODEWORDS)):
+        for name, most in (("channels", _MAX_CHANNELS), ("codebook_size", _MAX_CODEWORDS), ("bits", MAX_BITS)):
             least = 2 if name == "codebook_size" else 1
             if not least <= getattr(self, name) <= most:
                 raise ConfigError(f"`{name}` (={getattr(self, name)}) must be from {least} to {most}")
@@ -57,7 +65,7 @@ class BottleneckConfig:
             raise ConfigError(f"`step` (={self.step}) must be above 0, at most 1000")
         if not 0 <= self.hyperprior <= 1 << 12:
             raise ConfigError(f"`hyperprior` (={self.hyperprior}) must be from 0 to {1 << 12}")
-        for name in ("commitment", "kl_weight", "bit_price"):
+        for name in ("commitment", "kl_weight", "bit_price", "entropy_weight"):
             if not 0 <= getattr(self, name) <= 1e3:
                 raise ConfigError(f"`{name}` (={getattr(self, name)}) must be from 0 to 1000")
 
@@ -74,6 +82,11 @@ _STEPS = ("channels", "step", "hyperprior")
 
 BOTTLENECKS: dict[str, tuple[Callable[[BottleneckConfig], Bottleneck], tuple[str, ...]]] = {
     "fsq": (lambda c: FiniteScalars(c.levels), ("levels",)),
+    "lfq": (
+        lambda c: Signs(c.bits, spherical=False, entropy_weight=c.entropy_weight, commitment=c.commitment),
+        ("bits", "entropy_weight", "commitment"),
+    ),
+    "bsq": (lambda c: Signs(c.bits, spherical=True, entropy_weight=c.entropy_weight), ("bits", "entropy_weight")),
     "vq": (
         lambda c: VectorQuantizer(c.codebook_size, c.channels, c.commitment),
         ("channels", "codebook_size", "commitment"),
