@@ -20,6 +20,7 @@ from difflate.errors import ConfigError, ModelError
 from difflate.models.autoencoder import CONTEXT, Autoencoder
 from difflate.models.bottlenecks import BottleneckConfig
 from difflate.models.first_stage import FirstStage, check_same, first_stage
+from difflate.nn.encoder_kinds import EncoderConfig
 from difflate.nn.encoders import ConvConfig, resize_to
 from difflate.nn.unet import UNet, UNetConfig, with_following
 from difflate.store.config import read_config
@@ -69,7 +70,7 @@ class DiffusionAutoencoder(FolderModel):
 
     def __init__(
         self,
-        encoder: ConvConfig,
+        encoder: EncoderConfig,
         bottleneck: BottleneckConfig,
         head: ConvConfig,
         decoder: LatentDecoderConfig,

@@ -12,6 +12,7 @@ from difflate.diffusion import normal
 from difflate.models.bottlenecks import Passed
 from difflate.models.diffusion_autoencoder import DiffusionAutoencoder
 from difflate.nn.colour import signed_to_uint8
+from difflate.quantize.usage import code_usage
 from difflate.seeds import Stream, torch_generator
 from difflate.train import perceptual_loss
 from difflate.train.adversary import AdversarialTask
@@ -148,9 +149,9 @@ class DiffaeTask(AdversarialTask):
         sizes = model.autoencoder.between.sizes
         if sizes is not None:
             coded = model.autoencoder.coded(seen)
-            values["entropy_bits"] = sum(
-                (entropy_bits(coded[:, plane], size) for plane, size in enumerate(sizes)), torch.zeros(())
-            )
+            usage = code_usage(coded, sizes)
+            values["entropy_bits"] = torch.tensor(math.fsum(usage.plane_bits), dtype=torch.float32)
+            values["codes_used"] = torch.tensor(usage.share, dtype=torch.float32)
         return values
 
     def pictures(self) -> Tensor | None:
@@ -164,9 +165,3 @@ class DiffaeTask(AdversarialTask):
         noise = normal(model.noise_shape(z), generators, images.device)
         steps = 1 if self.stage.one_step else min(max(model.decoder.steps, 1), _SHOWN_STEPS)
         return signed_to_uint8(torch.cat([images, model.restore(z, 0), model.restore(z, steps, noise)])).cpu()
-
-
-def entropy_bits(indices: Tensor, size: int) -> Tensor:
-    """() bits that an index below ``size`` takes by the frequencies in ``indices``, of any shape."""
-    shares = torch.bincount(indices.flatten(), minlength=size).float().cpu() / max(1, indices.numel())
-    return -torch.xlogy(shares, shares).sum() / math.log(2)

@@ -1,7 +1,6 @@
 """The context model of an autoencoder's indices: fitted once its networks are trained, on the images they saw."""
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from difflate.errors import ConfigError, DifflateError
 from difflate.media.alpha import over_white
 from difflate.media.picture import open_image
 from difflate.models.autoencoder_space import FiniteSpace
+from difflate.quantize.usage import code_usage
 from difflate.seeds import Stream, numpy_generator
 from difflate.train.context import train_context
 
@@ -112,17 +112,13 @@ def fit_context(
 def report_of(space: FiniteSpace, grids: Sequence[np.ndarray], held_back: Sequence[np.ndarray]) -> IndexReport:
     """How ``grids``: (C, h, w) use the indices of ``space``, and what ``held_back`` take in files."""
     flat = np.concatenate([grid.reshape(len(grid), -1) for grid in grids], axis=1)
-    entropies = []
-    for plane in flat:
-        shares = np.unique(plane, return_counts=True)[1] / plane.size
-        entropies.append(float(-(shares * np.log2(shares)).sum()))
-    used = len(np.unique(flat, axis=1).T)
+    usage = code_usage(torch.from_numpy(flat.astype(np.int64).T), space.sizes)
     plane_bits, context = space.autoencoder.plane_bits, space.autoencoder.context
     coded = None
     if held_back:
         sites = sum(grid[0].size for grid in held_back)
         coded = _BITS_OF_BYTE * sum(_coded_bytes(context, grid) for grid in held_back) / sites
-    return IndexReport(flat.shape[1], entropies, used, math.prod(space.sizes), sum(plane_bits), coded)
+    return IndexReport(usage.sites, list(usage.plane_bits), usage.used, usage.possible, sum(plane_bits), coded)
 
 
 def _coded_bytes(context: ContextModel, grid: np.ndarray) -> int:

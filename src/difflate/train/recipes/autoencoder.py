@@ -11,6 +11,7 @@ from difflate.errors import ConfigError
 from difflate.models.autoencoder import Autoencoder
 from difflate.models.autoencoder_space import FiniteSpace
 from difflate.models.bottlenecks import BottleneckConfig
+from difflate.nn.encoder_kinds import EncoderConfig, start_encoder
 from difflate.nn.encoders import ConvConfig
 from difflate.nn.unet import parameters
 from difflate.train import perceptual_loss
@@ -29,7 +30,9 @@ _PICTURES = 8
 class AutoencoderTraining(ImageSettings):
     """Settings of the recipe `autoencoder`."""
 
-    encoder: ConvConfig = field(default_factory=ConvConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    allow_download: bool = False
+    """Fetch the encoder's pretrained weights if torchvision has not got them; else it starts with random ones."""
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     decoder: ConvConfig = field(default_factory=ConvConfig)
     """Of the encoder's stride."""
@@ -52,7 +55,7 @@ class AutoencoderTraining(ImageSettings):
             model = build_model(self)  # what does not fit together is said here
         for stage in self.stages:
             check_crop(stage.crop_px, model.stride_px, f"stages.{stage.name}: crop_px")
-        if self.bottleneck.kind in ("fsq", "vq") or self.context == ContextSettings():
+        if model.between.sizes is not None or self.context == ContextSettings():
             return
         raise ConfigError(
             f"context is set for the bottleneck {self.bottleneck.kind}, which has no indices; leave it out"
@@ -83,6 +86,8 @@ def _train(settings: AutoencoderTraining, command: str, progress: bool) -> Path:
     if settings.init_from is not None:
         take_weights(model, settings.init_from, "init_from")
         start = model
+    else:
+        start_encoder(model.encode, settings.encoder, settings.allow_download)
     for stage in settings.stages:
         if stage.perceptual:
             perceptual_loss.load_lpips(stage.lpips)  # if it is missing: now, not in hours
@@ -105,7 +110,7 @@ def _train(settings: AutoencoderTraining, command: str, progress: bool) -> Path:
 
     return train_stages(
         settings, "autoencoder", model, start, command=command, progress=progress, task=task,
-        apart=lambda stage: {"init_from", "context"}, take=take, finish=finish,
+        apart=lambda stage: {"init_from", "allow_download", "context"}, take=take, finish=finish,
     )  # fmt: skip
 
 

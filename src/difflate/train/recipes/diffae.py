@@ -11,6 +11,7 @@ from difflate.errors import ConfigError
 from difflate.models.autoencoder_space import FiniteSpace
 from difflate.models.bottlenecks import BottleneckConfig
 from difflate.models.diffusion_autoencoder import DiffusionAutoencoder, LatentDecoderConfig
+from difflate.nn.encoder_kinds import EncoderConfig, start_encoder
 from difflate.nn.encoders import ConvConfig
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
 from difflate.train import perceptual_loss
@@ -30,7 +31,9 @@ _COST_PX = (512, 768)
 class DiffaeTraining(ImageSettings):
     """Settings of the recipe `diffae`."""
 
-    encoder: ConvConfig = field(default_factory=ConvConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    allow_download: bool = False
+    """Fetch the encoder's pretrained weights if torchvision has not got them; else it starts with random ones."""
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     head: ConvConfig = field(default_factory=ConvConfig)
     """The plain decoder beside the diffusion; of the encoder's stride."""
@@ -90,6 +93,8 @@ def _train(settings: DiffaeTraining, command: str, progress: bool) -> Path:
         _, source = take_weights(model, settings.init_from, "init_from")
         model.autoencoder.context = source.autoencoder.context
         start = model
+    else:
+        start_encoder(model.autoencoder.encode, settings.encoder, settings.allow_download)
     for stage in settings.stages:
         if stage.looks:
             perceptual_loss.load_lpips(stage.lpips)  # if it is missing: now, not in hours
@@ -111,7 +116,7 @@ def _train(settings: DiffaeTraining, command: str, progress: bool) -> Path:
 
     return train_stages(
         settings, "diffae", model, start, command=command, progress=progress, task=task,
-        apart=lambda stage: {"init_from", "context"}, take=take, finish=finish,
+        apart=lambda stage: {"init_from", "allow_download", "context"}, take=take, finish=finish,
     )  # fmt: skip
 
 
