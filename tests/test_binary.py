@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from difflate.errors import ConfigError
-from difflate.quantize.binary import BinaryQuantizer, binary_entropy
+from difflate.quantize.binary import BinaryQuantizer, binary_entropy, codes_of
 from difflate.quantize.usage import code_usage
 from difflate.seeds import torch_generator
 
@@ -65,7 +65,7 @@ def test_the_gradient_passes_straight_through() -> None:
 
 
 @pytest.mark.parametrize("spherical", [False, True])
-def test_the_penalty_of_a_bit_alone_is_a_sum_over_codes(spherical: bool) -> None:
+def test_the_penalty_is_that_of_a_softmax_over_all_codes(spherical: bool) -> None:
     bits, sharpness = 5, 0.7
     quantizer = BinaryQuantizer(bits, spherical=spherical, sharpness=sharpness)
     x = features(bits)
@@ -73,13 +73,26 @@ def test_the_penalty_of_a_bit_alone_is_a_sum_over_codes(spherical: bool) -> None
     codes = values * torch.tensor(list(itertools.product((-1.0, 1.0), repeat=bits)))
     u = quantizer.normalised(x).movedim(1, -1).reshape(2, -1, bits)
     q = (sharpness * u @ codes.T / values**2).softmax(-1)  # (2, 9, 32)
+    assert torch.allclose(codes_of(quantizer.certainty(x).movedim(1, -1).reshape(-1, bits)), q.flatten(0, 1), atol=1e-6)
     each = -(q * q.log()).sum(-1).mean(1)
-    # the upper bound of the second term: of the bits by themselves
-    likely = (q @ (codes > 0).float()).mean(dim=(0, 1))
-    together = -(likely * likely.log() + (1 - likely) * (1 - likely).log()).sum()
-    assert torch.allclose(quantizer.entropy_penalty(x), each - together, atol=1e-5)
-    joint = q.mean(dim=(0, 1))
-    assert -(joint * joint.log()).sum() <= together + 1e-6
+    together = q.mean(dim=(0, 1))
+    wanted = each + (together * together.log()).sum()
+    assert torch.allclose(quantizer.entropy_penalty(x), wanted, atol=1e-5)
+
+
+def test_many_bits_are_taken_in_groups() -> None:
+    x = features(18)
+    quantizer = BinaryQuantizer(18, spherical=False)
+    parts = [BinaryQuantizer(6, spherical=False).entropy_penalty(part) for part in x.split(6, dim=1)]
+    assert torch.allclose(quantizer.entropy_penalty(x), sum(parts, torch.zeros(2)), atol=1e-4)
+
+
+def test_bits_that_say_the_same_are_told_from_others() -> None:
+    quantizer = BinaryQuantizer(4, spherical=False)
+    own = 50.0 * torch.tensor(list(itertools.product((-1.0, 1.0), repeat=4))).T[None, :, :, None]
+    same = own[:, :1].expand(-1, 4, -1, -1)
+    assert torch.allclose(quantizer.entropy_penalty(own), torch.tensor([-4 * math.log(2)]), atol=1e-3)
+    assert torch.allclose(quantizer.entropy_penalty(same), torch.tensor([-math.log(2)]), atol=1e-3)
 
 
 def test_the_penalty_at_its_ends() -> None:
@@ -87,8 +100,8 @@ def test_the_penalty_at_its_ends() -> None:
     same = torch.full((1, 3, 2, 2), 50.0)  # sure of one code, which is the only one
     assert quantizer.entropy_penalty(same).abs() < 1e-4
     halves = same.clone()
-    halves[..., 0] = -50.0  # sure, and each bit is as often 0 as 1
-    assert torch.allclose(quantizer.entropy_penalty(halves), torch.tensor([-3 * math.log(2)]), atol=1e-4)
+    halves[..., 0] = -50.0  # sure, of one of two
+    assert torch.allclose(quantizer.entropy_penalty(halves), torch.tensor([-math.log(2)]), atol=1e-4)
     unsure = torch.zeros(1, 3, 2, 2)
     assert quantizer.entropy_penalty(unsure).abs() < 1e-6
     extremes = torch.tensor([0.0, 1.0, 0.5], requires_grad=True)
