@@ -28,7 +28,7 @@ class BottleneckConfig:
     """fsq: how many values each channel has."""
     bits: int = 18
     """lfq, bsq: channels of z, each one bit."""
-    entropy_weight: float = 0.1
+    entropy_weight: float = 0.02
     """lfq, bsq: what an entropy penalty of 1 nat costs: a site should be sure of its code, and all codes be used."""
     channels: int = 16
     """vq, ae, vae, rounded: channels of z."""
