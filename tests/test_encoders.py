@@ -14,6 +14,7 @@ from torch import Tensor
 
 from difflate.errors import ConfigError
 from difflate.models.autoencoder import Autoencoder
+from difflate.models.autoencoder_space import FiniteSpace
 from difflate.models.bottlenecks import BottleneckConfig
 from difflate.nn import efficientnet
 from difflate.nn.efficientnet import EFFICIENTNETS, EfficientNetEncoder
@@ -46,9 +47,9 @@ def encoder(config: EncoderConfig, channels: int = 5) -> ConvEncoder | Efficient
 
 
 @torch.no_grad()
-def settled(config: EncoderConfig) -> ConvEncoder | EfficientNetEncoder:
+def settled(config: EncoderConfig, channels: int = 5) -> ConvEncoder | EfficientNetEncoder:
     """An encoder whose statistics are those of a few images, so that nothing vanishes on the way."""
-    made = encoder(config).train()
+    made = encoder(config, channels).train()
     for layer in made.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = None  # the plain mean
@@ -291,3 +292,24 @@ def test_a_folder_has_all_that_an_encoder_needs(
     )
     x = images(40, 72)
     assert torch.equal(again.coded(x), model.coded(x))
+
+
+@pytest.mark.parametrize("kind", ["efficientnet-v2-s", "efficientnet-lite0"])
+def test_large_images_go_in_tiles_or_whole(kind: str) -> None:
+    pytest.importorskip(NEEDED[kind])
+    config = EncoderConfig(kind=kind, stride=16)
+    torch.manual_seed(0)
+    model = Autoencoder(config, BottleneckConfig(kind="bsq", bits=4), ConvConfig((8, 16), (1, 1), 8)).eval()
+    model.encode.load_state_dict(settled(config, channels=4).state_dict())
+    pixels = torch.nn.functional.interpolate(images(4, 60), (48, 1280), mode="bilinear")
+    pixels = ((pixels + 1) * 127.5).to(torch.uint8)
+    shown: list[int] = []
+    model.encode.register_forward_hook(lambda module, args, out: shown.append(args[0].shape[3]))
+    space = FiniteSpace(kind, model)
+    whole, tiled = space.to_latent(pixels, 2048), space.to_latent(pixels, 64)
+    if model.encode.is_local:
+        assert len(shown) > 2
+        assert (whole == tiled).float().mean() > 0.95  # but for the margin, which is less than all that they see
+    else:
+        assert shown == [1280, 1280]
+        assert torch.equal(whole, tiled)
