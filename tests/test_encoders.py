@@ -272,7 +272,12 @@ def test_a_download_that_fails_is_told(hub: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [SMALL, LITE, EncoderConfig(kind="efficientnet-lite0", stride=16, projections=2, pretrained=False)],
+    [
+        SMALL,
+        LITE,
+        EncoderConfig(kind="efficientnet-lite0", stride=16, projections=2, pretrained=False),
+        EncoderConfig(kind="efficientnet-v2-s", stride=16),
+    ],
 )
 def test_a_folder_has_all_that_an_encoder_needs(
     config: EncoderConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -78,7 +78,7 @@ class EfficientNetEncoder(nn.Module):
         if not path.is_file() and url and allow_download:
             _download(url, path)
         if not path.is_file():
-            advice = f"download {url} to that place, or allow it to be downloaded" if url else "install it again"
+            advice = f"download {url} to that place, or set allow_download=true" if url else "install it again"
             log.warning("%s: is not there, so %s starts with random weights; %s", path, self.kind, advice)
             return False
         names = {net.prefix + name: name for name in self.features.state_dict()}
