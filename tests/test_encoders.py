@@ -81,6 +81,10 @@ def test_the_settings_of_convolutions_are_those_of_their_encoder() -> None:
     other = ConvEncoder(theirs, 3).state_dict()
     assert list(one) == list(other)
     assert all(torch.equal(one[name], other[name]) for name in one)
+    assert EncoderConfig.of(theirs) == ours
+    assert EncoderConfig.of(LITE) is LITE
+    bottleneck = BottleneckConfig(levels=(5, 4))
+    assert Autoencoder(theirs, bottleneck, theirs).same_settings(Autoencoder(ours, bottleneck, theirs))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from difflate.nn.unet import parameters
 from difflate.train import perceptual_loss
 from difflate.train.adversary import AdversarySettings
 from difflate.train.config import read_settings
-from difflate.train.diffae_task import DiffaeTask, entropy_bits
+from difflate.train.diffae_task import DiffaeTask
 from difflate.train.draws import Draws
 from difflate.train.index_context import ContextSettings
 from difflate.train.recipes.diffae import RECIPE, DiffaeTraining, build_model
@@ -154,7 +154,7 @@ def test_the_loss_falls(one_step: bool, bright_lpips: None) -> None:
         after = task.eval()(batch())
     assert float(after["loss"]) < 0.8 * before
     assert after["head_psnr_db"] > 12
-    assert {"lpips", "decoded_lpips", "psnr_db", "entropy_bits"} <= after.keys()
+    assert {"lpips", "decoded_lpips", "psnr_db", "entropy_bits", "codes_used"} <= after.keys()
 
 
 def test_every_part_learns(bright_lpips: None) -> None:
@@ -212,12 +212,6 @@ def test_recorded_draws_are_brought_up_to_date() -> None:
             assert torch.equal(draws.drop_mask(probability), Draws(0, numbers, 64).drop_mask(probability))
         assert torch.equal(draws.uniform(), Draws(0, numbers, 64).uniform())
     assert len(held) == 3
-
-
-def test_entropy_of_frequencies() -> None:
-    indices = torch.tensor([0, 0, 1, 2])
-    assert float(entropy_bits(indices, 8)) == pytest.approx(1.5)
-    assert float(entropy_bits(indices[:2], 8)) == 0
 
 
 @pytest.mark.parametrize(

@@ -38,16 +38,16 @@ class Autoencoder(FolderModel):
 
     kind = "autoencoder"
 
-    def __init__(self, encoder: EncoderConfig, bottleneck: BottleneckConfig, decoder: ConvConfig):
+    def __init__(self, encoder: EncoderConfig | ConvConfig, bottleneck: BottleneckConfig, decoder: ConvConfig):
         """Raises ConfigError for settings that do not fit."""
         super().__init__()
         if encoder.stride_px != decoder.stride_px:
             raise ConfigError(
                 f"the decoder's stride (={decoder.stride_px} px) must be the encoder's (={encoder.stride_px} px)"
             )
-        self.encoder, self.bottleneck, self.decoder = encoder, bottleneck, decoder
+        self.encoder, self.bottleneck, self.decoder = EncoderConfig.of(encoder), bottleneck, decoder
         self.between = bottleneck.build()
-        self.encode = build_encoder(encoder, self.between.features)
+        self.encode = build_encoder(self.encoder, self.between.features)
         self.decode = ConvDecoder(decoder, self.between.channels)
         self.std: Tensor
         self.register_buffer("std", torch.ones((), dtype=torch.float32))

@@ -70,7 +70,7 @@ class DiffusionAutoencoder(FolderModel):
 
     def __init__(
         self,
-        encoder: EncoderConfig,
+        encoder: EncoderConfig | ConvConfig,
         bottleneck: BottleneckConfig,
         head: ConvConfig,
         decoder: LatentDecoderConfig,
@@ -80,7 +80,7 @@ class DiffusionAutoencoder(FolderModel):
         """The first three are those of `Autoencoder`, the head its decoder. `cond_channels`, `vector_channels` and
         `noise_scale` of ``network`` follow from the others. Raises ConfigError."""
         super().__init__()
-        self.encoder, self.bottleneck, self.head = encoder, bottleneck, head
+        self.encoder, self.bottleneck, self.head = EncoderConfig.of(encoder), bottleneck, head
         self.decoder, self.process = decoder, process
         # the name stands in the keys of saved weights
         self.autoencoder = Autoencoder(encoder, bottleneck, head)

@@ -35,6 +35,11 @@ class EncoderConfig(ConvConfig):
         if self.projections not in (1, 2):
             raise ConfigError(f"`projections` (={self.projections}) must be 1 or 2")
 
+    @classmethod
+    def of(cls, config: ConvConfig) -> "EncoderConfig":
+        """``config`` itself, or the encoder of convolutions that it describes."""
+        return config if isinstance(config, cls) else cls(config.widths, config.blocks, config.patch)
+
     @property
     def stride_px(self) -> int:
         """Pixels between two sites of the latent."""

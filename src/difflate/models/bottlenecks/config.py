@@ -19,11 +19,11 @@ _MAX_CHANNELS, _MAX_CODEWORDS = 1 << 10, 1 << 16
 class BottleneckConfig:
     """Which bottleneck, and how fine. What has no meaning for its kind is left out."""
 
-    kind: Literal["fsq", "lfq", "bsq", "vq", "ae", "vae", "rounded"] = "fsq"
-    """fsq: finite scalars (Mentzer et al. 2023). lfq: one bit a channel (Yu et al. 2024). bsq: the same on the unit
-    sphere (Zhao et al. 2024). vq: one learned codebook (van den Oord et al. 2017). ae: each channel with mean 0 and
-    variance 1. vae: a Gaussian that costs little (Rombach et al. 2022). rounded: numbers whose bits are part of the
-    loss (Ballé et al. 2017)."""
+    kind: Literal["fsq", "vq", "ae", "vae", "rounded", "lfq", "bsq"] = "fsq"
+    """fsq: finite scalars (Mentzer et al. 2023). vq: one learned codebook (van den Oord et al. 2017). ae: each channel
+    with mean 0 and variance 1. vae: a Gaussian that costs little (Rombach et al. 2022). rounded: numbers whose bits are
+    part of the loss (Ballé et al. 2017). lfq: one bit a channel (Yu et al. 2024). bsq: the same on the unit sphere
+    (Zhao et al. 2024)."""
     levels: list[int] | tuple[int, ...] = (8, 8, 8, 8, 8)
     """fsq: how many values each channel has."""
     bits: int = 18
@@ -82,11 +82,6 @@ _STEPS = ("channels", "step", "hyperprior")
 
 BOTTLENECKS: dict[str, tuple[Callable[[BottleneckConfig], Bottleneck], tuple[str, ...]]] = {
     "fsq": (lambda c: FiniteScalars(c.levels), ("levels",)),
-    "lfq": (
-        lambda c: Signs(c.bits, spherical=False, entropy_weight=c.entropy_weight, commitment=c.commitment),
-        ("bits", "entropy_weight", "commitment"),
-    ),
-    "bsq": (lambda c: Signs(c.bits, spherical=True, entropy_weight=c.entropy_weight), ("bits", "entropy_weight")),
     "vq": (
         lambda c: VectorQuantizer(c.codebook_size, c.channels, c.commitment),
         ("channels", "codebook_size", "commitment"),
@@ -94,5 +89,10 @@ BOTTLENECKS: dict[str, tuple[Callable[[BottleneckConfig], Bottleneck], tuple[str
     "ae": (lambda c: Normalised(c.channels, c.step, c.hyperprior), _STEPS),
     "vae": (lambda c: Gaussian(c.channels, c.step, c.hyperprior, c.kl_weight), (*_STEPS, "kl_weight")),
     "rounded": (lambda c: RateTrained(c.channels, c.step, c.hyperprior, c.bit_price), (*_STEPS, "bit_price")),
+    "lfq": (
+        lambda c: Signs(c.bits, spherical=False, entropy_weight=c.entropy_weight, commitment=c.commitment),
+        ("bits", "entropy_weight", "commitment"),
+    ),
+    "bsq": (lambda c: Signs(c.bits, spherical=True, entropy_weight=c.entropy_weight), ("bits", "entropy_weight")),
 }
 """By `BottleneckConfig.kind`: what builds it, and the settings that it has."""
