@@ -167,12 +167,12 @@ def test_guidance_counts_twice(codec: DiffaeCodec) -> None:
 def test_guidance_needs_a_model_that_was_trained_for_it() -> None:
     decoder = dataclasses.replace(tiny().decoder, dropped=0.0)
     codec = DiffaeCodec("undropped", tiny(decoder=decoder))
-    with pytest.raises(ConfigError, match="trained without dropping its condition"):
+    with pytest.raises(ConfigError, match="trained without ever hiding its latent"):
         codec.encode(picture(), guidance=2.0)
     data = codec.encode(picture())
-    with pytest.raises(ConfigError, match="trained without dropping its condition"):
+    with pytest.raises(ConfigError, match="trained without ever hiding its latent"):
         codec.decode(data, guidance=2.0)
-    with pytest.raises(ConfigError, match="trained without dropping its condition"):
+    with pytest.raises(ConfigError, match="trained without ever hiding its latent"):
         dataclasses.replace(decoder, guidance=3.0)
 
 
