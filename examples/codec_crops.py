@@ -3,11 +3,14 @@
 python examples/codec_crops.py kodak/kodim05.png kodak/kodim23.png --bpp 0.3 -o crops.png
 
 A codec whose smallest file is larger than asked for is shown with that one, and a line says so. So does one whose
-largest file is smaller.
+largest file is smaller. A codec of one quality is shown with its only file.
+
+python examples/codec_crops.py kodak/kodim03.png --whole --bpp 0.045 --codecs avif cdc-small diffae-small -o low.jpg
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +40,13 @@ def busiest(picture: Picture) -> tuple[int, int]:
 
 
 def nearest_within(codec: Codec, picture: Picture, max_bytes: int, image: str) -> bytes:
-    """The file of the best quality within ``max_bytes``; the smallest one, with a line that says so, if all are larger.
-
-    Raises ConfigError for a codec of one quality.
-    """
+    """The file of the best quality within ``max_bytes``; the smallest one, with a line that says so, if all are larger;
+    of a codec of one quality its only file."""
+    if codec.quality_range is None:
+        return codec.encode(picture)
     try:
         coded = encode_within(codec, max_bytes, lambda quality: codec.encode(picture, quality=quality))
     except ConfigError as error:
-        if codec.quality_range is None:
-            raise
         data = codec.encode(picture, quality=codec.quality_range[0])
         print(f"{image}: {error}. Its smallest file is shown", file=sys.stderr)
         return data
@@ -54,26 +55,28 @@ def nearest_within(codec: Codec, picture: Picture, max_bytes: int, image: str) -
     return coded.data
 
 
-def row(path: Path, bpp: float) -> Image.Image:
-    """The same part of one image in all codecs."""
+def row(path: Path, bpp: float, codecs: Sequence[str], whole: bool) -> Image.Image:
+    """The same part of one image in all codecs, twice as large; or the ``whole`` image, half as large."""
     picture = Picture(open_image(path).pixels)
-    if picture.width < CROP_PX[0] or picture.height < CROP_PX[1]:
+    if not whole and (picture.width < CROP_PX[0] or picture.height < CROP_PX[1]):
         raise SystemExit(f"{path}: must have at least {CROP_PX[0]}x{CROP_PX[1]} px")
-    left, top = busiest(picture)
+    left, top = (0, 0) if whole else busiest(picture)
     allowed = int(bpp * picture.width * picture.height / 8)
     panels = [(path.stem, picture)]
-    for name in CODECS:
+    for name in codecs:
         codec = difflate.load(name)
         data = nearest_within(codec, picture, allowed, path.name)
         restored = codec.decode(data)
         rate = 8 * len(data) / (picture.width * picture.height)
         panels.append((f"{name}  {rate:.3f} bpp  {psnr(picture, restored):.1f} dB", restored))
-    width, height = CROP_PX[0] * ZOOM, CROP_PX[1] * ZOOM
+    part_px = (picture.width, picture.height) if whole else CROP_PX
+    width, height = (side // ZOOM if whole else side * ZOOM for side in part_px)
+    filter = Image.Resampling.LANCZOS if whole else Image.Resampling.NEAREST
     page = Image.new("RGB", (width * len(panels), height + 22), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(14)
     for i, (label, shown) in enumerate(panels):
-        part = Image.fromarray(to_array(shown)).crop((left, top, left + CROP_PX[0], top + CROP_PX[1]))
-        page.paste(part.resize((width, height), Image.Resampling.NEAREST), (i * width, 22))
+        part = Image.fromarray(to_array(shown)).crop((left, top, left + part_px[0], top + part_px[1]))
+        page.paste(part.resize((width, height), filter), (i * width, 22))
         pen.text((i * width + 4, 2), label, fill="black", font=font)
     return page
 
@@ -82,10 +85,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--bpp", type=float, default=0.3)
+    parser.add_argument("--codecs", nargs="+", default=CODECS, metavar="CODEC", help="names or folders of models")
+    parser.add_argument("--whole", action="store_true", help="the whole image at half of its size, not a part of it")
     parser.add_argument("-o", "--output", type=Path, default=Path("crops.png"))
     arguments = parser.parse_args()
-    rows = [row(path, arguments.bpp) for path in arguments.images]
-    page = Image.new("RGB", (rows[0].width, sum(r.height for r in rows)), "white")
+    rows = [row(path, arguments.bpp, arguments.codecs, arguments.whole) for path in arguments.images]
+    page = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), "white")
     top = 0
     for part in rows:
         page.paste(part, (0, top))
