@@ -11,6 +11,7 @@ from PIL import Image
 
 import difflate
 from difflate.codecs.cdc import CdcCodec
+from difflate.codecs.diffae import DiffaeCodec
 from difflate.codecs.hyperprior import HyperpriorCodec
 from difflate.codecs.loading import codec_for
 from difflate.codecs.vq import VqCodec
@@ -25,7 +26,8 @@ PIXEL_TOLERANCE = 1
 NETWORK_TOLERANCE = 2
 """Levels: of pixels that a network in floating point has made."""
 VQ = [name for name in sorted(EXPECTED) if EXPECTED[name]["codec"].endswith("-8-8")]
-LATENTS = [name for name in sorted(EXPECTED) if name not in VQ]
+AUTOENCODED = [name for name in sorted(EXPECTED) if EXPECTED[name]["codec"].startswith("diffae")]
+LATENTS = [name for name in sorted(EXPECTED) if name not in VQ + AUTOENCODED]
 
 
 def check_pixels(name: str, data: bytes, tolerance: int) -> None:
@@ -42,6 +44,18 @@ def test_latents_and_pixels(name):
     assert codec.name == EXPECTED[name]["codec"]
     latent = codec.read_latent(read_dfl(data))
     assert list(latent.q.shape) == EXPECTED[name]["shape"]
+    assert hashlib.sha256(latent.symbols()).hexdigest() == EXPECTED[name]["symbols_sha256"]
+    check_pixels(name, data, NETWORK_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", AUTOENCODED)
+def test_indices_and_pixels_that_diffusion_makes(name):
+    data = (FOLDER / name).read_bytes()
+    codec = codec_for(data)
+    assert isinstance(codec, DiffaeCodec)
+    assert codec.name == EXPECTED[name]["codec"]
+    latent = codec.read_latent(read_dfl(data))
+    assert list(latent.grid.shape) == EXPECTED[name]["shape"]
     assert hashlib.sha256(latent.symbols()).hexdigest() == EXPECTED[name]["symbols_sha256"]
     check_pixels(name, data, NETWORK_TOLERANCE)
 

@@ -45,7 +45,7 @@ def main(names: list[str]) -> None:
                 stem = f"v1-{name}-{label}{'-fixed' if fixed else ''}"
                 (HERE / f"{stem}.dfl").write_bytes(data)
                 latent = codec.read_latent(read_dfl(data))  # type: ignore[attr-defined]
-                grid = latent.grid if fixed or name.endswith("-8-8") else latent.q
+                grid = latent.q if hasattr(latent, "q") else latent.grid
                 Image.fromarray(np.asarray(to_pil(codec.decode(data)))).save(HERE / f"{stem}.png", optimize=True)
                 expected[f"{stem}.dfl"] = {
                     "codec": name,

@@ -28,6 +28,7 @@ from difflate.models.autoencoder_space import AutoencoderSpace, FiniteSpace
 from difflate.models.bottlenecks.rounded import CodedInSteps
 from difflate.nn.tiles import TILE_PX
 from difflate.options import AutoencoderDecoding, Options
+from difflate.store.folders import FolderModel
 
 
 class AutoencoderCodec(LearnedCodec):
@@ -45,6 +46,11 @@ class AutoencoderCodec(LearnedCodec):
         """The codec of a model's folder. Raises ModelError if a file is missing, or altered since it was written."""
         space = space_of(folder.name, Autoencoder.from_pretrained(folder))
         return cls("autoencoder", space, PlainDecoder(space), AutoencoderDecoding(tile_px=TILE_PX))
+
+    @property
+    def model(self) -> FolderModel:
+        """All networks."""
+        return self.space.autoencoder
 
     def analyse(self, pixels: Tensor, quality: float | None, options: Any) -> Tensor:
         if options.fixed_rate and not isinstance(self.space, FiniteSpace):

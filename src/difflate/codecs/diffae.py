@@ -37,6 +37,10 @@ class DiffaeCodec(AutoencoderCodec):
         """The codec of a model's folder. Raises ModelError if a file is missing, or altered since it was written."""
         return cls(folder.name, DiffusionAutoencoder.from_pretrained(folder))
 
+    @property
+    def model(self) -> DiffusionAutoencoder:
+        return self.space.model
+
     def analyse(self, pixels: Tensor, quality: float | None, options: Any) -> Tensor:
         check_guidance(options.guidance, self.space.model.decoder.dropped)  # a file keeps it
         return super().analyse(pixels, quality, options)
