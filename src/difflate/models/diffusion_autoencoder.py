@@ -59,7 +59,8 @@ def check_guidance(guidance: float, dropped: float) -> None:
     """Raises ConfigError for guidance of a model that was never trained without its condition."""
     if guidance != 1 and not dropped:
         raise ConfigError(
-            f"`guidance` (={guidance:g}) must be 1: the model was trained without ever hiding its latent (decoder.dropped=0)"
+            f"`guidance` (={guidance:g}) must be 1: the model was trained without ever hiding its latent "
+            "(decoder.dropped=0)"
         )
 
 
