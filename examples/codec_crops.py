@@ -1,6 +1,6 @@
 """Draws parts of photographs as several codecs restore them at nearly the same size of file, side by side.
 
-python examples/codec_crops.py kodak/kodim05.png kodak/kodim23.png --bpp 0.3 -o crops.png
+python examples/codec_crops.py kodak/kodim05.png kodak/kodim23.png --bpp 0.3 -o crops.jpg
 
 A codec whose smallest file is larger than asked for is shown with that one, and a line says so. So does one whose
 largest file is smaller. A codec of one quality is shown with its only file.
@@ -87,8 +87,10 @@ def main() -> None:
     parser.add_argument("--bpp", type=float, default=0.3)
     parser.add_argument("--codecs", nargs="+", default=CODECS, metavar="CODEC", help="names or folders of models")
     parser.add_argument("--whole", action="store_true", help="the whole image at half of its size, not a part of it")
-    parser.add_argument("-o", "--output", type=Path, default=Path("crops.png"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("crops.jpg"), help="a JPEG file")
     arguments = parser.parse_args()
+    if arguments.output.suffix.lower() not in (".jpg", ".jpeg"):
+        parser.error(f"-o (={arguments.output}) must end in .jpg; it is a JPEG file")
     rows = [row(path, arguments.bpp, arguments.codecs, arguments.whole) for path in arguments.images]
     page = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), "white")
     top = 0
@@ -96,7 +98,7 @@ def main() -> None:
         page.paste(part, (0, top))
         top += part.height
     with atomic_path(arguments.output) as temporary:
-        page.save(temporary, "PNG", optimize=True)
+        page.save(temporary, "JPEG", quality=88, subsampling=0, optimize=True)
     print(arguments.output)
 
 

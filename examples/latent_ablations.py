@@ -206,7 +206,7 @@ def _table(out: Path) -> str:
     picture = Image.new("RGB", (grids[0].width, pitch * len(grids) - 2))
     for number, grid in enumerate(grids):
         picture.paste(grid, (0, number * pitch))
-    picture.save(out / "grids.jpg", quality=85)
+    picture.save(out / "grids.jpg", quality=65, optimize=True, progressive=True)
     sizes = list(next(iter(results.values()))["swd"])
     heads = ["mean" if size == "mean" else f"{size} px" for size in sizes]
     lines = ["| images | steps | " + " | ".join(heads) + " |", "|---|--:|" + "--:|" * len(sizes)]

@@ -403,3 +403,44 @@ def test_processes_threads_layouts_and_noise_do_not_change_the_symbols(tmp_path:
         for name, value in written.items():
             latent = codec.read_latent(read_dfl((out / name).read_bytes()))
             assert hashlib.sha256(latent.symbols()).hexdigest() == value
+
+
+@both
+def test_the_network_that_is_filled_gives_the_same_integers(model: TransformModel, coder: HyperpriorCoder) -> None:
+    other = TransformModel(model.transform, model.hyperprior).entropy
+    assert isinstance(other, HyperpriorNetwork)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    other.fill(coder.tensors)
+    made = other.fixed_point()
+    assert made.keys() == coder.tensors.keys()
+    for name, value in coder.tensors.items():
+        assert made[name].dtype == value.dtype
+        assert np.array_equal(made[name], value), name
+    # and the weights that they were made from, to the last of their digits; the analysis and the prior as they were
+    ours = model.entropy.state_dict()
+    near = ("near_values.weight", "near_sizes.weight")
+    for name, value in other.state_dict().items():
+        if name not in other.fixed_names:
+            assert torch.equal(value, before[name])
+            assert name.split(".")[0] in ("analysis", "prior")
+        else:
+            wanted = ours[name] * other.mask if name in near else ours[name]
+            assert (value - wanted).abs().max() <= 2.0**-13, name
+
+
+@pytest.mark.parametrize("value", [16.000001, -1234.5678, 3e-7])
+def test_biases_are_filled_with_all_their_digits(value: float) -> None:
+    biases = np.array([value], np.float32)
+    fixed = fixed_point.to_biases(biases)
+    filled = fixed_point.from_biases(fixed).astype(np.float32)
+    assert fixed_point.to_biases(filled) == fixed
+    assert abs(filled - biases) <= 2.0**-21
+
+
+def test_integers_of_another_network_do_not_fill_one() -> None:
+    for source, model, message in ((CODER, GROUPED_MODEL, "groups"), (GROUPED, MODEL, "groups")):
+        with pytest.raises(ModelError, match=message):
+            model.entropy.fill(source.tensors)  # type: ignore[union-attr]
+    for name in ("hidden.weight", "level_rungs", "near_sizes.weight", "synthesis.0.weight"):
+        with pytest.raises(ModelError, match=f"tensor {name} .* must be"):
+            MODEL.entropy.fill(CODER.tensors | {name: CODER.tensors[name][:-1]})  # type: ignore[union-attr]

@@ -232,6 +232,16 @@ def test_forged_integers_are_refused_before_they_are_used(name, change, message,
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
+def test_integers_of_other_shapes_do_not_fill_a_model_in_8_bits(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path / "light", dtype="int8")
+    for name, other in (("wide", HyperpriorConfig(channels=8, width=16, features=24)), ("one", None)):
+        model = TransformModel(tiny_model().transform, other) if other else one_rate_model()
+        model.save_pretrained(tmp_path / name)
+        set_exact(tmp_path / "light", load_file(str(tmp_path / name / EXACT)))
+        with pytest.raises(ModelError, match=r"must be|does not fit"):
+            load(tmp_path / "light")
+
+
 def test_integers_of_a_model_of_other_width_are_refused(copied: Path) -> None:
     one_rate_model().save_pretrained(copied / "other")
     tensors = load_file(str(copied / "other" / EXACT))

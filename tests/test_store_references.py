@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from coder_helpers import photo, tiny_model
 from difflate import registry
@@ -186,3 +187,23 @@ def test_what_is_not_that_model_cannot_be_saved_as_it(models: Path) -> None:
         assert not (models / "saved").exists()
     with pytest.raises(ConfigError):
         tiny_model().save_pretrained(models / "saved", refer={"coder": "coder"})
+
+
+def test_a_whole_decoder_in_8_bits_has_its_coders_integers_once(tmp_path: Path) -> None:
+    model = decoder(tiny_model())
+    model.save_pretrained(tmp_path / "decoder", dtype="int8")
+    left_out = {f"coder.entropy.{name}" for name in model.coder.entropy.fixed_names}  # type: ignore[union-attr]
+    names = load_file(tmp_path / "decoder" / "model.safetensors").keys()
+    assert "coder.entropy.analysis.0.bias" in names
+    assert names.isdisjoint(left_out)
+    loaded = DiffusionDecoder.from_pretrained(tmp_path / "decoder")
+    assert loaded.coder.fingerprint == model.coder.fingerprint
+    # the coder alone, stored beside it, is that very model
+    loaded.coder.save_pretrained(tmp_path / "coder", dtype="int8")
+    loaded.save_pretrained(tmp_path / "light", dtype="int8", refer={"coder": "coder"})
+    assert DiffusionDecoder.from_pretrained(tmp_path / "light").coder.fingerprint == model.coder.fingerprint
+    other = decoder(tiny_model())
+    with torch.no_grad():
+        other.coder.entropy.get_parameter("hidden.weight").add_(0.01)
+    with pytest.raises(ModelError, match=f"coder is not the model in .* .{EXACT}"):
+        other.save_pretrained(tmp_path / "light", dtype="int8", refer={"coder": "coder"})

@@ -31,6 +31,16 @@ def to_biases(values: np.ndarray) -> np.ndarray:
     return fixed.astype(np.int32)
 
 
+def from_weights(fixed: np.ndarray) -> np.ndarray:
+    """float64, same shape: the values that `to_weights` gives ``fixed`` for."""
+    return np.asarray(fixed, np.float64) / (1 << WEIGHT_BITS)
+
+
+def from_biases(fixed: np.ndarray) -> np.ndarray:
+    """float64, same shape: the values that `to_biases` gives ``fixed`` for."""
+    return np.asarray(fixed, np.float64) / (1 << (WEIGHT_BITS + ACTIVATION_BITS))
+
+
 def check(weights: np.ndarray, biases: np.ndarray | None = None) -> None:
     """Raises ModelError if a sum of ``weights: (inputs, outputs)`` times activations could be inexact in float64."""
     largest = np.abs(weights.astype(np.float64)).sum(axis=0).max() * (ACTIVATION_MAX + 1)

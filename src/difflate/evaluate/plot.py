@@ -4,6 +4,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from PIL import Image
+
 from difflate.extras import require
 
 # Okabe and Ito's eight, told apart with any kind of colour vision, in an order that keeps neighbours far apart, and
@@ -59,4 +61,12 @@ def quality_plots(
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 8), frameon=False)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
-    return file.getvalue()
+    return _with_palette(file)
+
+
+def _with_palette(file: io.BytesIO) -> bytes:
+    """The PNG in ``file`` with 128 colours, which look the same in plots of lines, and in a quarter of the bytes."""
+    picture = Image.open(file).convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    smaller = io.BytesIO()
+    picture.save(smaller, "PNG", optimize=True)
+    return smaller.getvalue()

@@ -11,7 +11,7 @@ adds to it, and a bound says by how much at most.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,7 @@ class DiffusionDecoder(FolderModel):
     """A `TransformModel` and the diffusion model that decodes for it."""
 
     kind = "cdc"
+    files_beside = (EXACT,)
 
     def __init__(
         self,
@@ -200,6 +201,14 @@ class DiffusionDecoder(FolderModel):
         self.from_residual: Tensor
         self.register_buffer("to_residual", (RGB_TO_YCRCB / scales[:, None]).to(device), persistent=False)
         self.register_buffer("from_residual", (YCRCB_TO_RGB * scales).to(device), persistent=False)
+
+    def names_beside(self, referred: Sequence[str] = ()) -> Set[str]:
+        """Those of the coder, if the folder holds it."""
+        return frozenset() if "coder" in referred else frozenset(f"coder.{n}" for n in self.coder.names_beside())
+
+    def same_beside(self, other: "DiffusionDecoder") -> bool:
+        """Whether the coder of ``other`` has the same entropy model in integers."""
+        return self.coder.same_beside(other.coder)
 
     def _save_beside(self, folder: Path, referred: Sequence[str]) -> dict[str, Any]:
         if "coder" not in referred:

@@ -72,6 +72,18 @@ class ExactEntropy:
             raise ModelError(f"{folder}: {EXACT} is not what the model was saved with; get the folder again")
         self._stored = coder_from(tensors), self._digest()
 
+    def fill(self) -> None:
+        """Makes the network in floating point from the integers that were loaded, where these have its weights.
+
+        Raises ModelError if they are of another network.
+        """
+        coder = self.coder
+        if isinstance(self.entropy, HyperpriorNetwork):
+            if not isinstance(coder, HyperpriorCoder):
+                raise ModelError(f"{EXACT} does not fit config.json; get the model folder again")
+            self.entropy.fill(coder.tensors)
+        self._stored = coder, self._digest()
+
     def _digest(self) -> bytes:
         digest = hashlib.sha256()
         for value in self.entropy.state_dict().values():

@@ -1,7 +1,7 @@
 """Transform coding with one model for all rates: images to latents to bits and back, for training and for codecs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from difflate.diffusion.draws import Generators
 from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder
 from difflate.errors import ConfigError
-from difflate.models.exact import ExactEntropy
+from difflate.models.exact import EXACT, ExactEntropy
 from difflate.nn.dct import basis
 from difflate.nn.entropy_network import QUALITY_KNOTS, Coded, HyperpriorConfig, HyperpriorNetwork, between
 from difflate.nn.factorized_network import FactorizedNetwork
 from difflate.nn.padding import pad_to_multiple
 from difflate.nn.transforms import LMBDA_MIDDLE, TransformConfig, transforms
+from difflate.store.config import read_config
 from difflate.store.folders import FolderModel
+from difflate.store.weights import FORMAT, INT8
 
 _ARCHITECTURE = "hyperprior"
 """BITSTREAM: part of the fingerprint."""
@@ -38,6 +40,7 @@ class TransformModel(FolderModel):
     """Analysis, gain, entropy model, inverse gain, synthesis (Ballé et al. 2018, Cui et al. 2021)."""
 
     kind = "hyperprior"
+    files_beside = (EXACT,)
 
     def __init__(
         self,
@@ -101,8 +104,23 @@ class TransformModel(FolderModel):
         return self.exact.save(folder)
 
     def load_exact(self, folder: Path) -> None:
-        """Reads what `save_exact` has written. Raises ModelError if it is missing, damaged or altered."""
+        """Reads what `save_exact` has written. Raises ModelError if it is missing, damaged or altered.
+
+        Beside weights in 8 bits the entropy model in floating point is made from it: it has more digits.
+        """
         self.exact.load(folder)
+        if read_config(folder).get(FORMAT) == INT8:
+            self.exact.fill()
+
+    def names_beside(self, referred: Sequence[str] = ()) -> Set[str]:
+        """Those of the weights that the integers are made from, and that are made from the integers."""
+        if not isinstance(self.entropy, HyperpriorNetwork):
+            return frozenset()
+        return frozenset(f"entropy.{name}" for name in self.entropy.fixed_names)
+
+    def same_beside(self, other: "TransformModel") -> bool:
+        """Whether ``other`` has the same entropy model in integers."""
+        return self.fingerprint == other.fingerprint
 
     def _save_beside(self, folder: Path, referred: Sequence[str]) -> dict[str, Any]:
         return self.save_exact(folder)

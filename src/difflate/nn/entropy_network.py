@@ -8,6 +8,7 @@ all of a group by the groups before it. What is here is for training, in floatin
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.diffusion.draws import Generators
-from difflate.entropy.fixed_point import ONE, to_biases, to_weights
+from difflate.entropy.fixed_point import ONE, from_biases, from_weights, to_biases, to_weights
 from difflate.entropy.gaussian import RUNGS, SCALE_MAX, SCALE_MIN, rounding_offsets
 from difflate.entropy.hyperprior import RUNGS_PER_UNIT, Z_STRIDE, layers_of
-from difflate.errors import ConfigError
+from difflate.errors import ConfigError, ModelError
 from difflate.nn.entropy_models import FactorizedPrior, add_noise, gaussian_bits, lower_bound, round_through
 from difflate.nn.layers import conv, rescale, settle, zero_weights
 from difflate.nn.padding import pad_to_multiple
@@ -256,6 +257,41 @@ class HyperpriorNetwork(nn.Module):
         if len(self.sizes) > 1:
             tensors["channel_groups"] = self.group_of
         return tensors
+
+    @property
+    def fixed_names(self) -> list[str]:
+        """The names of `state_dict` that `fixed_point` has integers of, and `fill` fills."""
+        biased, plain, direct = layers_of(len(self.sizes))
+        weights = [f"{layer}.weight" for layer in (*biased, *plain, *direct, "near_values", "near_sizes")]
+        return [*weights, *(f"{layer}.bias" for layer in (*biased, "near_values")), "level_rungs"]
+
+    @torch.no_grad()
+    def fill(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Sets the weights that ``tensors`` are of, the inverse of `fixed_point`, which then gives them again.
+
+        Raises ModelError for integers of another shape or network.
+        """
+        groups = tensors.get("channel_groups", np.zeros(len(self.group_of), np.int16))
+        if not np.array_equal(groups, self.group_of):
+            raise ModelError("the groups of the entropy model are not those of its config.json; get the folder again")
+        known, state = self.mask[0, 0].cpu().numpy() > 0, self.state_dict()
+        filled = {}
+        for name in self.fixed_names:
+            shape, fixed = tuple(state[name].shape), tensors[name]
+            near = name in ("near_values.weight", "near_sizes.weight")
+            window = (int(known.sum()), 1, 1) if near else (*shape[2:], *shape[1:2])
+            wanted = (math.prod(window), shape[0]) if name.endswith(".weight") else shape
+            if fixed.shape != wanted:
+                raise ModelError(f"tensor {name} (={fixed.shape}) must be {wanted}; get the model folder again")
+            if near:  # the sites that are not known count for nothing
+                values = np.zeros(shape)
+                values[:, 0, known] = from_weights(fixed).T
+            elif name.endswith(".weight"):
+                values = from_weights(fixed).reshape(*window, shape[0]).transpose(3, 2, 0, 1)
+            else:
+                values = from_biases(fixed) / (RUNGS_PER_UNIT if name == "level_rungs" else 1)
+            filled[name] = torch.from_numpy(np.ascontiguousarray(values)).float()
+        self.load_state_dict(filled, strict=False)
 
 
 def _start(near_mix: nn.Conv2d, out: nn.Conv2d) -> None:

@@ -5,7 +5,7 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
@@ -29,7 +29,6 @@ from difflate.store.weights import (
     load_weights,
     pack,
     saved_dtype,
-    stored_tensors,
     weight_files,
 )
 
@@ -48,6 +47,8 @@ class FolderModel(nn.Module):
     """What config.json calls it."""
     card: str | None = None
     """The text of README.md."""
+    files_beside: Sequence[str] = ()
+    """The safetensors that a folder may have beside the weights, and some of these in 8 bits from."""
 
     @property
     def usage(self) -> str:
@@ -116,6 +117,14 @@ class FolderModel(nn.Module):
         """
         return {}
 
+    def names_beside(self, referred: Sequence[str] = ()) -> Set[str]:
+        """Names of weights that a folder in 8 bits leaves to what `_save_beside` writes; `_load_beside` fills them."""
+        return frozenset()
+
+    def same_beside(self, other: Any) -> bool:
+        """Whether ``other``, a model of the same settings, has the same beside its weights."""
+        return True
+
     def _reference(self, part: str, name: str, folder: Path) -> dict[str, Any]:
         """The entry of config.json by which ``part`` is the model ``name``, once they were found to be the same."""
         ours = getattr(self, part, None)
@@ -123,8 +132,10 @@ class FolderModel(nn.Module):
             raise ConfigError(f"`refer` (={part}={name}): a {self.kind} model has no part {part!r} that is a model")
         unlike = {}
         for found in named(name, folder):
-            same = ours.same_settings(type(ours).from_pretrained(found))
-            unlike[found] = differs(ours, found) if same else CONFIG
+            theirs = type(ours).from_pretrained(found)
+            unlike[found] = differs(ours, found, ours.names_beside()) if ours.same_settings(theirs) else CONFIG
+            if unlike[found] is None and not ours.same_beside(theirs):
+                unlike[found] = ", ".join(ours.files_beside)
             if unlike[found] is None:
                 return reference_to(name, found)
         found, what = next(iter(unlike.items()))
@@ -140,7 +151,12 @@ class FolderModel(nn.Module):
         from huggingface_hub import save_torch_state_dict
 
         folder.mkdir(parents=True, exist_ok=True)
-        state = {name: value for name, value in self.state_dict().items() if name.split(".")[0] not in referred}
+        beside = self.names_beside(referred) if dtype == torch.int8 else frozenset()
+        state = {
+            name: value
+            for name, value in self.state_dict().items()
+            if name.split(".")[0] not in referred and name not in beside
+        }
         state = pack(state, dtype)
         with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as name:
             save_torch_state_dict(state, name, max_shard_size=max_shard_size)
@@ -203,13 +219,14 @@ class FolderModel(nn.Module):
         hints = get_type_hints(cls.__init__)
         arguments = {key: _decode_argument(hints[key], config[key]) for key in cls._argument_names() if key in config}
         parts = {part: resolve(part, entry, folder) for part, entry in references(config).items()}
-        stored = sum(count_numbers(stored_tensors(place)) for place in (folder, *parts.values()))
+        stored = sum(count_numbers(place, cls.files_beside) for place in (folder, *parts.values()))
         try:
             with Unfilled(_SPARE_NUMBERS + 2 * stored):
                 model = cls(**arguments)
         except LimitExceeded as error:
             raise ModelError(f"{folder}: the weights do not fit {CONFIG} ({error}); get the folder again") from error
-        load_weights(model, folder, config.get(FORMAT), lambda name: name.split(".")[0] not in parts)
+        beside = model.names_beside(tuple(parts))
+        load_weights(model, folder, config.get(FORMAT), lambda name: name.split(".")[0] not in parts, beside)
         for file, digest in (config.get(_DIGESTS) or {}).items():
             if not (folder / file).is_file() or _digest(folder / file) != digest:
                 raise ModelError(f"{folder}: {file} is not what the model was saved with; get the folder again")

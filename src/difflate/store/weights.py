@@ -4,17 +4,20 @@ A float tensor is stored as float32, float16 or bfloat16, or in 8 bits with a sc
 
     W[i, …] = scale[i] · q[i, …],   q integers from -127 to 127,   scale[i] = max |W[i, …]| / 127
 
-as the int8 tensor NAME, of the shape of W, and the float32 tensor NAME.scale, (rows,). config.json then has
-``"format": "int8"``. Models are loaded to float32 whatever they are stored in.
+as the int8 tensor NAME, of the shape of W, and the float32 tensor NAME.scale, (rows,). Where that is too coarse, in 10
+bits: q, from -511 to 511, is 4 · NAME + low. The two bits of low, 0 to 3, of four numbers each are a byte of the uint8
+tensor NAME.low, (⌈numbers / 4⌉,), those of the first number lowest. config.json then has ``"format": "int8"``. Models
+are loaded to float32 whatever they are stored in.
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -23,15 +26,17 @@ from difflate.store.config import CONFIG
 
 FORMAT, INT8 = "format", "int8"
 """Key of config.json, and its value for weights in 8 bits; without the key weights are floats."""
-SCALE = ".scale"
-"""End of the name of the scales; no tensor of a module is called so, for a tensor holds no others."""
+SCALE, LOW = ".scale", ".low"
+"""Ends of the names of the scales and of the low bits; no tensor of a module is called so, for a tensor holds no
+others."""
+_LOW_BITS = 2
 _SAVED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
 _LEAST_NUMBERS = 1 << 12
 """Smaller tensors stay as they are: all of them together are about a percent of a model."""
 _MAX_ERROR = 0.02
 """Largest rms error of a tensor in 8 bits, relative to its mean absolute value, in which outliers count little.
 Of 194 trained tensors 191 have .005 to .0197. Above were basis images with small learned margins: in 8 bits they cost
-.04 dB at 36 dB, all others together .01 (measured)."""
+.04 dB at 36 dB, with a scale for each of their kernels .02, all others together .01 (measured)."""
 _MAX_ERROR_16 = 2.0**-10
 _FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
@@ -58,7 +63,8 @@ def pack(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Te
     """The tensors to store of ``state``, floats as ``dtype``; None: as they are.
 
     torch.int8: matrices and kernels of at least 4096 numbers are in 8 bits if their rms error is at most 2 % of their
-    mean absolute value; else, if it fits them, in float16. What is smaller stays as it is.
+    mean absolute value; else in 10 bits, if it is then; else, if it fits them, in float16. What is smaller stays as it
+    is.
     """
     packed = {}
     for name, value in state.items():
@@ -68,8 +74,8 @@ def pack(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Te
             packed[name] = value.to(dtype)
         elif value.numel() < _LEAST_NUMBERS:
             packed[name] = value
-        elif value.ndim > 1 and _error(value, dequantize_rows(*quantize_rows(value))) <= _MAX_ERROR:
-            packed[name], packed[name + SCALE] = quantize_rows(value)
+        elif bits := _bits_for(value):
+            packed |= _in_bits(name, value, bits)
         elif _error(value, value.half()) <= _MAX_ERROR_16:
             packed[name] = value.half()
         else:
@@ -79,29 +85,63 @@ def pack(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Te
 
 def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What is loaded of the tensors that `pack` gives."""
-    scales = {name + SCALE for name in packed if name + SCALE in packed}
+    beside = {name + end for name in packed for end in (SCALE, LOW) if name + SCALE in packed}
     return {
-        name: dequantize_rows(value, packed[name + SCALE]) if name + SCALE in scales else value
+        name: _restored(name, value, packed) if name + SCALE in packed else value
         for name, value in packed.items()
-        if name not in scales
+        if name not in beside
     }
 
 
-def quantize_rows(values: Tensor) -> tuple[Tensor, Tensor]:
-    """(int8 of the shape of ``values``, float32 scales (rows,)) of ``values: (rows, …)`` floats.
+def quantize(values: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
+    """(int16 of the shape of ``values``, float32 scales (rows,)) of ``values: (rows, …)`` floats.
 
-    What was loaded from 8 bits gives the same integers and scales again.
+    What was loaded from so many bits gives the same integers and scales again.
     """
-    rows = values.detach().float().flatten(1)
-    # rounded to 17 binary digits: 127 · scale is then exact in float32, so that quantizing twice is quantizing once
-    scales = (((rows.abs().amax(1) / 127).view(torch.int32) + 0x40) & ~0x7F).view(torch.float32)
+    largest, rows = (1 << bits - 1) - 1, values.detach().float().flatten(1)
+    # rounded to 25 - bits binary digits: `largest` · scale is then exact in float32, so that quantizing twice is
+    # quantizing once
+    scales = (rows.abs().amax(1) / largest).view(torch.int32)
+    scales = ((scales + (1 << bits - 2)) & ~largest).view(torch.float32)
     steps = rows / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-    return steps.round().clamp(-127, 127).to(torch.int8).reshape(values.shape), scales
+    return steps.round().clamp(-largest, largest).to(torch.int16).reshape(values.shape), scales
 
 
-def dequantize_rows(integers: Tensor, scales: Tensor) -> Tensor:
+def dequantize(integers: Tensor, scales: Tensor) -> Tensor:
     """Float32 of the shape of ``integers: (rows, …)``, with ``scales: (rows,)``."""
     return (integers.flatten(1) * scales[:, None]).reshape(integers.shape)
+
+
+def _in_bits(name: str, value: Tensor, bits: int) -> dict[str, Tensor]:
+    """What is stored of the tensor ``name`` in 8 or 10 bits."""
+    integers, scales = quantize(value, bits)
+    if bits == 8:
+        return {name: integers.to(torch.int8), name + SCALE: scales}
+    low = (integers & (1 << _LOW_BITS) - 1).flatten()
+    low = F.pad(low, (0, -len(low) % len(_PLACES))).unflatten(0, (-1, len(_PLACES)))
+    low = (low << _PLACES).sum(1).to(torch.uint8)
+    return {name: (integers >> _LOW_BITS).to(torch.int8), name + SCALE: scales, name + LOW: low}
+
+
+def _restored(name: str, value: Tensor, beside: Mapping[str, Tensor]) -> Tensor:
+    """Float32 of the int8 ``value`` of the tensor ``name``, with what is stored ``beside`` it."""
+    if name + LOW in beside:
+        low = (beside[name + LOW].short()[:, None] >> _PLACES) & (1 << _LOW_BITS) - 1
+        value = (value.short() << _LOW_BITS) + low.flatten()[: value.numel()].reshape(value.shape)
+    return dequantize(value, beside[name + SCALE])
+
+
+_PLACES = torch.arange(0, 8, _LOW_BITS, dtype=torch.int16, device="cpu")
+"""Of the low bits of four numbers in a byte."""
+
+
+def _bits_for(value: Tensor) -> int:
+    """8 or 10, what ``value`` is stored in; 0: they would be too coarse."""
+    if value.ndim < 2:
+        return 0
+    errors = {bits: _error(value, dequantize(*quantize(value, bits))) for bits in (8, 8 + _LOW_BITS)}
+    # without an error: it was loaded from so many bits, and is stored in them again
+    return next((bits for limit in (0.0, _MAX_ERROR) for bits in errors if errors[bits] <= limit), 0)
 
 
 def _error(values: Tensor, rounded: Tensor) -> float:
@@ -124,6 +164,10 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     paths = weight_files(folder)
     if not paths:
         raise ModelError(f"{folder}: model.safetensors is missing; get the model folder again")
+    return _heads(paths)
+
+
+def _heads(paths: Sequence[Path]) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for path in paths:
         with safe_open(str(path), "pt") as file:
@@ -133,17 +177,24 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     return found
 
 
-def count_numbers(stored: Mapping[str, Stored]) -> int:
-    """How many numbers ``stored`` are."""
-    return sum(math.prod(tensor.shape) for tensor in stored.values())
+def count_numbers(folder: Path, beside: Sequence[str] = ()) -> int:
+    """How many numbers the folder's weights are, and its files ``beside`` them, where it has them. Raises as
+    `stored_tensors`."""
+    others = _heads([folder / name for name in beside if (folder / name).is_file()])
+    return sum(math.prod(tensor.shape) for tensor in (*stored_tensors(folder).values(), *others.values()))
 
 
 def load_weights(
-    module: nn.Module, folder: Path, format: str | None, stored_here: Callable[[str], bool] = lambda name: True
+    module: nn.Module,
+    folder: Path,
+    format: str | None,
+    stored_here: Callable[[str], bool] = lambda name: True,
+    beside: Set[str] = frozenset(),
 ) -> None:
     """Puts the folder's weights into ``module``, after names, shapes and types have been compared.
 
-    ``format``: that of config.json. ``stored_here``: whether a tensor of that name is in the folder. Raises ModelError
+    ``format``: that of config.json. ``stored_here``: whether a tensor of that name is in the folder. ``beside``: names
+    that may be missing from weights in 8 bits; these tensors of ``module`` are then left as they are. Raises ModelError
     if weights are missing or do not fit, SafetensorError if they are damaged.
     """
     if format not in (None, INT8):
@@ -156,38 +207,44 @@ def load_weights(
     }
     expected = {}
     for name, value in module.state_dict().items():
+        if format == INT8 and name in beside and name not in stored:
+            continue
         if stored_here(name):
             expected[name] = tuple(value.shape), value.is_floating_point()
             if name in in_8_bits:
                 expected[name + SCALE] = tuple(value.shape)[:1], True
+                if name + LOW in stored and stored[name + LOW].dtype == "U8":
+                    expected[name + LOW] = (-(-value.numel() * _LOW_BITS // 8),), False
     found = {name: (tensor.shape, "F" in tensor.dtype or name in in_8_bits) for name, tensor in stored.items()}
     if found != expected:
         wrong = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         raise ModelError(f"{folder}: the weights do not fit {CONFIG} ({wrong}); get the folder again")
-    scales = _read(stored, [name + SCALE for name in in_8_bits])
-    for name, value in scales.items():
-        if not bool((value.isfinite() & (value >= 0)).all()):
+    beside_them = _read(stored, [name + end for name in in_8_bits for end in (SCALE, LOW) if name + end in stored])
+    for name, value in beside_them.items():
+        if value.is_floating_point() and not bool((value.isfinite() & (value >= 0)).all()):
             raise ModelError(f"{folder}: {name} must be finite and not below 0; get the folder again")
     for path in weight_files(folder):
-        names = [name for name, tensor in stored.items() if tensor.file == path and name not in scales]
+        names = [name for name, tensor in stored.items() if tensor.file == path and name not in beside_them]
         tensors = _read(stored, names)
         for name in in_8_bits.intersection(names):
-            tensors[name] = dequantize_rows(tensors[name], scales[name + SCALE])
+            tensors[name] = _restored(name, tensors[name], beside_them)
         module.load_state_dict(tensors, strict=False)
 
 
-def differs(module: nn.Module, folder: Path) -> str | None:
+def differs(module: nn.Module, folder: Path, beside: Set[str] = frozenset()) -> str | None:
     """A tensor of ``module`` that is not, rounded as the folder's is, the folder's own; None: all are.
 
-    Raises as `stored_tensors`.
+    ``beside``: names that the folder's weights need not have. Raises as `stored_tensors`.
     """
     stored = stored_tensors(folder)
     saved = _read(stored, list(stored))
     for name, value in module.state_dict().items():
         if name not in saved:
+            if name in beside:
+                continue
             return name
         if name + SCALE in saved:
-            ours = dict(zip((name, name + SCALE), quantize_rows(value.cpu()), strict=True))
+            ours = _in_bits(name, value.cpu(), 8 + _LOW_BITS if name + LOW in saved else 8)
         else:
             ours = {name: value.cpu().to(saved[name].dtype)}
         if not all(torch.equal(tensor, saved[key]) for key, tensor in ours.items()):

@@ -41,9 +41,13 @@ def holds_model(out: Path, model: Any, dtype: torch.dtype) -> bool:
     A kill between the last checkpoint and the model folder leaves an older model there, or none.
     """
     try:
-        theirs = type(model).from_pretrained(out).state_dict()
+        saved = type(model).from_pretrained(out)
     except (ModelError, SafetensorError):
         return False
-    ours = unpack(pack({name: value.detach().cpu() for name, value in model.state_dict().items()}, dtype))
+    beside = model.names_beside() if dtype == torch.int8 else frozenset()
+    theirs = {name: value for name, value in saved.state_dict().items() if name not in beside}
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items() if name not in beside}
+    ours = unpack(pack(state, dtype))
     same = (torch.equal(theirs[name], value.to(theirs[name].dtype)) for name, value in ours.items())
-    return (out / CARD).exists() and ours.keys() == theirs.keys() and all(same)
+    whole = (out / CARD).exists() and ours.keys() == theirs.keys() and all(same)
+    return whole and (not beside or model.same_beside(saved))

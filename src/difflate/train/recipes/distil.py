@@ -172,7 +172,7 @@ def _task(settings: DistilTraining, data: TaughtData) -> DistilTask:
         student.autoencoder.load_exact(_folder(settings))  # files of the one are files of the other, on any machine
         return AutoencoderDistilTask(student, *taught, first_images(data.held_back, _PICTURES))
     if isinstance(student, DiffusionDecoder):
-        student.coder.load_exact(_folder(settings))
+        student.coder.keep_exact(data.teacher.coder)
         return DecoderDistilTask(student, *taught, first_images(data.held_back, _PICTURES))
     if isinstance(student, LatentDiffusion):
         student.use_codec(data.space)
