@@ -11,7 +11,7 @@ from difflate.errors import ConfigError, ModelError
 
 MODEL_FILES = ["config.json", "README.md", "training.yaml", "*.safetensors", "*.safetensors.index.json"]
 """All that is ever fetched of a repository."""
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def bundled_models(role: registry.Role | None = None) -> dict[str, dict]:
