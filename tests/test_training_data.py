@@ -15,6 +15,7 @@ from difflate.data.crops import Crops, collate, numbers_of
 from difflate.data.images import list_images
 from difflate.data.items import hold_back, label_by_folder, list_items
 from difflate.data.loader import batches_of
+from difflate.data.mixed import Mixed
 from difflate.errors import ConfigError, ImageError
 from difflate.seeds import Stream, torch_generator
 from difflate.train import checkpoint
@@ -348,3 +349,48 @@ def test_images_held_in_memory_are_the_same_and_are_not_read_again(tmp_path: Pat
         found = held[number]
         assert torch.equal(found.pixels, sample.pixels)
         assert [text.split(":")[0] for text in found.skipped] == [text.split(":")[0] for text in sample.skipped]
+
+
+def test_texts_go_with_their_images(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 4)
+    for number, text in ((0, b" a cat\n"), (1, "\ufeffein Kätzchen".encode()), (3, b"")):
+        (tmp_path / "images" / f"{number:03d}.txt").write_bytes(text)
+    shard = tmp_path / "s.tar"
+    with tarfile.open(shard, "w") as tar:  # in front of the image, behind it, of none
+        for name in ("b.txt", "a.png", "b.png", "c.png", "a.txt", "d.txt"):
+            source = tmp_path / "images" / "000.png"
+            if name.endswith(".txt"):
+                source = tmp_path / name
+                source.write_text(f"text of {name}")
+            tar.add(source, name)
+    items = list_items([tmp_path / "images", shard])
+    assert [item.caption() for item in items] == ["a cat", "ein Kätzchen", "", "", "text of a.txt", "text of b.txt", ""]
+    crops = Crops(items, 8, augment=False, captions=True)
+    lists = [[0, 5], [4, 1]]
+    for workers in (0, 1):
+        found = [batch.captions for batch in batches_of(crops, iter(lists), workers, torch.device("cpu"))]
+        assert found == [("a cat", "text of b.txt"), ("text of a.txt", "ein Kätzchen")]
+    assert Crops(items, 8, augment=False).read(0).caption == ""
+    mixed = Mixed(Crops(items, 8, captions=True), made=0.5, grey=0.5)
+    texts = {mixed.photographs.read(n).caption for n in range(30)}
+    assert len(texts) == 5
+    assert {mixed.read(n).caption for n in range(30)} == texts
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [(b"\xff\xfe", "is no text in UTF-8"), (b"x" * 4097, "has 4097 bytes, above 4096")]
+)
+def test_texts_that_cannot_be_are_told(tmp_path: Path, data: bytes, message: str) -> None:
+    write_images(tmp_path / "images", 4)
+    (tmp_path / "images" / "000.txt").write_bytes(data)
+    shard = tmp_path / "s.tar"
+    with tarfile.open(shard, "w") as tar:
+        for name in ("000.png", "000.txt"):
+            tar.add(tmp_path / "images" / name, name)
+    for item in (list_items([tmp_path / "images"])[0], list_items([shard])[0]):
+        with pytest.raises(ImageError, match=message):
+            item.caption()
+    crops = Crops(list_items([tmp_path / "images"]), 8, captions=True)
+    samples = [crops[number] for number in range(8)]
+    assert all(sample.pixels.numel() for sample in samples)  # the next image took its place
+    assert any("000.txt" in text for sample in samples for text in sample.skipped)

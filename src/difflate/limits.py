@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from difflate.errors import LimitExceeded
 
+TEXT_BYTES = 4096
+"""Of a text that goes with an image, as UTF-8."""
 _ADVICE = "; if you trust it, raise the limit from Python with limits="
 
 

@@ -14,18 +14,19 @@ from typing import Any, ClassVar, Self
 
 from difflate.errors import ConfigError, FormatError
 from difflate.format import sections
+from difflate.limits import TEXT_BYTES
 
 MAX_EFFORT = 9
 _MAX_SPEED = 10
 _MAX_STEPS, _MAX_GUIDANCE, _MAX_SEED = 1000, 20, 2**32 - 1
 
 
-def option(help: str, metavar: str | None = None, hint: bool = False) -> Any:
+def option(help: str, metavar: str | None = None, hint: bool = False, words: bool = False) -> Any:
     """A field that is None unless it is given; ``help`` and ``metavar`` are those of its flag.
 
-    ``hint``: files keep it.
+    ``hint``: files keep it. ``words``: any text, an empty one too.
     """
-    return dataclasses.field(default=None, metadata={"help": help, "metavar": metavar, "hint": hint})
+    return dataclasses.field(default=None, metadata={"help": help, "metavar": metavar, "hint": hint, "words": words})
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,39 @@ class _SamplingHints(_Hints):
     )
     guidance: float | None = option("of the latent, 1: none; others take twice the time", "W", hint=True)
     seed: int | None = option("seed of the noise that diffusion starts from", "S", hint=True)
+    text: str | None = option(
+        "what the image shows, for a model that was trained with texts; '': nothing is said", "TEXT", hint=True,
+        words=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.text is None:
+            return
+        if not isinstance(self.text, str):
+            raise ConfigError(f"`text` (={self.text!r}) must be a text")
+        try:
+            size = len(self.text.encode())
+        except UnicodeEncodeError as error:
+            raise ConfigError("`text` has halves of characters, which UTF-8 has not; write it anew") from error
+        if size > TEXT_BYTES:
+            raise ConfigError(f"`text` (of {size} bytes) must have at most {TEXT_BYTES} in UTF-8; shorten it")
+
+    def to_sections(self) -> tuple[tuple[int, bytes], ...]:
+        said = ((sections.TEXT, self.text.encode()),) if self.text else ()
+        return (*super().to_sections(), *said)
+
+    @classmethod
+    def from_sections(cls, kept: Mapping[int, bytes]) -> Self:
+        found, data = super().from_sections(kept), kept.get(sections.TEXT)
+        if data is None:
+            return found
+        if not 0 < len(data) <= TEXT_BYTES:
+            raise FormatError(f"the text has {len(data)} bytes, not from 1 to {TEXT_BYTES}; get an intact copy")
+        try:
+            return dataclasses.replace(found, text=data.decode())
+        except UnicodeDecodeError as error:
+            raise FormatError("the text is not in UTF-8; get an intact copy") from error
 
     @property
     def evaluations(self) -> int:

@@ -74,7 +74,7 @@ def _cdc_settings(kept: Mapping[int, bytes]) -> dict[str, Any]:
 
 def _diffae_settings(kept: Mapping[int, bytes]) -> dict[str, Any]:
     hints = options.SamplingDecoding.from_sections(kept)
-    values = {key: getattr(hints, key) for key in ("steps", "guidance", "seed")}
+    values = {key: getattr(hints, key) for key in ("steps", "guidance", "seed", "text")}
     return _latent_settings(kept) | {key: value for key, value in values.items() if value is not None}
 
 

@@ -60,6 +60,8 @@ class Stream(enum.IntEnum):
     """Where a perceptual loss looks at the images of a training step."""
     INPUT_SIZE = 23
     """How large an encoder sees the images of a training step."""
+    DROPPED_TEXT = 24
+    """Whose text a training step hides."""
 
 
 def torch_generator(seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

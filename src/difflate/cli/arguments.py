@@ -58,8 +58,9 @@ def add_codec_options(parser: argparse.ArgumentParser, side: Side) -> None:
         if value_type is bool:  # False would be an option that is given
             parser.add_argument(flag_of(name), action="store_true", default=None, dest=name, help=help)
         else:
+            parse = name_of if value_type is str and not field.metadata["words"] else value_type
             parser.add_argument(
-                flag_of(name), type=name_of if value_type is str else value_type, metavar=field.metadata["metavar"],
+                flag_of(name), type=parse, metavar=field.metadata["metavar"],
                 dest=name, help=help,
             )  # fmt: skip
 

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _text(row: dict[str, Any]) -> str:
     sections = ", ".join(f"{s['type']} {s['bytes']} bytes" for s in row["sections"])
-    settings = ", ".join(f"{name} {value}" for name, value in row["settings"].items())
+    settings = ", ".join(f"{name} {_printable(value)}" for name, value in row["settings"].items())
     lines = {
         "file": row["file"],
         "format": f"dfl {row['version']}, {row['bytes']} bytes, of which {row['overhead_bytes']} overhead",
@@ -66,6 +66,11 @@ def _text(row: dict[str, Any]) -> str:
         "sections": sections,
     }
     return "\n".join(f"{name:<9} {value}" for name, value in lines.items() if value)
+
+
+def _printable(value: Any) -> Any:
+    """``value``, of a text from a file without what could act on a terminal."""
+    return ascii(value) if isinstance(value, str) and not value.isprintable() else value
 
 
 def describe(data: bytes, config: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The diffusion autoencoder (Rampas 2024): the files of an autoencoder, restored by a few steps of diffusion.
 
-    encode   pixels ─ `DiffusionSpace.to_latent` ─▶ latent ─ coder ─▶ section "indices" or "latent"; hints
-    decode   pixels ◀─ `Diffusion.restore` ─ latent ◀─ coder ─ section; hints
+    encode   pixels ─ `DiffusionSpace.to_latent` ─▶ latent ─ coder ─▶ section "indices" or "latent"; hints, text
+    decode   pixels ◀─ `Diffusion.restore` ─ latent ◀─ coder ─ section; hints, text
 
 The coders are those of `difflate.codecs.autoencoder`. Encoder and decoder work in tiles.
 """
@@ -15,7 +15,7 @@ from difflate.codecs.autoencoder import AutoencoderCodec, numbers_of
 from difflate.codecs.indices import Indices
 from difflate.entropy.latent import Latent
 from difflate.format.container import DflFile
-from difflate.models.diffusion_autoencoder import DiffusionAutoencoder, check_guidance
+from difflate.models.diffusion_autoencoder import DiffusionAutoencoder
 from difflate.models.diffusion_space import DiffusionSpace, diffusion_space
 from difflate.nn.tiles import TILE_PX
 from difflate.options import SamplingDecoding
@@ -42,7 +42,9 @@ class DiffaeCodec(AutoencoderCodec):
         return self.space.model
 
     def analyse(self, pixels: Tensor, quality: float | None, options: Any) -> Tensor:
-        check_guidance(options.guidance, self.space.model.decoder.dropped)  # a file keeps it
+        model = self.space.model  # a file keeps what it is asked for
+        model.decoder.check_guidance(options.guidance)
+        model.check_text(options.text or "")
         return super().analyse(pixels, quality, options)
 
 
@@ -55,5 +57,6 @@ class Diffusion:
     def restore(self, latent: Indices | Latent, file: DflFile, options: Any) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
         return self.space.sample(
-            numbers_of(latent), file.height, file.width, options.tile_px, options.steps, options.guidance, options.seed
-        )
+            numbers_of(latent), file.height, file.width, options.tile_px, options.steps, options.guidance,
+            options.seed, options.text or "",
+        )  # fmt: skip

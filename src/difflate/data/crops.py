@@ -11,7 +11,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,10 +58,12 @@ class Batch:
     """Samples that are missing: no other could be taken instead."""
     notes: tuple[Note, ...] = ()
     """What was lost of images when they were opened."""
+    captions: tuple[str, ...] = ()
+    """The text of each image, empty where there is none or `Crops` read none; (): none of all."""
 
     def pin_memory(self) -> "Batch":
         """The batch in pinned memory, for DataLoader: copies from it do not hold up the GPU."""
-        return Batch(self.pixels.pin_memory(), self.numbers, self.labels, self.skipped, self.dropped, self.notes)
+        return replace(self, pixels=self.pixels.pin_memory())
 
     def images(self, device: torch.device) -> Tensor:
         """(B, 3, …) float32 in [-1, 1] on ``device``; of crops only."""
@@ -80,6 +82,8 @@ class Sample(NamedTuple):
     """What was said of images that could not be read."""
     notes: tuple[Note, ...] = ()
     """What was lost of the image when it was opened."""
+    caption: str = ""
+    """The text of the image; empty: there is none, or nobody has asked for it."""
 
 
 class Samples(Dataset[Sample], ABC):
@@ -115,7 +119,7 @@ class Crops(Samples):
     ``short_side``: images are scaled so that their short side has as many pixels; None: they keep their size.
     Smaller images than a crop are enlarged to it, and transparent ones laid over white. Without ``augment`` crop n
     is the centre of item n; with it the items are shuffled anew each time round, cropped at random places and, with
-    ``flips``, mirrored half of the time.
+    ``flips``, mirrored half of the time. ``captions``: the texts of the images are read too.
     """
 
     def __init__(
@@ -127,13 +131,14 @@ class Crops(Samples):
         flips: bool = True,
         augment: bool = True,
         seed: int = 0,
+        captions: bool = False,
     ):
         if not items:
             raise ConfigError("there are no images to train on; name folders or tar shards")
         if size < 1 or (short_side is not None and short_side < size):
             raise ConfigError(f"short_side (={short_side}) must not be below the crop's size (={size})")
         self.items, self.size, self.short_side = list(items), size, short_side
-        self.flips, self.augment, self.seed = flips, augment, seed
+        self.flips, self.augment, self.seed, self.captions = flips, augment, seed, captions
         self._held: dict[int, Picture] = {}
 
     def hold(self) -> None:
@@ -172,13 +177,14 @@ class Crops(Samples):
             item = self.items[place]
             try:
                 picture = self._held.get(place) or open_image(item.source())
+                caption = item.caption() if self.captions else ""
             except (DifflateError, OSError) as error:
                 text = " ".join(str(error).split())
                 messages.append(text if text.startswith(item.path) else f"{item}: {text}")
                 continue
             notes = tuple(Note(str(item), text) for text in picture.notes)
             pixels = torch.from_numpy(self._crop(over_white(picture), number))
-            return Sample(pixels, number, item.label, messages, notes)
+            return Sample(pixels, number, item.label, messages, notes, caption)
         raise ImageError("\n".join(messages))
 
     def _crop(self, picture: Picture, number: int) -> np.ndarray:
@@ -216,7 +222,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
     numbers, labels = (torch.tensor([sample[i] for sample in kept], dtype=torch.int64) for i in (1, 2))
     skipped = [text for sample in samples for text in sample.skipped]
     notes = tuple(note for sample in samples for note in sample.notes)
-    return Batch(pixels, numbers, labels, skipped, len(samples) - len(kept), notes)
+    captions = tuple(sample.caption for sample in kept)
+    return Batch(pixels, numbers, labels, skipped, len(samples) - len(kept), notes, captions)
 
 
 def log_notes(notes: Iterable[Note], logged: set[str]) -> None:

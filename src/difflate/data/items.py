@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from difflate.data.images import SUFFIXES, check_images, check_not_compressed, files_in, is_hidden, log_hidden
 from difflate.errors import ConfigError, DifflateError, ImageError
+from difflate.limits import TEXT_BYTES
 from difflate.media.files import open_pil
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,9 @@ class Item:
     size: int = 0
     label: int = -1
     """Number of its class; -1: none."""
+    caption_offset: int = -1
+    """Of a tar archive: where its member ``NAME.txt`` lies that belongs to an image ``NAME.jpg``; -1: there is none."""
+    caption_size: int = 0
 
     def source(self) -> Path | bytes:
         """What `difflate.media.picture.open_image` takes. Raises OSError."""
@@ -34,6 +38,30 @@ class Item:
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
+
+    def caption(self) -> str:
+        """The text of the image, without spaces around it: ``NAME.txt`` beside ``NAME.jpg``; empty where there is none.
+
+        Raises ImageError for what is no text, or too long a one, OSError.
+        """
+        path = Path(self.path) if self.offset >= 0 else Path(self.path).with_suffix(".txt")
+        if self.offset >= 0:
+            if self.caption_offset < 0:
+                return ""
+            where, start, size = f"{path} (at byte {self.caption_offset})", self.caption_offset, self.caption_size
+        else:
+            if not path.is_file():
+                return ""
+            where, start, size = str(path), 0, path.stat().st_size
+        if size > TEXT_BYTES:
+            raise ImageError(f"{where}: the text has {size} bytes, above {TEXT_BYTES}; shorten it")
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read(size)
+        try:
+            return data.decode("utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            raise ImageError(f"{where}: is no text in UTF-8; save it as that") from error
 
     def __str__(self) -> str:
         return self.path if self.offset < 0 else f"{self.path} (at byte {self.offset})"
@@ -88,23 +116,31 @@ def _items_of(source: str, hidden: list[str]) -> Iterator[Item]:
 
 
 def _members(shard: Path, hidden: list[str]) -> Iterator[Item]:
+    """The images of a shard, with their captions, which may lie before or behind them."""
     read = 0
+    images: list[tuple[PurePosixPath, Item]] = []
+    captions: dict[PurePosixPath, tuple[int, int]] = {}
     try:
         with tarfile.open(shard, "r:") as tar:  # without compression: only so can a member be read by itself
             for member in tar:
                 read += 1
                 name = PurePosixPath(member.name)
+                if member.isfile() and name.suffix.lower() == ".txt":
+                    captions[name.with_suffix("")] = (member.offset_data, member.size)
                 if not member.isfile() or name.suffix.lower() not in SUFFIXES:
                     continue
                 if is_hidden(name):
                     hidden.append(f"{shard}: {name}")
                 else:
-                    yield Item(str(shard), member.offset_data, member.size)
+                    images.append((name.with_suffix(""), Item(str(shard), member.offset_data, member.size)))
     except (tarfile.TarError, OSError) as error:
         if read:
             log.warning("%s: is damaged (%s); only the %d members before that are used", shard, error, read)
-            return
-        raise ConfigError(f"{shard}: is not an uncompressed tar archive ({error}); unpack or repack it") from error
+        else:
+            raise ConfigError(f"{shard}: is not an uncompressed tar archive ({error}); unpack or repack it") from error
+    for name, item in images:
+        offset, size = captions.get(name, (-1, 0))
+        yield replace(item, caption_offset=offset, caption_size=size)
 
 
 def _braces(name: str) -> Iterable[str]:

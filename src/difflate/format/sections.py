@@ -13,6 +13,7 @@ ICC = 0x42
 XMP = 0x43
 DIFFUSION = 0x44
 SAMPLING = 0x45
+TEXT = 0x46
 
 NAMES = {
     CONTEXT: "indices (context)",
@@ -25,6 +26,7 @@ NAMES = {
     XMP: "xmp",
     DIFFUSION: "diffusion",
     SAMPLING: "sampling",
+    TEXT: "text",
 }
 METADATA = (EXIF, ICC, XMP)
 PIXELS = (CONTEXT, FIXED, LATENT, WEBP)

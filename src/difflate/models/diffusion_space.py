@@ -25,24 +25,28 @@ class DiffusionSpace(AutoencoderSpace):
 
     @torch.no_grad()
     def sample(
-        self, latent: Tensor, height: int, width: int, tile_px: int, steps: int, guidance: float, seed: int
-    ) -> Tensor:
+        self, latent: Tensor, height: int, width: int, tile_px: int, steps: int, guidance: float, seed: int,
+        text: str = "",
+    ) -> Tensor:  # fmt: skip
         """(3, ``height``, ``width``) uint8 on the CPU: what ``steps`` steps make of ``latent: (C, h, w)``, indices or
         numbers as files have them.
 
         The noise that they start from follows from ``seed`` and the place in the image, so it does not depend on the
-        tiles, of ``tile_px``. No steps: `head`. Raises ConfigError.
+        tiles, of ``tile_px``. ``text``: what the image shows; empty: nothing is said. No steps: `head`. Raises
+        ConfigError.
         """
+        model = self.model
+        model.check_text(text)
         if not steps:
             return self.head(latent, height, width, tile_px)
-        model = self.model
+        vector = model.told([text], self.device)
         sites = self.stride_px // model.stage.stride_px
 
         def tile(part: Tensor, row: int, column: int) -> Tensor:
             z = model.autoencoder.between.latent(part if part.is_floating_point() else part.long())
             _, channels, rows, columns = model.noise_shape(z)
             noise = place_noise(seed, row * sites, column * sites, rows, columns, channels)
-            return model.restore(z, steps, noise.to(z.device), guidance)
+            return model.restore(z, steps, noise.to(z.device), guidance, vector)
 
         margin = self.margin(-(-reach_px(model.network) // sites))
         return restore_in_tiles(

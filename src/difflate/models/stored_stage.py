@@ -1,13 +1,11 @@
 """First stages that are models in folders: our own autoencoders, and those of diffusers.
 
-What a diffusion model needs of one to be built stands in config.json. The weights are read when they are first used:
-building a model, as for its cost or for weights that are about to be read, reads no other.
+What a diffusion model needs of one to be built stands in config.json; the weights are read when they are first used.
 """
 
 import functools
 import hashlib
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from difflate.errors import ModelError
 from difflate.extras import require
 from difflate.models.autoencoder import Autoencoder
+from difflate.models.stored_network import StoredNetwork, digest_of
 
 CLASSES = ("AutoencoderKL", "VQModel")
 """Of diffusers."""
@@ -26,29 +25,14 @@ _SCALE = 0.18215
 """Of models that do not say it (Rombach et al. 2022)."""
 
 
-class StoredStage(ABC):
+class StoredStage(StoredNetwork):
     """A `difflate.models.first_stage.FirstStage` whose network is read when it is first used."""
 
     bound: float | None = None
 
     def __init__(self, folder: Path, stride_px: int, channels: int, scale: float):
-        self.folder, self.stride_px, self.channels, self.scale = folder, stride_px, channels, scale
-        self._network: nn.Module | None = None
-
-    @property
-    @abstractmethod
-    def digest(self) -> str:
-        """What tells this model from others."""
-
-    @abstractmethod
-    def load(self) -> nn.Module:
-        """The network, on the CPU. Raises ModelError."""
-
-    def network(self, device: torch.device) -> Any:
-        """The network, in evaluation mode, on ``device``. Raises ModelError."""
-        if self._network is None:
-            self._network = self.load().requires_grad_(False).eval()
-        return self._network.to(device)
+        super().__init__(folder)
+        self.stride_px, self.channels, self.scale = stride_px, channels, scale
 
 
 class AutoencoderStage(StoredStage):
@@ -105,8 +89,7 @@ class DiffusersStage(StoredStage):
         path = self.folder / _WEIGHTS
         if not path.is_file():
             raise ModelError(f"first stage {self.folder}: {_WEIGHTS} is missing; get the folder again")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_of([path])
 
     def load(self) -> nn.Module:
         made = getattr(require("diffusers", "diffusers"), self._class)

@@ -216,8 +216,7 @@ class FolderModel(nn.Module):
         config = read_config(folder)
         if config.get(_KIND) != cls.kind:
             raise ModelError(f"{folder}: kind (={config.get(_KIND)}) must be {cls.kind}; name a folder of that kind")
-        hints = get_type_hints(cls.__init__)
-        arguments = {key: _decode_argument(hints[key], config[key]) for key in cls._argument_names() if key in config}
+        arguments = cls._arguments_in(folder, config)
         parts = {part: resolve(part, entry, folder) for part, entry in references(config).items()}
         stored = sum(count_numbers(place, cls.files_beside) for place in (folder, *parts.values()))
         try:
@@ -236,6 +235,12 @@ class FolderModel(nn.Module):
         card = folder / CARD
         model.card = card.read_text("utf-8", "replace") if card.is_file() else None
         return model.eval()
+
+    @classmethod
+    def _arguments_in(cls, folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What the config.json of ``folder`` gives the constructor."""
+        hints = get_type_hints(cls.__init__)
+        return {key: _decode_argument(hints[key], config[key]) for key in cls._argument_names() if key in config}
 
     def _take_part(self, part: str, place: Path, folder: Path) -> None:
         """Puts the model in ``place`` in the place of ``part``."""

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from difflate import registry
@@ -10,7 +11,7 @@ from difflate.errors import ConfigError, ModelError
 
 MODEL_FILES = ["config.json", "README.md", "training.yaml", "*.safetensors", "*.safetensors.index.json"]
 """All that is ever fetched of a repository."""
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def bundled_models(role: registry.Role | None = None) -> dict[str, dict]:
@@ -30,12 +31,14 @@ def bundled_folder(name: str) -> Path:
     return kind.models / name
 
 
-def model_folder(name: str | Path, *, allow_download: bool = False) -> Path | None:
+def model_folder(
+    name: str | Path, *, allow_download: bool = False, files: Sequence[str] = MODEL_FILES
+) -> Path | None:  # fmt: skip
     """The folder of a bundled model, of that name, or of a Hugging Face repository ``owner/name``; None: it is none.
 
-    A repository is looked for in the local cache and, only if ``allow_download``, fetched: no more than config,
-    safetensors and card. Raises ConfigError for what is no name, ModelError if it is not in the cache, or cannot be
-    fetched.
+    A repository is looked for in the local cache and, only if ``allow_download``, fetched: no more than ``files``, by
+    default config, safetensors and card. Raises ConfigError for what is no name, ModelError if it is not in the cache,
+    or cannot be fetched.
     """
     if not isinstance(name, str | os.PathLike):
         raise ConfigError(f"model (={name!r}) must be a name or a folder")
@@ -50,7 +53,7 @@ def model_folder(name: str | Path, *, allow_download: bool = False) -> Path | No
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        fetched = snapshot_download(str(name), allow_patterns=MODEL_FILES, local_files_only=not allow_download)
+        fetched = snapshot_download(str(name), allow_patterns=list(files), local_files_only=not allow_download)
     except LocalEntryNotFoundError as error:
         if not allow_download:
             raise ModelError(

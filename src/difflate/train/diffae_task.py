@@ -1,6 +1,7 @@
 """The loss of a diffusion autoencoder (Rampas 2024, 3.1 and 3.2)."""
 
 import math
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from difflate.data.crops import Batch
 from difflate.diffusion import normal
+from difflate.errors import ConfigError
 from difflate.models.bottlenecks import Passed
-from difflate.models.diffusion_autoencoder import DiffusionAutoencoder
+from difflate.models.diffusion_autoencoder import DiffusionAutoencoder, LatentDecoderConfig
 from difflate.nn.colour import signed_to_uint8
 from difflate.quantize.usage import code_usage
 from difflate.seeds import Stream, torch_generator
@@ -19,10 +21,22 @@ from difflate.train.adversary import AdversarialTask
 from difflate.train.diffusion_loss import Denoised, denoise_once
 from difflate.train.draws import Draws
 from difflate.train.perceptual_loss import shifted, visibility
+from difflate.train.settings import LoopSettings
 from difflate.train.stages import AutoencodingStage
 from difflate.train.structure import psnr_db
 
 _SHOWN_STEPS = 4
+
+
+def captions_of(batch: Batch) -> tuple[str, ...]:
+    """One for each image of ``batch``, empty where it has none."""
+    return batch.captions or ("",) * len(batch.numbers)
+
+
+def check_recordable(decoder: LatentDecoderConfig, loop: LoopSettings, key: str) -> None:
+    """Raises ConfigError if steps are to be recorded in which texts are read; ``key``: of ``loop``."""
+    if decoder.text and loop.cuda_graph:
+        raise ConfigError(f"{key}.cuda_graph (=true) cannot record a text model, decoder.text; set it to false")
 
 
 class DiffaeTask(AdversarialTask):
@@ -35,15 +49,23 @@ class DiffaeTask(AdversarialTask):
 
     model: DiffusionAutoencoder
 
-    def __init__(self, model: DiffusionAutoencoder, stage: AutoencodingStage, shown: Tensor | None = None):
-        """``shown``: (B, 3, H, W) uint8, what `pictures` are of. Raises ConfigError: no LPIPS weights."""
+    def __init__(
+        self,
+        model: DiffusionAutoencoder,
+        stage: AutoencodingStage,
+        shown: Tensor | None = None,
+        captions: Sequence[str] = (),
+    ):
+        """``shown``: (B, 3, H, W) uint8, what `pictures` are of, and their ``captions``. Raises ConfigError: no LPIPS
+        weights."""
         super().__init__(model, stage.training, stage.adversary, cond_channels=3)
-        self.stage, self.shown = stage, shown
+        self.stage, self.shown, self.captions = stage, shown, captions
         model.requires_grad_(True)  # a stage before may have held what it did not train
         model.autoencoder.requires_grad_(stage.joint)
         if not stage.head:
             model.autoencoder.decode.requires_grad_(False)
-        self.dropped = 0.0 if stage.one_step else model.decoder.dropped
+        self.dropped = 0.0 if stage.one_step else model.decoder.hidden_share
+        self.text_dropped = 0.0 if stage.one_step else model.decoder.text_dropped
         model.hidden.requires_grad_(self.dropped > 0)
         if stage.looks:
             self.freeze(lpips=perceptual_loss.load_lpips(stage.lpips))
@@ -63,7 +85,8 @@ class DiffaeTask(AdversarialTask):
         seen = self._seen(images, draws)
         with torch.set_grad_enabled(stage.joint and torch.is_grad_enabled()):
             passed = model.autoencoder(seen, draws.generators())
-        x0, losses = self._decoded(passed.z, images, draws)
+        vector = self._told(batch, draws)
+        x0, losses = self._decoded(passed.z, vector, images, draws)
         judged = None
         if stage.one_step:
             if self.adversary is not None and self.training:
@@ -94,7 +117,7 @@ class DiffaeTask(AdversarialTask):
                 made = self._restored(x0).clamp(-1, 1)
                 values["critic_loss"] = self.adversary.told(made, images, beside.clamp(-1, 1))
         if not self.training:
-            values |= self._measures(images, seen, passed, draws)
+            values |= self._measures(images, seen, passed, model.told(captions_of(batch), images.device), draws)
         return {"loss": loss, **{key: value.mean() for key, value in (values | passed.scalars).items()}}
 
     def _seen(self, images: Tensor, draws: Draws) -> Tensor:
@@ -106,15 +129,24 @@ class DiffaeTask(AdversarialTask):
         size = [max(1, round(side * share / stride)) * stride for side in images.shape[2:]]
         return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
-    def _decoded(self, z: Tensor, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _told(self, batch: Batch, draws: Draws) -> Tensor | None:
+        """What the U-Net is told of the images' texts, as far as they are not hidden."""
+        texts = captions_of(batch)
+        if any(texts) and self.text_dropped:
+            hidden = draws.drop_text(self.text_dropped).tolist()
+            texts = ["" if hides else text for hides, text in zip(hidden, texts, strict=True)]
+        return self.model.told(texts, self.device)
+
+    def _decoded(self, z: Tensor, vector: Tensor | None, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """x0 as the network finds it, and (B,) losses: from noise alone, or at a time that is drawn."""
         model, stage = self.model, self.stage
         x = model.stage.encode(images)
         if stage.one_step:
-            return model.answer(normal(x.shape, draws.generators(), x.device), z), x.new_zeros(len(x))
+            return model.answer(normal(x.shape, draws.generators(), x.device), z, vector), x.new_zeros(len(x))
         if self.dropped:
             z = model.hide(z, draws.drop_mask(self.dropped).to(z.device))
-        found: Denoised = denoise_once(model.diffusion, model, x, draws, absolute=stage.error == "absolute", z=z)
+        absolute = stage.error == "absolute"
+        found: Denoised = denoise_once(model.diffusion, model, x, draws, absolute=absolute, z=z, vector=vector)
         return found.x0, found.losses
 
     def _restored(self, x0: Tensor) -> Tensor:
@@ -137,12 +169,14 @@ class DiffaeTask(AdversarialTask):
         losses = self._errors(1 - rho, head, seen)
         return losses + rho * self._perceptual(head.clamp(-1, 1), seen, draws) if rho else losses
 
-    def _measures(self, images: Tensor, seen: Tensor, passed: Passed, draws: Draws) -> dict[str, Tensor]:
+    def _measures(
+        self, images: Tensor, seen: Tensor, passed: Passed, vector: Tensor | None, draws: Draws
+    ) -> dict[str, Tensor]:
         """Of held-back images: what decoding makes of them, and the frequencies of the indices."""
         model = self.model
         steps = 1 if self.stage.one_step else min(max(model.decoder.steps, 1), _SHOWN_STEPS)
         noise = normal(model.noise_shape(passed.z), draws.generators(), images.device)
-        restored = model.restore(passed.z, steps, noise).clamp(-1, 1).float()
+        restored = model.restore(passed.z, steps, noise, vector=vector).clamp(-1, 1).float()
         values = {"psnr_db": psnr_db(restored, images)}
         if self.stage.looks:
             values["decoded_lpips"] = self._perceptual(restored, images, draws)
@@ -164,4 +198,6 @@ class DiffaeTask(AdversarialTask):
         generators = [torch_generator(0, Stream.DECODER_PICTURE, number) for number in range(len(images))]
         noise = normal(model.noise_shape(z), generators, images.device)
         steps = 1 if self.stage.one_step else min(max(model.decoder.steps, 1), _SHOWN_STEPS)
-        return signed_to_uint8(torch.cat([images, model.restore(z, 0), model.restore(z, steps, noise)])).cpu()
+        vector = model.told(self.captions or [""] * len(images), images.device)
+        restored = model.restore(z, steps, noise, vector=vector)
+        return signed_to_uint8(torch.cat([images, model.restore(z, 0), restored])).cpu()

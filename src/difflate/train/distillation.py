@@ -2,6 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -29,6 +30,7 @@ from difflate.nn.colour import signed_to_uint8
 from difflate.nn.unet import UNet
 from difflate.seeds import Stream, torch_generator
 from difflate.train import perceptual_loss
+from difflate.train.diffae_task import captions_of
 from difflate.train.draws import Draws
 from difflate.train.settings import ImageSettings, LoopSettings
 from difflate.train.structure import psnr_db
@@ -304,11 +306,16 @@ class AutoencoderDistilTask(DistilTask):
     model: DiffusionAutoencoder
 
     def __init__(
-        self, model: DiffusionAutoencoder, teacher: UNet, settings: DistilSettings, shown: Tensor | None = None
+        self,
+        model: DiffusionAutoencoder,
+        teacher: UNet,
+        settings: DistilSettings,
+        shown: Tensor | None = None,
+        captions: Sequence[str] = (),
     ):
-        """``shown``: (B, 3, H, W) uint8, what `pictures` are of."""
+        """``shown``: (B, 3, H, W) uint8, what `pictures` are of, and their ``captions``."""
         super().__init__(model, teacher, settings)
-        self.clip, self.shown = model.stage.bound, shown
+        self.clip, self.shown, self.captions = model.stage.bound, shown, captions
 
     def train(self, mode: bool = True) -> Self:
         """The autoencoder stays in evaluation mode."""
@@ -317,14 +324,15 @@ class AutoencoderDistilTask(DistilTask):
         return self
 
     def example(self, batch: Batch, draws: Draws) -> Example:
-        return self._example(batch.images(self.device))
+        return self._example(batch.images(self.device), captions_of(batch))
 
     @torch.no_grad()
-    def _example(self, images: Tensor) -> Example:
+    def _example(self, images: Tensor, captions: Sequence[str]) -> Example:
         model = self.model
         with torch.autocast(images.device.type, enabled=False):  # in full precision, as a codec has it
             x0, z = model.stage.encode(images), model.autoencoder(images).z
-        return Example(x0, {"spatial": model.spatial(z, *x0.shape[2:])})
+        told = {"spatial": model.spatial(z, *x0.shape[2:]), "vector": model.told(captions, images.device)}
+        return Example(x0, told)
 
     def images(self, x0: Tensor, example: Example) -> Tensor:
         return self.model.stage.decode(x0).clamp(-1, 1)
@@ -340,7 +348,7 @@ class AutoencoderDistilTask(DistilTask):
         if self.shown is None:
             return None
         images = self.shown.to(self.device).float() / 127.5 - 1
-        example = self._example(images)
+        example = self._example(images, self.captions or [""] * len(images))
         generators = [torch_generator(0, Stream.DECODER_PICTURE, number) for number in range(len(images))]
         noise = self.process.start(example.x0.shape, generators, device=images.device)
         ends = [

@@ -57,6 +57,11 @@ class Draws:
         ]
         return torch.tensor(values)
 
+    def drop_text(self, probability: float) -> Tensor:
+        """(B,) bool, true with ``probability``: whose text is hidden; it has nothing to do with `drop_mask`."""
+        values = [numpy_generator(self.seed, Stream.DROPPED_TEXT, int(n)).random() < probability for n in self.numbers]
+        return torch.tensor(values)
+
     def shift(self) -> Tensor:
         """(2,) float32 in [0, 1): where a loss looks at all images of a step, down and sideways."""
         rng = numpy_generator(self.seed, Stream.SHIFT, int(self.numbers[0]) // self.batch)

@@ -93,20 +93,22 @@ def crops_of(
     items: Sequence[Item] | None = None,
     short_side: int | None = None,
     flips: bool = True,
+    captions: bool = False,
 ) -> Data:
     """Square crops of ``size`` px of the images, or of ``items`` of them; those held back are their centres.
+    ``captions``: with their texts, which follow them.
 
     What is trained on is mixed as ``settings`` say; what is held back are photographs as they are.
     """
     listed = list_items(settings.images) if items is None else items
     trained_on, held_back = hold_back(listed, settings.holdback)
-    crops = Crops(trained_on, size, short_side=short_side, flips=flips, seed=seed)
+    crops = Crops(trained_on, size, short_side=short_side, flips=flips, seed=seed, captions=captions)
     if settings.in_memory:
         crops.hold()
     shares = {"made": settings.made, "without colour": settings.grey}
     return Data(
         Mixed(crops, made=settings.made, grey=settings.grey) if settings.made or settings.grey else crops,
-        Crops(held_back, size, short_side=short_side, augment=False) if held_back else None,
+        Crops(held_back, size, short_side=short_side, augment=False, captions=captions) if held_back else None,
         [*settings.images, *(f"a share of {share:g} {what}" for what, share in shares.items() if share)],
     )
 
@@ -116,3 +118,10 @@ def first_images(held_back: Samples | None, count: int) -> Tensor | None:
     if held_back is None:
         return None
     return torch.stack([held_back.read(number)[0] for number in range(min(count, len(held_back)))])
+
+
+def first_captions(held_back: Samples | None, count: int) -> tuple[str, ...]:
+    """The texts of `first_images`."""
+    if held_back is None:
+        return ()
+    return tuple(held_back.read(number).caption for number in range(min(count, len(held_back))))

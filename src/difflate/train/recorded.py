@@ -65,6 +65,10 @@ class RecordedDraws(Draws):
         """Raises ConfigError."""
         raise ConfigError("cuda_graph (=true) cannot record inputs of random sizes; set it to false")
 
+    def drop_text(self, probability: float) -> Tensor:
+        """Raises ConfigError."""
+        raise ConfigError("cuda_graph (=true) cannot record a text model; set it to false")
+
     def of_plane(self, plane: int, device: torch.device) -> list[torch.Generator]:
         """Raises ConfigError."""
         raise ConfigError("cuda_graph (=true) cannot record a categorical model; set it to false")

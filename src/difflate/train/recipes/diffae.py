@@ -11,13 +11,14 @@ from difflate.errors import ConfigError
 from difflate.models.autoencoder_space import FiniteSpace
 from difflate.models.bottlenecks import BottleneckConfig
 from difflate.models.diffusion_autoencoder import DiffusionAutoencoder, LatentDecoderConfig
+from difflate.models.text import text_encoder
 from difflate.nn.encoder_kinds import EncoderConfig, start_encoder
 from difflate.nn.encoders import ConvConfig
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
 from difflate.train import perceptual_loss
-from difflate.train.diffae_task import DiffaeTask
+from difflate.train.diffae_task import DiffaeTask, check_recordable
 from difflate.train.index_context import ContextSettings, fit_context
-from difflate.train.recipe import Data, Recipe, first_images
+from difflate.train.recipe import Data, Recipe, first_captions, first_images
 from difflate.train.settings import ImageSettings, check_crop
 from difflate.train.staged import check_out, train_stages
 from difflate.train.stages import AUTOENCODING_KINDS, AutoencodingStage, check_names
@@ -33,7 +34,8 @@ class DiffaeTraining(ImageSettings):
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     allow_download: bool = False
-    """Fetch the encoder's pretrained weights if torchvision has not got them; else it starts with random ones."""
+    """Fetch the encoder's pretrained weights if torchvision has not got them, else it starts with random ones; and the
+    text model if it is a Hugging Face repository that is not in the cache."""
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     head: ConvConfig = field(default_factory=ConvConfig)
     """The plain decoder beside the diffusion; of the encoder's stride."""
@@ -56,11 +58,14 @@ class DiffaeTraining(ImageSettings):
         check_names(self.stages)
         for stage in self.stages:
             check_crop(stage.crop_px, self.encoder.stride_px, f"stages.{stage.name}: crop_px")
+            check_recordable(self.decoder, stage.training, f"stages.{stage.name}.training")
         if not self.stages[0].joint and self.init_from is None:
             raise ConfigError(
                 f"stages.{self.stages[0].name}: joint (=False) leaves an encoder as it is that was never trained; name "
                 "a trained model with init_from=FOLDER"
             )
+        if self.decoder.text and self.allow_download:
+            text_encoder(self.decoder.text, allow_download=True)
         with torch.device("meta"):
             build_model(self)  # what does not fit together is said here
 
@@ -100,7 +105,8 @@ def _train(settings: DiffaeTraining, command: str, progress: bool) -> Path:
             perceptual_loss.load_lpips(stage.lpips)  # if it is missing: now, not in hours
 
     def task(stage: AutoencodingStage, data: Data) -> DiffaeTask:
-        return DiffaeTask(model, stage, first_images(data.held_back, _PICTURES))
+        shown = first_images(data.held_back, _PICTURES)
+        return DiffaeTask(model, stage, shown, first_captions(data.held_back, _PICTURES))
 
     def take(saved: DiffusionAutoencoder) -> None:
         model.autoencoder.context = saved.autoencoder.context
@@ -117,6 +123,7 @@ def _train(settings: DiffaeTraining, command: str, progress: bool) -> Path:
     return train_stages(
         settings, "diffae", model, start, command=command, progress=progress, task=task,
         apart=lambda stage: {"init_from", "allow_download", "context"}, take=take, finish=finish,
+        captions=model.text is not None,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from difflate.models.pixel_diffusion import PixelDiffusion
 from difflate.nn.unet import multiply_adds, parameters
 from difflate.store.config import read_config
 from difflate.store.hub import model_folder
+from difflate.train.diffae_task import check_recordable
 from difflate.train.distillation import (
     AutoencoderDistilTask,
     DecoderDistilTask,
@@ -27,7 +28,7 @@ from difflate.train.distillation import (
     Student,
     passes,
 )
-from difflate.train.recipe import Data, crops_of, first_images, loop_recipe
+from difflate.train.recipe import Data, crops_of, first_captions, first_images, loop_recipe
 from difflate.train.recipes.latent import space_of
 from difflate.train.settings import check_crop
 
@@ -91,6 +92,8 @@ def teacher_of(settings: DistilTraining) -> Student:
     teacher = TEACHERS[kind.name].load(folder)
     if isinstance(teacher, DECODERS):
         check_crop(settings.crop_px, teacher.stride_px)
+    if isinstance(teacher, DiffusionAutoencoder):
+        check_recordable(teacher.decoder, settings.training, "training")
     return teacher
 
 
@@ -152,7 +155,8 @@ def _data(settings: DistilTraining) -> TaughtData:
             )
         return TaughtData(*shards.hold_back(settings.holdback), settings.latents, teacher, space)
     if isinstance(teacher, DECODERS):
-        data = crops_of(settings, settings.crop_px, seed, flips=settings.flips)
+        captions = isinstance(teacher, DiffusionAutoencoder) and teacher.text is not None
+        data = crops_of(settings, settings.crop_px, seed, flips=settings.flips, captions=captions)
         return TaughtData(data.trained_on, data.held_back, data.sources, teacher)
     items, size = list_items(settings.images), teacher.image_px
     if teacher.classes:
@@ -170,7 +174,8 @@ def _task(settings: DistilTraining, data: TaughtData) -> DistilTask:
     student, taught = student_of(data.teacher, settings.steps), (data.teacher.unet, settings)
     if isinstance(student, DiffusionAutoencoder):
         student.autoencoder.load_exact(_folder(settings))  # files of the one are files of the other, on any machine
-        return AutoencoderDistilTask(student, *taught, first_images(data.held_back, _PICTURES))
+        shown = first_images(data.held_back, _PICTURES)
+        return AutoencoderDistilTask(student, *taught, shown, first_captions(data.held_back, _PICTURES))
     if isinstance(student, DiffusionDecoder):
         student.coder.keep_exact(data.teacher.coder)
         return DecoderDistilTask(student, *taught, first_images(data.held_back, _PICTURES))
