@@ -19,7 +19,7 @@ from difflate.models.stored_network import StoredNetwork, digest_of
 from difflate.store.config import read_config
 from difflate.store.hub import MODEL_FILES, model_folder
 from difflate.store.unfilled import Unfilled
-from difflate.store.weights import count_numbers, stored_tensors, weight_files
+from difflate.store.weights import count_numbers, weight_files
 
 _KINDS = ("clip", "clip_text_model")
 _SETTINGS = {
@@ -87,9 +87,8 @@ class TextEncoder(StoredNetwork):
         self._weights()
         self._tokenizer_files()
         try:
-            stored = stored_tensors(self.folder)
             config = transformers.CLIPTextConfig(**self._config)
-            with Unfilled(_SPARE_NUMBERS + count_numbers(stored)), torch.random.fork_rng(devices=[]):
+            with Unfilled(_SPARE_NUMBERS + count_numbers(self.folder)), torch.random.fork_rng(devices=[]):
                 network = transformers.CLIPTextModel(config)
             self._fill(network)
             tokenizer = transformers.CLIPTokenizerFast.from_pretrained(str(self.folder), local_files_only=True)

@@ -177,6 +177,7 @@ def _task(settings: DistilTraining, data: TaughtData) -> DistilTask:
         shown = first_images(data.held_back, _PICTURES)
         return AutoencoderDistilTask(student, *taught, shown, first_captions(data.held_back, _PICTURES))
     if isinstance(student, DiffusionDecoder):
+        assert isinstance(data.teacher, DiffusionDecoder)
         student.coder.keep_exact(data.teacher.coder)
         return DecoderDistilTask(student, *taught, first_images(data.held_back, _PICTURES))
     if isinstance(student, LatentDiffusion):
