@@ -52,8 +52,12 @@ class Noisy:
 def diffuse(process: Process, x0: Tensor, draws: Draws) -> Noisy:
     """``x0: (B, …)`` at times and with noise that follow from ``draws``."""
     t = process.training_times(draws.uniform()).to(x0.device)
+    return noisy_at(process, x0, t, normal(x0.shape, draws.generators(), x0.device))
+
+
+def noisy_at(process: Process, x0: Tensor, t: Tensor, eps: Tensor) -> Noisy:
+    """``x0: (B, …)`` with the noise ``eps: (B, …)`` of the times ``t: (B,)``."""
     logsnr = process.logsnr(t)
-    eps = normal(x0.shape, draws.generators(), x0.device)
     return Noisy(t, logsnr, eps, process.noise(x0, eps, logsnr))
 
 
@@ -79,13 +83,23 @@ def denoise_once(
 ) -> Denoised:
     """The losses of `diffusion_loss`, and x0 as the network finds it; ``absolute``: of absolute errors, not squared."""
     noisy = diffuse(process, x0, draws)
-    x, logsnr = noisy.x, noisy.logsnr
 
     def model(x: Tensor, condition: Tensor, *extra: Tensor) -> Tensor:
         return network(x, condition, *extra, **conds)
 
-    extra = (self_condition(process, model, x, noisy.t, clip=1.0, generator=draws.toss()),) if self_conditioned else ()
-    y = model(process.network_input(x, logsnr), process.noise_condition(noisy.t).to(x.dtype), *extra).float()
+    extra = ()
+    if self_conditioned:
+        extra = (self_condition(process, model, noisy.x, noisy.t, clip=1.0, generator=draws.toss()),)
+    return denoise_noisy(process, model, x0, noisy, *extra, absolute=absolute)
+
+
+def denoise_noisy(
+    process: Process, network: Model, x0: Tensor, noisy: Noisy, *extra: Tensor, absolute: bool = False, **conds: Any
+) -> Denoised:
+    """`denoise_once` of what is noisy already; ``extra`` and ``conds`` go to the network."""
+    x, logsnr = noisy.x, noisy.logsnr
+    condition = process.noise_condition(noisy.t).to(x.dtype)
+    y = network(process.network_input(x, logsnr), condition, *extra, **conds).float()
     errors = y - process.target_of(x0, noisy.eps, logsnr)
     errors = (errors.abs() if absolute else errors.square()).flatten(1).mean(1)
     return Denoised(process.weight(logsnr) * errors, process.split(x, y, logsnr)[0])
