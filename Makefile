@@ -5,7 +5,10 @@ DATA ?= ../shared/data
 # Processes of tests: as many as cores. A file's tests stay together, for they share what they compute once.
 JOBS ?= auto
 
-.PHONY: setup demo test test-all lint bench table1 figure3 clean
+# Models of the thesis' tables: folders to train on, and how long.
+DIFFAE ?= --images $(DATA)/imagenet $(DATA)/bsds --minutes 4 --steps 750
+
+.PHONY: setup demo test test-all lint bench table1 figure3 diffae-evidence clean
 setup: .venv/.done
 
 .venv/.done: pyproject.toml
@@ -39,6 +42,12 @@ table1: setup
 
 figure3: setup
 	.venv/bin/difflate reproduce figure3 --images $(DATA)/sipi --out out/figure3.png --force
+
+diffae-evidence: setup
+	for table in 1 2 3; do .venv/bin/difflate reproduce diffae-table$$table $(DIFFAE) \
+		--out out/diffae-table$$table.json --force || exit 1; done
+	.venv/bin/difflate reproduce diffae-table4 --images $(DATA)/kodak --out out/diffae-table4.json --force
+	.venv/bin/difflate reproduce diffae-figure6 $(DIFFAE) --out out/diffae-figure6.png --force
 
 clean:
 	rm -rf .venv out runs

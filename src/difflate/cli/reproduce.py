@@ -28,16 +28,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         own = results.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         fill(own)
         kind = "PNG file (required)" if is_figure else "JSON file, or Markdown if its name ends in .md"
-        own.add_argument("--out", type=Path, required=is_figure, metavar="FILE", help=kind)
+        own.add_argument("--out", type=Path, metavar="FILE", help=kind)
         own.add_argument("--json", action="store_true", help="print one JSON object instead of text")
         own.add_argument("-f", "--force", action="store_true", help="overwrite FILE if it is there")
-        own.set_defaults(run=run, compute=compute)
+        own.set_defaults(run=run, compute=compute, is_figure=is_figure)
 
 
 def run(args: argparse.Namespace) -> int:
     """0; failures are raised."""
+    from difflate.errors import ConfigError
     from difflate.files import atomic_write, check_output
 
+    if args.out is None and args.is_figure:
+        raise ConfigError(f"reproduce {args.what} needs --out FILE.png")
     if args.out:
         check_output(args.out, args.force)
     result, text, picture = args.compute(args)
@@ -69,6 +72,7 @@ def _add_scale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="of training, for each model, if that is sooner")
     parser.add_argument("--px", type=int, default=64, metavar="N", help="side of the crops (default: %(default)s)")
     parser.add_argument("--guidance", type=float, default=1.0, metavar="W", help="in decoding (default: %(default)g)")
+    parser.add_argument("--width", type=int, default=64, metavar="N", help="of the U-Nets (default: %(default)s)")
     parser.add_argument(
         "--work",
         type=Path,
@@ -81,7 +85,7 @@ def _add_scale(parser: argparse.ArgumentParser) -> None:
 def _scale(args: argparse.Namespace) -> Any:
     from difflate.reproduce.diffae_models import Scale
 
-    given = {key: getattr(args, key) for key in ("images", "work", "minutes", "steps", "px", "guidance")}
+    given = {key: getattr(args, key) for key in ("images", "work", "minutes", "steps", "px", "guidance", "width")}
     return Scale(**{key: value for key, value in given.items() if value is not None})
 
 

@@ -1,7 +1,7 @@
 """Figure 6 of Rampas, "On Neural Compression using Diffusion Autoencoders" (2024): at which times the loss is.
 
-The thesis draws pie charts of ten ranges of the diffusion's time, of losses in training; here they are bars, of held-back
-images after it.
+The thesis draws pie charts of ten ranges of the diffusion's time, of losses in training; here they are bars, of
+held-back images after it.
 """
 
 import io

@@ -52,7 +52,7 @@ _BATCH, _STAGE = 8, "main"
 _SEED = 0
 _ENCODER = EncoderConfig(widths=(24, 48, 96), blocks=(1, 1, 1), patch=4)
 _LARGER = EncoderConfig(widths=(48, 96, 192), blocks=(1, 2, 3), patch=4)
-_NETWORK = UNetConfig(widths=(32, 64, 96), blocks=(1, 1, 1), patch=4)
+_PATCH = 4
 _UNUSED_HEAD = ConvConfig(widths=(4, 4, 4), blocks=(0, 0, 0), patch=4)
 """The thesis has no head: this one is not trained and not looked at."""
 _VQGAN_DECODER = ConvConfig(widths=(32, 64, 128), blocks=(1, 1, 2), patch=4)
@@ -74,6 +74,9 @@ class Scale:
     """Side of the crops."""
     guidance: float = 1.0
     """w of classifier-free guidance in decoding."""
+    width: int = 64
+    """Channels of the U-Net's first level, which is given 48 numbers of noise a site: below that, ε and v, which have
+    them all, cannot be told, and x0 can."""
 
     def __post_init__(self) -> None:
         if self.px < 32 or self.px % STRIDE_PX:
@@ -152,9 +155,10 @@ def settings_of(name: str, scale: Scale) -> DiffaeTraining | AutoencoderTraining
             decoder=_VQGAN_DECODER, stages=[stage], context=ContextSettings(views=100, view_px=256, steps=0),
         )  # fmt: skip
     variant = VARIANTS[name]
+    network = UNetConfig(widths=(scale.width, 64, 96), blocks=(1, 1, 1), patch=_PATCH)
     return DiffaeTraining(
         **shared, encoder=variant.encoder, bottleneck=BottleneckConfig("ae", channels=CHANNELS), head=_UNUSED_HEAD,
-        decoder=LatentDecoderConfig(steps=30, dropped=0.05), network=_NETWORK, process=ProcessConfig(**variant.process),
+        decoder=LatentDecoderConfig(steps=30, dropped=0.05), network=network, process=ProcessConfig(**variant.process),
         stages=[AutoencodingStage(_STAGE, crop_px=scale.px, head=0.0, training=training)],
     )  # fmt: skip
 

@@ -83,15 +83,14 @@ def table(name: str, scale: Scale, progress: bool = False) -> dict[str, Any]:
 
 def protocol(scale: Scale) -> dict[str, str]:
     """How models were trained and measured."""
-    numbers = CHANNELS * (64 // STRIDE_PX) ** 2
+    ratio = STRIDE_PX**2 * 3 * 8 // (16 * CHANNELS)
     return {
         "training": f"crops of {scale.px} px of {', '.join(map(str, scale.images))}; {scale.holdback} images, evenly "
         "spaced, held back; batches of 8; AdamW, 1e-3, cosine decay; average of the weights; seed 0",
-        "latent": f"{CHANNELS} numbers every {STRIDE_PX} px, continuous, normalised: {64 * 64 * 3 * 8 // (16 * numbers)} "
-        "times less at 16 bits a number, as the thesis counts; measured in steps of .25, as files hold it. "
-        "VQGAN: one of 1024 codewords instead",
-        "diffusion": "in pixels; cosine schedule, variance preserving, uniform times, encoder trained by its loss alone; "
-        "DDIM from noise of each image's number, not DDPM; the middles of the held-back images",
+        "latent": f"{CHANNELS} numbers every {STRIDE_PX} px, continuous, normalised: a ratio of {ratio} at 16 bits a "
+        "number, as the thesis counts; measured in steps of .25, as files hold it. VQGAN: one of 1024 codewords",
+        "diffusion": "in pixels; cosine schedule, variance preserving, uniform times, encoder trained by its loss "
+        "alone; DDIM, not DDPM, from noise of each image's number; of the middles of the held-back images",
         "guidance": f"w = {scale.guidance:g}; the thesis has 3",
         "VQGAN": "same encoder; mean absolute error, LPIPS with AlexNet, an adversary from "
         f"step {scale.adversary_step} on",
