@@ -75,8 +75,7 @@ class Scale:
     guidance: float = 1.0
     """w of classifier-free guidance in decoding."""
     width: int = 64
-    """Channels of the U-Net's first level, which is given 48 numbers of noise a site: below that, ε and v, which have
-    them all, cannot be told, and x0 can."""
+    """Channels of the U-Net's first level, which is given 48 numbers of noise a site."""
 
     def __post_init__(self) -> None:
         if self.px < 32 or self.px % STRIDE_PX:
