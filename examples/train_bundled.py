@@ -43,6 +43,10 @@ MODELS = {
         Part("cdc-small", 0.03, "stages.nearer.training"),
         Part("cdc-small", 0.1, "stages.adversarial.training"),
     ],
+    "diffae-small": [
+        Part("diffae-small", 0.1, "stages.joint.training"),
+        Part("diffae-small", 0.2, "stages.one_step.training"),
+    ],
     "refiner-opq-32-8-8": [Part("refiner-opq-32-8-8", 0.03, "training", records=False)],
     "refiner-eopq-32-8-8": [Part("refiner-opq-32-8-8", 0.02, "training", records=False)],
     "cats-small": [Part("cats-latent-small", 0.2, "training", records=False)],

@@ -157,9 +157,11 @@ def test_no_two_codecs_look_alike() -> None:
 
 def test_the_legend_has_the_codecs_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Any] = []
+    saved = Figure.savefig
 
-    def savefig(figure: Figure, file: io.BytesIO, **options: object) -> None:
+    def savefig(figure: Figure, file: io.BytesIO, **options: Any) -> None:
         figures.append(figure)
+        saved(figure, file, **options)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     codecs = [f"codec{i}" for i in range(14)]

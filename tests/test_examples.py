@@ -48,11 +48,13 @@ def readme_commands(root):
 def _small(config: str, steps: int) -> list[str]:
     """Overrides that make a training of the README take seconds."""
     names = ("perceptual",) if "finetune" in config else ("diffusion", "perceptual", "nearer", "adversarial")
-    stages = [f"stages.{name}." for name in names] if "cdc" in config else [""]
+    if "diffae" in config:
+        names = ("joint", "one_step")
+    stages = [f"stages.{name}." for name in names] if "cdc" in config or "diffae" in config else [""]
     words = ["holdback=1"]
     for stage in stages:
         words += [f"{stage}training.{word}" for word in ("batch=2", f"max_steps={steps}", "workers=0")]
-        if "hyperprior" in config or "cdc" in config:
+        if stage or "hyperprior" in config:
             words.append(f"{stage}crop_px=64")
     if "finetune" in config:  # of the bundled models, whose shape is what it is
         return words
@@ -61,6 +63,8 @@ def _small(config: str, steps: int) -> list[str]:
         words += [f"{coder}transform.widths=[8,8,8]", f"{coder}transform.latent_channels=24"]
     if "hyperprior" in config:
         return words
+    if "diffae" in config:
+        words += ["encoder.widths=[8,8,8]", "head.widths=[8,8,8]", "context.views=1", "context.steps=2"]
     return [*words, "network.widths=[8,32,32]", "network.blocks=[1,1,1]", "network.head_width=16"]
 
 
@@ -108,7 +112,13 @@ def test_the_bundled_models_are_trained_in_order_within_the_minutes(
     monkeypatch.setattr(sys, "argv", ["train_bundled.py", "--data", "data", "--minutes", "50", "--out", str(tmp_path)])
     example["main"]()
     trained = [Path(command[1]).stem for command in commands if command[0] == "train"]
-    assert trained == ["hyperprior-small", "cdc-small", *["refiner-opq-32-8-8"] * 2, "cats-latent-small"]
+    assert trained == [
+        "hyperprior-small",
+        "cdc-small",
+        "diffae-small",
+        *["refiner-opq-32-8-8"] * 2,
+        "cats-latent-small",
+    ]
     minutes = [float(word.split("=")[1]) for command in commands for word in command if ".max_minutes=" in word]
     assert sum(minutes) == pytest.approx(50, abs=0.01)
     (vary,) = (command for command in commands if command[0] not in ("train", "latents"))

@@ -42,7 +42,7 @@ def test_a_latent_decodes_to_what_the_file_of_the_image_does(space: LatentSpace,
     assert data.header == LatentHeader(CODEC, space.fingerprint.hex(), tuple(space.sizes), 24, 5)
     assert (data.shape, len(data), data.mirrored) == ((6, 3, 3), 5, True)
     for number, path in enumerate(sorted(images.iterdir())):
-        indices, n, label, skipped, _ = data[number]
+        indices, n, label, skipped, *_ = data[number]
         assert (indices.dtype, indices.shape, n, label, skipped) == (torch.uint8, (6, 3, 3), number, -1, ())
         expected = codec.decode(codec.encode(open_image(path))).pixels
         assert np.array_equal(space.from_latent(indices[None].long())[0].numpy(), expected)
