@@ -1,3 +1,4 @@
+import importlib.util
 import itertools
 import json
 from pathlib import Path
@@ -105,10 +106,10 @@ def test_loss_by_time_of_a_model_that_says_nothing() -> None:
 
 def test_all_models_of_the_tables_have_settings(images: Path) -> None:
     scale = Scale([str(images)], steps=2)
-    for lines in TABLES.values():
-        for line in lines:
-            settings = settings_of(line.model, scale)
-            assert settings.holdback == 3
+    lite0 = importlib.util.find_spec("efficientnet_lite_pytorch") is not None
+    for line in itertools.chain(*TABLES.values()):
+        if lite0 or not line.model.startswith("lite0"):
+            assert settings_of(line.model, scale).holdback == 3
     with pytest.raises(ConfigError, match="multiple of 16"):
         Scale([str(images)], px=60)
 
