@@ -4,11 +4,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from difflate.entropy.context import ACTIVATION_MAX, DIMS, ContextModel, exp_table, stage_bits
 from difflate.entropy.interlace import KINDS, NEIGHBOURS, steps
@@ -212,6 +214,21 @@ def train_context(
         optimizer.step()
         report(step + 1, loss.item())
     return net.export()
+
+
+def train_context_shown(
+    grids: Sequence[np.ndarray], plane_bits: Sequence[int], *, step_count: int, progress: bool, **options: Any
+) -> ContextModel:
+    """`train_context` with its bits per site in the log, and on a bar if ``progress``."""
+    with tqdm(total=step_count, desc="context model", disable=not progress, unit="step") as bar:
+
+        def report(step: int, bits: float) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix_str(f"{bits:.2f} bits/site", refresh=False)
+            if step % 100 == 0:
+                log.info("context model step %d: %.2f bits a site", step, bits)
+
+        return train_context(grids, plane_bits, step_count=step_count, report=report, **options)
 
 
 def _merge(parts: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from difflate.data.items import Item
+from difflate.data.items import Item, hold_back, list_items
 from difflate.entropy import ContextModel, SymbolWriter
 from difflate.errors import ConfigError, DifflateError
 from difflate.media.alpha import over_white
 from difflate.media.picture import open_image
+from difflate.models.autoencoder import Autoencoder
 from difflate.models.autoencoder_space import FiniteSpace
 from difflate.quantize.usage import code_usage
 from difflate.seeds import Stream, numpy_generator
-from difflate.train.context import train_context
+from difflate.train.context import train_context_shown
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,20 @@ class IndexReport:
         )
 
 
+def finish_indices(
+    autoencoder: Autoencoder, name: str, images: Sequence[str], holdback: int, settings: ContextSettings, *, seed: int,
+    progress: bool = False,
+) -> str:  # fmt: skip
+    """`fit_context` of the trained ``autoencoder`` to the ``images`` of its training, as a line of its card; "" for one
+    without indices. ``name``: for errors; ``holdback``: how many images the training held back."""
+    if autoencoder.between.sizes is None:
+        return ""
+    autoencoder.eval().between.put_in_order()
+    space = FiniteSpace(name, autoencoder)
+    items, held_back = hold_back(list_items(images), holdback)
+    return f"\nIndices: {fit_context(space, items, held_back, settings, seed=seed, progress=progress)}.\n"
+
+
 def fit_context(
     space: FiniteSpace, items: Sequence[Item], held_back: Sequence[Item], settings: ContextSettings, *, seed: int,
     progress: bool = False,
@@ -91,18 +106,10 @@ def fit_context(
             f"{_LEAST_SITES * space.stride_px} px a side"
         )
     if settings.steps:
-        with tqdm(total=settings.steps, desc="context model", disable=not progress, unit="step") as bar:
-
-            def report(step: int, bits: float) -> None:
-                bar.update(step - bar.n)
-                bar.set_postfix_str(f"{bits:.2f} bits/site", refresh=False)
-                if step % 100 == 0:
-                    log.info("context model step %d: %.2f bits a site", step, bits)
-
-            autoencoder.context = train_context(
-                grids, autoencoder.plane_bits, step_count=settings.steps, seed=seed, report=report,
-                max_minutes=settings.minutes, sites_per_step=_SITES_PER_STEP,
-            )  # fmt: skip
+        autoencoder.context = train_context_shown(
+            grids, autoencoder.plane_bits, step_count=settings.steps, progress=progress, seed=seed,
+            max_minutes=settings.minutes, sites_per_step=_SITES_PER_STEP,
+        )  # fmt: skip
     held = list(_grids(space, held_back, settings, seed, views=len(held_back))) if held_back else []
     found = report_of(space, grids, held)
     log.info("%s", found)

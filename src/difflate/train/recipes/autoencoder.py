@@ -6,17 +6,15 @@ from pathlib import Path
 
 import torch
 
-from difflate.data.items import hold_back, list_items
 from difflate.errors import ConfigError
 from difflate.models.autoencoder import Autoencoder
-from difflate.models.autoencoder_space import FiniteSpace
 from difflate.models.bottlenecks import BottleneckConfig
 from difflate.nn.encoder_kinds import EncoderConfig, start_encoder
 from difflate.nn.encoders import ConvConfig
 from difflate.nn.unet import parameters
 from difflate.train import perceptual_loss
 from difflate.train.autoencoder_task import AutoencoderTask, ReconstructionStage
-from difflate.train.index_context import ContextSettings, fit_context
+from difflate.train.index_context import ContextSettings, finish_indices
 from difflate.train.recipe import Data, Recipe, first_images
 from difflate.train.settings import ImageSettings, check_crop
 from difflate.train.staged import check_out, train_stages
@@ -100,13 +98,10 @@ def _train(settings: AutoencoderTraining, command: str, progress: bool) -> Path:
             model.between.exact.keep(saved.between.exact)  # also where `save_dtype` has rounded the weights
 
     def finish(data: Data) -> str:
-        if model.between.sizes is None:
-            return ""
-        model.eval().between.put_in_order()
-        space = FiniteSpace(Path(settings.out).name, model)
-        items, held_back = hold_back(list_items(settings.images), settings.holdback)
-        seed = settings.stages[-1].training.seed
-        return f"\nIndices: {fit_context(space, items, held_back, settings.context, seed=seed, progress=progress)}.\n"
+        return finish_indices(
+            model, Path(settings.out).name, settings.images, settings.holdback, settings.context,
+            seed=settings.stages[-1].training.seed, progress=progress,
+        )  # fmt: skip
 
     return train_stages(
         settings, "autoencoder", model, start, command=command, progress=progress, task=task,

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import torch
 
-from difflate.data.items import hold_back, list_items
 from difflate.diffusion import ProcessConfig
 from difflate.errors import ConfigError
-from difflate.models.autoencoder_space import FiniteSpace
 from difflate.models.bottlenecks import BottleneckConfig
 from difflate.models.diffusion_autoencoder import DiffusionAutoencoder, LatentDecoderConfig
 from difflate.models.text import text_encoder
@@ -17,7 +15,7 @@ from difflate.nn.encoders import ConvConfig
 from difflate.nn.unet import UNetConfig, multiply_adds, parameters
 from difflate.train import perceptual_loss
 from difflate.train.diffae_task import DiffaeTask, check_recordable
-from difflate.train.index_context import ContextSettings, fit_context
+from difflate.train.index_context import ContextSettings, finish_indices
 from difflate.train.recipe import Data, Recipe, first_captions, first_images
 from difflate.train.settings import ImageSettings, check_crop
 from difflate.train.staged import check_out, train_stages
@@ -112,13 +110,10 @@ def _train(settings: DiffaeTraining, command: str, progress: bool) -> Path:
         model.autoencoder.context = saved.autoencoder.context
 
     def finish(data: Data) -> str:
-        if model.autoencoder.between.sizes is None:
-            return ""
-        space = FiniteSpace(Path(settings.out).name, model.autoencoder).eval()
-        items, held_back = hold_back(list_items(settings.images), settings.holdback)
-        seed = settings.stages[-1].training.seed
-        found = fit_context(space, items, held_back, settings.context, seed=seed, progress=progress)
-        return f"\nIndices: {found}.\n"
+        return finish_indices(
+            model.autoencoder, Path(settings.out).name, settings.images, settings.holdback, settings.context,
+            seed=settings.stages[-1].training.seed, progress=progress,
+        )  # fmt: skip
 
     return train_stages(
         settings, "diffae", model, start, command=command, progress=progress, task=task,

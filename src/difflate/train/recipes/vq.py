@@ -21,7 +21,7 @@ from difflate.nn.patches import to_patches
 from difflate.quantize import Quantizer
 from difflate.store.config import CONFIG
 from difflate.train.config import plain_settings, write_settings
-from difflate.train.context import SITES_PER_STEP, train_context
+from difflate.train.context import SITES_PER_STEP, train_context_shown
 from difflate.train.lock import lock
 from difflate.train.quantizers import METHODS, train_quantizer
 from difflate.train.recipe import Recipe
@@ -103,23 +103,10 @@ def _train_alone(settings: VqTraining, out: Path, command: str, progress: bool) 
     quantizers = train_quantizers(settings, paths, progress)
     grids = _grids(settings, quantizers, context_paths, progress)
     plane_bits = [size.bit_length() - 1 for q in quantizers for size in q.sizes]
-    with tqdm(total=settings.context_steps, desc="context model", disable=not progress, unit="step") as bar:
-
-        def report(step: int, bits: float) -> None:
-            bar.update(step - bar.n)
-            bar.set_postfix_str(f"{bits:.2f} bits/patch", refresh=False)
-            if step % 100 == 0:
-                log.info("context model step %d: %.2f bits per patch", step, bits)
-
-        context = train_context(
-            grids,
-            plane_bits,
-            step_count=settings.context_steps,
-            seed=settings.seed,
-            report=report,
-            max_minutes=settings.context_minutes,
-            sites_per_step=SITES_PER_STEP,
-        )
+    context = train_context_shown(
+        grids, plane_bits, step_count=settings.context_steps, progress=progress, seed=settings.seed,
+        max_minutes=settings.context_minutes, sites_per_step=SITES_PER_STEP,
+    )  # fmt: skip
     model = CodebookModel(
         settings.name, settings.patch_px, quantizers, neutral_indices(quantizers, settings.patch_px), context
     )
