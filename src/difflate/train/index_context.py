@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _SITES_PER_STEP = 8000
 _LEAST_SITES, _BITS_OF_BYTE = 4, 8
+_REPORTED_VIEWS = 64
+"""Images that are counted where no context model is fitted."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,10 @@ def fit_context(
     Raises ConfigError if no image can be read and has at least four sites a side.
     """
     autoencoder = space.autoencoder
-    with tqdm(total=settings.views, desc="indices", disable=not progress, unit="image") as bar:
+    views = settings.views if settings.steps else min(settings.views, _REPORTED_VIEWS)
+    with tqdm(total=views, desc="indices", disable=not progress, unit="image") as bar:
         grids = []
-        for grid in _grids(space, items, settings, seed):
+        for grid in _grids(space, items, settings, seed, views):
             grids.append(grid)
             bar.update()
     if not grids:
@@ -110,7 +113,7 @@ def fit_context(
             grids, autoencoder.plane_bits, step_count=settings.steps, progress=progress, seed=seed,
             max_minutes=settings.minutes, sites_per_step=_SITES_PER_STEP,
         )  # fmt: skip
-    held = list(_grids(space, held_back, settings, seed, views=len(held_back))) if held_back else []
+    held = list(_grids(space, held_back, settings, seed, len(held_back))) if held_back else []
     found = report_of(space, grids, held)
     log.info("%s", found)
     return found
@@ -135,11 +138,11 @@ def _coded_bytes(context: ContextModel, grid: np.ndarray) -> int:
 
 
 def _grids(
-    space: FiniteSpace, items: Sequence[Item], settings: ContextSettings, seed: int, views: int | None = None
+    space: FiniteSpace, items: Sequence[Item], settings: ContextSettings, seed: int, views: int
 ) -> Iterator[np.ndarray]:
     """Indices (C, h, w) uint16 of parts of ``items``, at random places, half of them mirrored."""
     unreadable = 0
-    for number in range(settings.views if views is None else views):
+    for number in range(views):
         turn, place = divmod(number, len(items))
         item = items[numpy_generator(seed, Stream.ORDER, turn).permutation(len(items))[place]]
         try:
