@@ -15,7 +15,7 @@ from difflate.errors import ConfigError
 from difflate.seeds import Stream, torch_generator
 
 TILE_PX = 896
-"""Default side of the tiles: 45 megapixels then take less than 2·10^9 bytes."""
+"""Default side of the tiles: decoding 45 megapixels then takes less than 2·10^9 bytes."""
 _NOISE_PX = 128
 """Side of the squares of a field of noise that have a generator each."""
 
