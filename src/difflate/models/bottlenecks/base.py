@@ -49,8 +49,8 @@ class Bottleneck(nn.Module, ABC):
 
     @property
     def codebooks(self) -> list[Tensor]:
-        """C of (K_c, n_c) float32: what each index of a plane stands for; finite bottlenecks only."""
-        raise NotImplementedError
+        """C of (K_c, n_c) float32: what each index of a plane stands for; [] where what is coded are no indices."""
+        return []
 
     def join(self, codewords: Sequence[Tensor]) -> Tensor:
         """z: (B, channels, h, w) of C ``codewords: (B, n_c, h, w)``, those of `codebooks` or mixtures of them."""
