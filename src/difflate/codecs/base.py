@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from difflate.errors import ConfigError
 from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.clip import Clip
 from difflate.media.picture import Picture
 from difflate.options import Options
 
@@ -45,6 +46,40 @@ class Codec(Protocol):
 
     def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
         """The picture in ``data``, same H and W as encoded. Raises FormatError, ModelError, LimitExceeded."""
+        ...
+
+
+@runtime_checkable
+class ClipCodec(Protocol):
+    """Turns clips into the bytes of a complete file, and back; otherwise as `Codec`.
+
+    Codecs of images that are learned are also codecs of clips, frame by frame.
+    """
+
+    name: str
+    suffix: str
+    quality_range: tuple[float, float, float] | None
+
+    @property
+    def encoding(self) -> type[Options]:
+        """What `encode_clip` can be told beside the quality."""
+        ...
+
+    @property
+    def decoding(self) -> type[Options]:
+        """What `decode_clip` can be told."""
+        ...
+
+    def encode_clip(
+        self, clip: Clip, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
+    ) -> bytes:
+        """The bytes of a complete file. Frames are read once and let go of. Raises as `Codec.encode`, and ImageError
+        where a frame cannot be read."""
+        ...
+
+    def decode_clip(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Clip:
+        """The clip in ``data``, with the size, rate and times that it was encoded with; its frames are decoded as they
+        are asked for. Raises FormatError, ModelError, LimitExceeded."""
         ...
 
 
