@@ -46,13 +46,14 @@ def classical_video_codecs() -> dict[str, VideoCodec]:
         VideoCodec(
             "hevc", (0, 51, 28), "libx265", _X26_PRESETS, "medium",
             "HEVC (H.265) by x265; -q as avc's; needs difflate[video]",
-            # info: its settings in words; x265 4.2 takes odd sizes at 4:4:4 too, and writes beyond its memory
-            {"x265-params": "log-level=none:info=0"}, min_side_px=16, odd_sizes_in=None,
+            # info: its settings in words. x265 4.2 takes smaller frames, and writes beyond its memory
+            {"x265-params": "log-level=none:info=0"}, min_side_px=64,
         ),
         VideoCodec(
             "av1", (1, 63, 35), "libsvtav1", _SVT_PRESETS, "8",
             "AV1 by SVT-AV1; -q as avc's, whole numbers; needs difflate[video]",
-            min_side_px=4, odd_sizes_in="yuv420p", whole_quality=True,
+            # some smaller frames SVT-AV1 4 never comes back from
+            min_side_px=64, odd_sizes_in="yuv420p", whole_quality=True,
         ),
     )  # fmt: skip
     return {codec.name: codec for codec in codecs}
@@ -76,8 +77,8 @@ class VideoCodec:
     """What the encoder is told beside quality and preset."""
     min_side_px: int = 1
     """Shortest width or height that the encoder takes, in pixels."""
-    odd_sizes_in: str | None = "yuv444p"
-    """The format of frames with an odd side: not all encoders have chroma at half size for those. None: it has none."""
+    odd_sizes_in: str = "yuv444p"
+    """The format of frames with an odd side: not all encoders have chroma at half size for those."""
     whole_quality: bool = False
     """Whether only whole numbers are qualities."""
     packet_filter: str = ""
@@ -137,13 +138,12 @@ class VideoCodec:
         for what, value in (("rate", clip.rate), ("time base", clip.time_base)):
             if max(value.numerator, value.denominator) > _MAX_INT:
                 raise ConfigError(f"the {what} of the clip (={value}) has too many digits for .mp4; round it")
-        size = f"{clip.width}x{clip.height}"
         if min(clip.width, clip.height) < self.min_side_px:
-            raise LimitExceeded(f"frames of {size} px are too small for {self.name}, below {self.min_side_px} px a side")
-        pix_fmt = self.odd_sizes_in if clip.width % 2 or clip.height % 2 else "yuv420p"
-        if pix_fmt is None:
-            raise LimitExceeded(f"frames of {size} px have an odd side, which {self.name} does not take; use avc or av1")
-        return pix_fmt
+            size = f"{clip.width}x{clip.height}"
+            raise LimitExceeded(
+                f"frames of {size} px are too small for {self.name}, below {self.min_side_px} px a side; use avc"
+            )
+        return self.odd_sizes_in if clip.width % 2 or clip.height % 2 else "yuv420p"
 
     def _encoded(self, av: Any, stream: Any, clip: Clip, limits: Limits) -> Iterator[Any]:
         for number, frame in enumerate(clip.frames):
