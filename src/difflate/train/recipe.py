@@ -114,14 +114,14 @@ def crops_of(
     )
 
 
-def clips_of(settings: ClipSettings, size: int, seed: int) -> Data:
-    """Clips of `ClipSettings.frames` square frames of ``size`` px: real ones, and images that are moved.
+def clips_of(settings: ClipSettings, size: int, frames: int, seed: int) -> Data:
+    """Clips of ``frames`` square frames of ``size`` px: real ones, and images that are moved.
 
     What is trained on is mixed as ``settings`` say; what is held back are the middles of its clips, and then moved
     photographs, which do not depend on ``seed``.
     """
     trained_on, held_back = hold_back(list_items(settings.images), settings.holdback)
-    photographs, frames = Crops(trained_on, size, seed=seed), settings.frames
+    photographs = Crops(trained_on, size, seed=seed)
     clips, held_clips = load_clips(settings.clips), load_clips(settings.held_clips)
     if settings.in_memory:
         photographs.hold()

@@ -140,14 +140,10 @@ class ClipSettings(ImageSettings):
     moving: float = 0.8
     """Share of what is trained on that is made of images which are moved: they pan, zoom, turn, slide over one another.
     All is, if there are no clips."""
-    frames: int = 8
-    """Of a clip that is trained on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share(self.moving, "moving")
-        if self.frames < 1:
-            raise ConfigError(f"frames (={self.frames}) must be at least 1")
         if both := {Path(clip).resolve() for clip in self.clips} & {Path(clip).resolve() for clip in self.held_clips}:
             raise ConfigError(f"held_clips: {min(both)} is also in clips; train on it or hold it back")
 
