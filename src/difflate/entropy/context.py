@@ -123,6 +123,30 @@ class ContextModel:
         self._run(flat, rows, columns, given or {}, past, None, reader)
         return flat.reshape(-1, rows, columns)
 
+    def encode_sequence(
+        self,
+        grids: np.ndarray,
+        writer: SymbolWriter,
+        given: Mapping[int, int] | None = None,
+        past: np.ndarray | None = None,
+    ) -> None:
+        """Writes ``grids: (T, P, rows, columns)``, each with the one before as its past: see `encode`."""
+        for grid in grids:
+            self.encode(grid, writer, given, past)
+            past = grid
+
+    def decode_sequence(
+        self,
+        grids: np.ndarray,
+        reader: SymbolReader,
+        given: Mapping[int, int] | None = None,
+        past: np.ndarray | None = None,
+    ) -> None:
+        """Fills ``grids: (T, P, rows, columns)``, the inverse of `encode_sequence`."""
+        for grid in grids:
+            grid[...] = self.decode(*grid.shape[1:], reader, given, past)
+            past = grid
+
     def _flat(self, grid: np.ndarray) -> np.ndarray:
         """(P, rows * columns) int32, checked."""
         planes = len(grid)
