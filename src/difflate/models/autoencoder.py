@@ -156,10 +156,10 @@ class Autoencoder(FolderModel):
         return self.between.coded(self.encode(images))
 
 
-def even_context(plane_bits: Sequence[int]) -> ContextModel:
-    """A context model without a preference, for planes of ``plane_bits``."""
+def even_context(plane_bits: Sequence[int], looks_back: bool = False) -> ContextModel:
+    """A context model without a preference, for planes of ``plane_bits``; of images, or of clips if it looks back."""
     tensors = {
         name: np.zeros(shape, np.int32 if name.endswith("bias") else np.int8)
-        for name, shape in shapes(plane_bits).items()
+        for name, shape in shapes(plane_bits, looks_back).items()
     }
     return ContextModel(plane_bits, tensors | {"exp": exp_table()})
