@@ -19,6 +19,7 @@ from reference_coder import ReferenceReader
 CONTEXT, FIXED, ALPHA, EXIF, ICC, XMP = 1, 2, 3, 0x41, 0x42, 0x43
 STEP = 8192
 CENTRES = [(-1, -1), (-1, 1), (1, -1), (1, 1), (-3, -1), (-3, 1), (-1, -3), (-1, 3), (1, -3), (1, 3), (3, -1), (3, 1)]
+BEHIND = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0), (0, 1), (1, -1), (1, 0), (1, 1)]
 SIDES = [(-1, 0), (0, -1), (0, 1), (1, 0), (-2, -1), (-2, 1), (-1, -2), (-1, 2), (1, -2), (1, 2), (2, -1), (2, 1)]
 
 
@@ -30,18 +31,27 @@ class Decoded:
     sections: dict[int, bytes]
 
 
-class Model:
+class Network:
+    """The context model, with the names of the document."""
+
+    def __init__(self, bits: list[int], tensors: dict[str, np.ndarray]):
+        self.bits, self._context = bits, {name: tensor.astype(np.int64) for name, tensor in tensors.items()}
+
+    def context(self, name: str) -> np.ndarray:
+        return self._context[name]
+
+
+class Model(Network):
     """What config.json and model.safetensors say, with the names of the document."""
 
     def __init__(self, folder: Path):
         self.config = json.loads((folder / "config.json").read_text("utf-8"))
         self.tensors = load_file(folder / "model.safetensors")
-        self.bits: list[int] = self.config["plane_bits"]
+        start = "context."
+        network = {name[len(start) :]: tensor for name, tensor in self.tensors.items() if name.startswith(start)}
+        super().__init__(self.config["plane_bits"], network)
         self.patch: int = self.config["patch_px"]
         self.neutral: list[int] = self.config["neutral"]
-
-    def context(self, name: str) -> np.ndarray:
-        return self.tensors["context." + name].astype(np.int64)
 
     def codebooks(self, channel: int) -> list[np.ndarray]:
         start = f"quantizers.{channel}.codebooks."
@@ -91,7 +101,7 @@ def decode(data: bytes, model: Model) -> Decoded:
     if FIXED in sections:
         _read_fixed(sections[FIXED], symbols[:coded], model.bits)
     else:
-        _read_context(sections[CONTEXT], symbols, coded, model)
+        _read_context(ReferenceReader(sections[CONTEXT]), symbols, coded, model, None)
     assert int.from_bytes(data[at : at + 2], "little") == binascii.crc_hqx(symbols.astype("<u2").tobytes(), 0xFFFF)
     alpha = _read_alpha(sections[ALPHA], height, width) if ALPHA in sections else None
     return Decoded(symbols, _pixels(symbols, grey, model)[:, :height, :width], alpha, sections)
@@ -140,13 +150,23 @@ def _steps(rows: int, columns: int) -> Iterator[tuple[int, int, np.ndarray]]:
             yield kind, stride, np.array(every[i : i + STEP])
 
 
-def _read_context(data: bytes, symbols: np.ndarray, coded: int, model: Model) -> None:
-    """Fill the first ``coded`` planes of ``symbols``; the others are known."""
-    coder = ReferenceReader(data)
+def read_clip(data: bytes, count: int, rows: int, columns: int, network: Network) -> np.ndarray:
+    """(count, planes, rows, columns) of a stream of a network that looks back."""
+    coder, past = ReferenceReader(data), None
+    grids = np.zeros((count, len(network.bits), rows, columns), np.int64)
+    for grid in grids:
+        past = _read_context(coder, grid, len(network.bits), network, past)
+    return grids
+
+
+def _read_context(
+    coder: ReferenceReader, symbols: np.ndarray, coded: int, model: Network, past: np.ndarray | None
+) -> np.ndarray:
+    """Fill the first ``coded`` planes of ``symbols``; the others are known. The descriptors, as ``past`` has them."""
     descriptors = np.zeros((*symbols.shape[1:], 49), np.int64)
     for kind, stride, sites in _steps(*symbols.shape[1:]):
         r, c = sites.T
-        inputs = _trunk(descriptors, kind, stride, sites, model)
+        inputs = _trunk(descriptors, past, kind, stride, sites, model)
         k = 0
         for plane in range(coded):
             index = np.zeros(len(sites), np.int64)
@@ -160,6 +180,7 @@ def _read_context(data: bytes, symbols: np.ndarray, coded: int, model: Model) ->
         total = sum(model.context(f"describe.{p}")[indices[r, c]] for p, indices in enumerate(symbols))
         descriptors[r, c, :48] = np.clip(total, -127, 127)
         descriptors[r, c, 48] = 127
+    return descriptors
 
 
 def _split(bits: int) -> list[int]:
@@ -168,21 +189,29 @@ def _split(bits: int) -> list[int]:
     return [bits // n + (i < bits % n) for i in range(n)]
 
 
-def _trunk(descriptors: np.ndarray, kind: int, stride: int, sites: np.ndarray, model: Model) -> np.ndarray:
+def _trunk(
+    descriptors: np.ndarray, past: np.ndarray | None, kind: int, stride: int, sites: np.ndarray, model: Network
+) -> np.ndarray:
     """(sites, 160)"""
-    bias = model.context("trunk.bias")[kind]
-    if kind == 0:
-        return np.tile(_relu(bias), (len(sites), 1))
-    found = np.zeros((len(sites), 12, 49), np.int64)
-    for n, distance in enumerate(CENTRES if kind in (1, 3) else SIDES):
-        r, c = (sites + stride * np.array(distance)).T
+    sums = np.tile(model.context("trunk.bias")[kind], (len(sites), 1))
+    if kind > 0:
+        distances = stride * np.array(CENTRES if kind in (1, 3) else SIDES)
+        sums += _product(_features(descriptors, sites, distances), model.context("trunk.weight")[kind - 1])
+    if past is not None:
+        sums += _product(_features(past, sites, np.array(BEHIND)), model.context("past.weight")[kind])
+    return _relu(sums)
+
+
+def _features(descriptors: np.ndarray, sites: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    found = np.zeros((len(sites), len(distances), 49), np.int64)
+    for n, distance in enumerate(distances):
+        r, c = (sites + distance).T
         inside = (r >= 0) & (r < descriptors.shape[0]) & (c >= 0) & (c < descriptors.shape[1])
         found[inside, n] = descriptors[r[inside], c[inside]]
-    features = np.concatenate([found[:, :, :48].reshape(len(sites), -1), found[:, :, 48]], axis=1)
-    return _relu(_product(features, model.context("trunk.weight")[kind - 1]) + bias)
+    return np.concatenate([found[:, :, :48].reshape(len(sites), -1), found[:, :, 48]], axis=1)
 
 
-def _frequencies(inputs: np.ndarray, k: int, known: np.ndarray | None, model: Model) -> np.ndarray:
+def _frequencies(inputs: np.ndarray, k: int, known: np.ndarray | None, model: Network) -> np.ndarray:
     """(sites, values) of part k, given the ``known`` bits of each site's index."""
     stage = f"stage.{k}."
     hidden = _product(inputs, model.context(stage + "hidden.weight")) + model.context(stage + "hidden.bias")

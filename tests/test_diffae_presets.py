@@ -14,7 +14,7 @@ from difflate.nn import PRESETS
 from difflate.nn.encoder_kinds import EncoderConfig
 from difflate.nn.encoders import ConvConfig
 from difflate.train.config import read_settings
-from difflate.train.recipes.diffae import RECIPE, DiffaeTraining, build_model, cost
+from difflate.train.recipes.diffae import RECIPE, DiffaeTraining, cost
 from training_helpers import picture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,7 +40,7 @@ def test_configurations_are_the_presets(size: str, stage: Path) -> None:
     words = ["images=somewhere", f"decoder.first_stage={stage}"]
     settings = read_settings(DiffaeTraining, CONFIGS / f"diffae-{size}.yaml", words)
     with torch.device("meta"):
-        network = build_model(settings).network
+        network = settings.build_model().network
     preset = PRESETS[f"diffae-{size}"]
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(preset).items()}
     assert vars(network) == {**plain, "noise_scale": 1000.0}
@@ -69,7 +69,7 @@ def test_a_step_of_the_smallest(stage: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     settings = read_settings(DiffaeTraining, CONFIGS / "diffae-156m.yaml", words)
     torch.manual_seed(settings.stages[0].training.seed)
-    before = build_model(settings).state_dict()
+    before = settings.build_model().state_dict()
     folder = RECIPE.run(settings)
     after = DiffusionAutoencoder.from_pretrained(folder)
     moved = {name for name, value in after.state_dict().items() if not torch.equal(value, before[name])}

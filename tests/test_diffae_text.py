@@ -263,7 +263,7 @@ def test_guidance_leads_away_from_neither_text_nor_latent(clip: Path, monkeypatc
     assert silent is not None
     seen: list[tuple[bool, bool]] = []
 
-    def listen(x: Tensor, condition: Tensor, *, z: Tensor, vector: Tensor) -> Tensor:
+    def listen(x: Tensor, condition: Tensor, *, z: Tensor, vector: Tensor, past: None) -> Tensor:
         hides = torch.equal(z, model.hide(z, torch.tensor([True])))
         seen.append((hides, torch.equal(vector, silent)))
         return torch.zeros_like(x)

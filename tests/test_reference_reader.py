@@ -10,7 +10,7 @@ import torch
 import difflate
 import reference_reader
 from difflate.codecs.vq import VqCodec
-from difflate.entropy import ContextModel
+from difflate.entropy import ContextModel, SymbolWriter
 from difflate.entropy.context import exp_table, shapes
 from difflate.format.container import read_dfl
 from difflate.media.picture import Picture, open_image
@@ -93,6 +93,27 @@ def test_more_sites_of_a_kind_than_are_coded_in_one_step(photo):
     check(codec, reference_reader.Model(WEIGHTS / "vq-8-8-8"), Picture(grey), False)
 
 
+def random_tensors(shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Of a context model; they reach every limit."""
+    tensors = {}
+    for name, shape in shapes.items():
+        bound, dtype = (3000, np.int32) if name.endswith("bias") else (30, np.int8)
+        tensors[name] = rng.integers(-bound, bound + 1, shape, dtype)
+    return tensors | {"exp": exp_table()}
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (35, 6)])
+def test_streams_of_clips(rows, columns):
+    rng = np.random.default_rng(0)
+    bits = [3, 5, 1]
+    tensors = random_tensors(shapes(bits, looks_back=True), rng)
+    grids = np.stack([rng.integers(0, 2**b, (3, rows, columns)) for b in bits], axis=1)
+    writer = SymbolWriter()
+    ContextModel(bits, tensors).encode_sequence(grids, writer)
+    found = reference_reader.read_clip(writer.finish(), 3, rows, columns, reference_reader.Network(bits, tensors))
+    np.testing.assert_array_equal(found, grids)
+
+
 @pytest.mark.parametrize("method", ["pq", "opq", "rq"])
 def test_files_of_models_with_other_sizes(tmp_path, photo, method):
     """Patches of 4x4 px, indices in one, two and three parts, and random weights that reach every limit."""
@@ -106,12 +127,7 @@ def test_files_of_models_with_other_sizes(tmp_path, photo, method):
         rotation = torch.linalg.qr(torch.randn(16, 16)).Q.contiguous() if method == "opq" else None
         quantizers.append(ResidualQuantizer(books) if method == "rq" else ProductQuantizer(books, rotation))
     flat = [b for channel in bits for b in channel]
-    tensors = {}
-    for name, shape in shapes(flat).items():
-        bound, dtype = (3000, np.int32) if name.endswith("bias") else (30, np.int8)
-        tensors[name] = rng.integers(-bound, bound + 1, shape, dtype)
-    tensors["exp"] = exp_table()
-    model = CodebookModel("random", 4, quantizers, [5, 1, 700], ContextModel(flat, tensors))
+    model = CodebookModel("random", 4, quantizers, [5, 1, 700], ContextModel(flat, random_tensors(shapes(flat), rng)))
     model.save(tmp_path, method, "")
     codec, reader = VqCodec.load(tmp_path), reference_reader.Model(tmp_path)
     assert reader.fingerprint() == codec.fingerprint

@@ -24,7 +24,7 @@ from difflate.train.config import read_settings
 from difflate.train.diffae_task import DiffaeTask
 from difflate.train.draws import Draws
 from difflate.train.index_context import ContextSettings
-from difflate.train.recipes.diffae import RECIPE, DiffaeTraining, build_model
+from difflate.train.recipes.diffae import RECIPE, DiffaeTraining
 from difflate.train.recorded import RecordedDraws
 from difflate.train.settings import LoopSettings
 from difflate.train.stages import AutoencodingStage
@@ -220,7 +220,7 @@ def test_recorded_draws_are_brought_up_to_date() -> None:
 def test_presets(name: str, millions: tuple[float, float, float]) -> None:
     found = read_settings(DiffaeTraining, CONFIGS / f"{name}.yaml", [])
     with torch.device("meta"):
-        model = build_model(found)
+        model = found.build_model()
     counts = [parameters(part) / 1e6 for part in (model.autoencoder.encode, model.autoencoder.decode, model.unet)]
     assert counts == pytest.approx(millions, rel=0.5 if name == "diffae-smoke" else 0.01)
     if name == "diffae-small":  # with int8 weights and context model within 8 MiB

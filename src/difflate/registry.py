@@ -180,6 +180,7 @@ RECIPES = {
     "refiner": "difflate.train.recipes.refiner",
     "distil": "difflate.train.recipes.distil",
     "diffae": "difflate.train.recipes.diffae",
+    "diffae-video": "difflate.train.recipes.diffae_video",
 }
 """What a configuration's key `recipe` names, and the module whose ``RECIPE`` trains it."""
 

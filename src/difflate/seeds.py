@@ -62,6 +62,10 @@ class Stream(enum.IntEnum):
     """How large an encoder sees the images of a training step."""
     DROPPED_TEXT = 24
     """Whose text a training step hides."""
+    MOVING = 25
+    """Whether a training clip has made motion, and that motion, by the clip's number."""
+    CLIP = 26
+    """Place, time and direction of a crop of a real clip."""
 
 
 def torch_generator(seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

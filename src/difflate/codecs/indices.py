@@ -70,16 +70,42 @@ class IndexCoder:
         given = self.neutral if grey else {}
         for plane, index in given.items():
             grid[plane] = index
-        if options.fixed_rate:
-            planes = enumerate(zip(grid, self.context.plane_bits, strict=True))
-            return (
-                sections.FIXED,
-                b"".join(pack(plane, bits) for p, (plane, bits) in planes if p not in given),
-                Indices(grid),
-            )
+        section = sections.FIXED if options.fixed_rate else sections.CONTEXT
+        return section, self.write_grids(grid[None], options.fixed_rate, given), Indices(grid)
+
+    def write_grids(
+        self, grids: np.ndarray, fixed_rate: bool = False, given: Mapping[int, int] | None = None,
+        past: np.ndarray | None = None,
+    ) -> bytes:  # fmt: skip
+        """One stream of ``grids: (T, P, h, w)`` of indices, each told by the one before where the model looks back.
+
+        ``given``: planes that hold one index all over and are not coded. ``past``: (P, h, w), the last grid of the
+        stream before; None: this one is read without another. Raises ValueError if an index is too large for its plane.
+        """
+        if fixed_rate:
+            planes = [(plane, bits) for grid in grids for plane, bits in self._coded(grid, given or {})]
+            return b"".join(pack(plane, bits) for plane, bits in planes)
         writer = SymbolWriter()
-        self.context.encode(grid, writer, given)
-        return sections.CONTEXT, writer.finish(), Indices(grid)
+        self.context.encode_sequence(grids, writer, given, past)
+        return writer.finish()
+
+    def read_grids(
+        self, data: bytes, count: int, rows: int, columns: int, fixed_rate: bool = False,
+        given: Mapping[int, int] | None = None, past: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """(``count``, P, rows, columns) uint16, the inverse of `write_grids`, with the same ``given`` and ``past``.
+
+        The caller has checked the size against its limits. Raises FormatError, DesyncError.
+        """
+        grids = np.empty((count, len(self.context.plane_bits), rows, columns), np.uint16)
+        if fixed_rate:
+            self._read_fixed(data, grids, given or {})
+        else:
+            self.context.decode_sequence(grids, SymbolReader(data), given, past)
+        for p, size in enumerate(self.sizes):
+            if grids[:, p].size and grids[:, p].max() >= size:
+                raise FormatError(f"an index (={grids[:, p].max()}) is above the {size} of its plane; get an intact copy")
+        return grids
 
     def read(self, kept: Mapping[int, bytes], rows: int, columns: int, grey: bool) -> Indices:
         """See `difflate.codecs.learned.LatentCoder`. Raises FormatError, DesyncError."""
@@ -87,31 +113,28 @@ class IndexCoder:
         coded, fixed = kept.get(sections.CONTEXT), kept.get(sections.FIXED)
         if coded is not None and fixed is not None:
             raise FormatError("the file has its indices twice; get an intact copy of it")
-        if coded is not None:
-            grid = self.context.decode(rows, columns, SymbolReader(coded), given).astype(np.uint16)
-        elif fixed is not None:
-            grid = self._read_fixed(fixed, rows, columns, given)
-        else:
+        data = fixed if coded is None else coded
+        if data is None:
             raise FormatError("the file has no section with the image's indices")
-        for plane, size in zip(grid, self.sizes, strict=True):
-            if plane.size and plane.max() >= size:
-                raise FormatError(f"an index (={plane.max()}) is above the {size} of its plane; get an intact copy")
-        return Indices(grid)
+        return Indices(self.read_grids(data, 1, rows, columns, coded is None, given)[0])
 
-    def _read_fixed(self, data: bytes, rows: int, columns: int, given: Mapping[int, int]) -> np.ndarray:
-        plane_bits = self.context.plane_bits
-        grid = np.empty((len(plane_bits), rows, columns), np.uint16)
-        sizes = [0 if p in given else packed_bytes(rows * columns, bits) for p, bits in enumerate(plane_bits)]
+    def _coded(self, grid: np.ndarray, given: Mapping[int, int]) -> list[tuple[np.ndarray, int]]:
+        """Planes of ``grid`` that are not ``given``, each with its bits."""
+        planes = enumerate(zip(grid, self.context.plane_bits, strict=True))
+        return [each for p, each in planes if p not in given]
+
+    def _read_fixed(self, data: bytes, grids: np.ndarray, given: Mapping[int, int]) -> None:
+        """Fills ``grids: (T, P, h, w)``."""
+        planes = [each for grid in grids for each in self._coded(grid, given)]
+        sizes = [packed_bytes(plane.size, bits) for plane, bits in planes]
         if sum(sizes) != len(data):
             raise FormatError(f"the indices take {len(data)} bytes where the header asks for {sum(sizes)}")
         start = 0
-        for p, (bits, size) in enumerate(zip(plane_bits, sizes, strict=True)):
-            if p in given:
-                grid[p] = given[p]
-            else:
-                grid[p] = unpack(data[start : start + size], bits, rows * columns).reshape(rows, columns)
+        for (plane, bits), size in zip(planes, sizes, strict=True):
+            plane[...] = unpack(data[start : start + size], bits, plane.size).reshape(plane.shape)
             start += size
-        return grid
+        for p, index in given.items():
+            grids[:, p] = index
 
 
 class LookUp:

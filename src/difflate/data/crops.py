@@ -170,43 +170,73 @@ class Crops(Samples):
 
         Raises ImageError if none can.
         """
+        image = self.open(number)
+        pixels = torch.from_numpy(self._crop(image.pixels, number))
+        return Sample(pixels, number, image.item.label, image.skipped, image.notes, image.caption)
+
+    def open(self, number: int) -> "Opened":
+        """The whole image of sample ``number``, or of the next that can be read, as `read`. Raises ImageError."""
         count, messages = len(self.items), []
         for further in range(min(_TRIES, count) if self.augment else 1):
-            turn, index = divmod(number + further, count)
-            place = int(order_of(self.seed, turn, count)[index]) if self.augment else index
+            place = self._place(number + further)
             item = self.items[place]
             try:
-                picture = self._held.get(place) or open_image(item.source())
+                picture = over_white(self._held.get(place) or open_image(item.source()))
                 caption = item.caption() if self.captions else ""
             except (DifflateError, OSError) as error:
                 text = " ".join(str(error).split())
                 messages.append(text if text.startswith(item.path) else f"{item}: {text}")
                 continue
-            notes = tuple(Note(str(item), text) for text in picture.notes)
-            pixels = torch.from_numpy(self._crop(over_white(picture), number))
-            return Sample(pixels, number, item.label, messages, notes, caption)
+            pixels = picture.pixels if len(picture.pixels) == 3 else np.repeat(picture.pixels, 3, axis=0)
+            return Opened(item, pixels, caption, messages, tuple(Note(str(item), text) for text in picture.notes))
         raise ImageError("\n".join(messages))
 
-    def _crop(self, picture: Picture, number: int) -> np.ndarray:
-        short = min(picture.height, picture.width)
-        scale = (self.short_side or max(short, self.size)) / short
-        height, width = (max(round(side * scale), self.size) for side in (picture.height, picture.width))
+    def _place(self, number: int) -> int:
+        turn, index = divmod(number, len(self.items))
+        return int(order_of(self.seed, turn, len(self.items))[index]) if self.augment else index
+
+    def _crop(self, pixels: np.ndarray, number: int) -> np.ndarray:
+        sides = pixels.shape[1:]
+        scale = (self.short_side or max(min(sides), self.size)) / min(sides)
+        height, width = (max(round(side * scale), self.size) for side in sides)
         if self.augment:
             rng = numpy_generator(self.seed, Stream.CROP, number)
             top, left = int(rng.integers(height - self.size + 1)), int(rng.integers(width - self.size + 1))
             flip = self.flips and bool(rng.integers(2))
         else:
             top, left, flip = (height - self.size) // 2, (width - self.size) // 2, False
-        pixels = picture.pixels if len(picture.pixels) == 3 else np.repeat(picture.pixels, 3, axis=0)
-        if (height, width) == (picture.height, picture.width):
+        if (height, width) == sides:
             pixels = pixels[:, top : top + self.size, left : left + self.size]
         else:
-            tall, wide = picture.height / height, picture.width / width
+            tall, wide = sides[0] / height, sides[1] / width
             box = (left * wide, top * tall, (left + self.size) * wide, (top + self.size) * tall)
-            image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-            image = image.resize((self.size, self.size), Image.Resampling.LANCZOS, box)
-            pixels = np.asarray(image).transpose(2, 0, 1)
+            pixels = scaled(pixels, self.size, self.size, box)
         return np.array(pixels[:, :, ::-1] if flip else pixels, order="C")
+
+
+class Opened(NamedTuple):
+    """An image of `Crops`."""
+
+    item: Item
+    pixels: np.ndarray
+    """(3, H, W) uint8."""
+    caption: str
+    skipped: Sequence[str]
+    """What was said of images that could not be read."""
+    notes: tuple[Note, ...]
+
+
+def scaled(
+    pixels: np.ndarray, height: int, width: int, box: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
+    """(3, height, width) uint8 of ``pixels: (3, H, W)``, or of their part from left, top to right, bottom of ``box``.
+
+    Itself if that is its size.
+    """
+    if box is None and pixels.shape[1:] == (height, width):
+        return pixels
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box)).transpose(2, 0, 1)
 
 
 @functools.lru_cache(maxsize=2)

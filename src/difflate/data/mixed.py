@@ -30,7 +30,7 @@ class Mixed(Samples):
     def read(self, number: int) -> Sample:
         """Sample ``number``. Raises ImageError if it is a photograph and no photograph can be read."""
         seed, size = self.photographs.seed, self.photographs.size
-        is_made, is_grey = numpy_generator(seed, Stream.MADE_SHARE, number).random(2) < (self.made, self.grey)
+        is_made, is_grey = drawn_shares(seed, number, self.made, self.grey)
         if is_made:
             sample = Sample(torch.from_numpy(made.picture(seed, number, size, size)), number)
         else:
@@ -38,10 +38,16 @@ class Mixed(Samples):
         return sample._replace(pixels=without_colour(sample.pixels)) if is_grey else sample
 
 
+def drawn_shares(seed: int, number: int, made: float, grey: float) -> tuple[bool, bool]:
+    """Whether sample ``number`` is made, and whether it is grey, of so many that are."""
+    is_made, is_grey = numpy_generator(seed, Stream.MADE_SHARE, number).random(2) < (made, grey)
+    return bool(is_made), bool(is_grey)
+
+
 def without_colour(pixels: torch.Tensor) -> torch.Tensor:
-    """(3, H, W) uint8: the mean of the channels of ``pixels``, of the same shape and type, in all of them."""
+    """(3, …) uint8: the mean of the channels of ``pixels``, of the same shape and type, in all of them."""
     mean = pixels.to(torch.int16).sum(0, keepdim=True).add(1).div(3, rounding_mode="floor")
-    return mean.to(torch.uint8).expand(3, -1, -1).contiguous()
+    return mean.to(torch.uint8).expand_as(pixels).contiguous()
 
 
 def check_share(share: float, key: str) -> None:

@@ -22,6 +22,8 @@ SIDES = np.array(
 )
 """(12, 2) rows and columns to the neighbours of a site, in strides: all decoded before it, where inside the grid."""
 NEIGHBOURS = 12
+PAST = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)])
+"""(9, 2) rows and columns to the sites of the frame before that a site looks back at, row by row."""
 KINDS = 5
 """0: first pass, no neighbours; 1, 2: centres and sides at a stride above 1; 3, 4: centres and sides at stride 1."""
 
@@ -67,8 +69,17 @@ def _split(
         if offsets is None:
             neighbours = np.empty((len(part), 0), np.int64)
         else:
-            i = part[:, 0, None] + stride * offsets[:, 0]
-            j = part[:, 1, None] + stride * offsets[:, 1]
-            inside = (i >= 0) & (i < rows) & (j >= 0) & (j < columns)
-            neighbours = np.where(inside, i * columns + j, rows * columns)
+            neighbours = _positions(part, stride * offsets, rows, columns)
         yield Step(kind, sites, neighbours)
+
+
+def same_place(sites: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """(n, 9) int64 positions, in the frame before, of the 3 x 3 sites around ``sites: (n,)``; rows*columns outside."""
+    return _positions(np.stack(np.divmod(sites, columns), axis=1), PAST, rows, columns)
+
+
+def _positions(where: np.ndarray, offsets: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    i = where[:, 0, None] + offsets[:, 0]
+    j = where[:, 1, None] + offsets[:, 1]
+    inside = (i >= 0) & (i < rows) & (j >= 0) & (j < columns)
+    return np.where(inside, i * columns + j, rows * columns)

@@ -64,13 +64,22 @@ class Autoencoder(FolderModel):
         """Of z."""
         return self.between.channels
 
+    @property
+    def told_channels(self) -> int:
+        """Of what decoders are told: z itself."""
+        return self.channels
+
     def forward(self, images: Tensor, generator: Generators = None) -> Passed:
         """``images: (B, 3, H, W)`` in [-1, 1], to z and what the bottleneck asks for."""
         passed = self.between(self.encode(images), generator)
         if self.training:
-            with torch.no_grad():
-                self.std.lerp_(passed.z.float().std(), _STD_SHARE)
+            self.follow_std(passed.z)
         return passed
+
+    @torch.no_grad()
+    def follow_std(self, z: Tensor) -> None:
+        """Moves `std` towards that of ``z``, of any shape."""
+        self.std.lerp_(z.float().std(), _STD_SHARE)
 
     def restore(self, z: Tensor) -> Tensor:
         """(B, 3, s·h, s·w) in about [-1, 1], not clamped, of ``z: (B, channels, h, w)``; the caller crops."""
@@ -114,8 +123,11 @@ class Autoencoder(FolderModel):
     def exact_entries(self) -> dict[str, Any]:
         """What config.json says of files, their fingerprint, and of the latent: what a diffusion in it has to know, and
         what of it is in files."""
-        latent = {"stride_px": self.stride_px, "channels": self.channels, "std": float(self.std)}
-        return {"fingerprint": self.fingerprint.hex(), "latent": latent | {"plane_bits": self.plane_bits}}
+        return {"fingerprint": self.fingerprint.hex(), "latent": self._latent_entries()}
+
+    def _latent_entries(self) -> dict[str, Any]:
+        sizes = {"stride_px": self.stride_px, "channels": self.channels}
+        return sizes | {"std": float(self.std), "plane_bits": self.plane_bits}
 
     def load_exact(self, folder: Path) -> None:
         """Reads what `save_exact` has written. Raises ModelError if it is missing, damaged or altered."""
@@ -134,16 +146,20 @@ class Autoencoder(FolderModel):
     def _load_beside(self, folder: Path, referred: Sequence[str]) -> None:
         self.load_exact(folder)
 
+    def told(self, coded: Tensor) -> Tensor:
+        """(B, told_channels, h, w) what decoders are told of ``coded: (B, C, h, w)`` as files have it."""
+        return self.between.latent(coded)
+
     @torch.no_grad()
     def coded(self, images: Tensor) -> Tensor:
         """(B, C, ⌈H/s⌉, ⌈W/s⌉) what files hold of ``images: (B, 3, H, W)`` in [-1, 1]: see `Bottleneck.coded`."""
         return self.between.coded(self.encode(images))
 
 
-def even_context(plane_bits: Sequence[int]) -> ContextModel:
-    """A context model without a preference, for planes of ``plane_bits``."""
+def even_context(plane_bits: Sequence[int], looks_back: bool = False) -> ContextModel:
+    """A context model without a preference, for planes of ``plane_bits``; of images, or of clips if it looks back."""
     tensors = {
         name: np.zeros(shape, np.int32 if name.endswith("bias") else np.int8)
-        for name, shape in shapes(plane_bits).items()
+        for name, shape in shapes(plane_bits, looks_back).items()
     }
     return ContextModel(plane_bits, tensors | {"exp": exp_table()})

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from difflate.diffusion import ProcessConfig, ddim, denoise, guided
+from difflate.diffusion.process import expand
 from difflate.errors import ConfigError, ModelError
 from difflate.models.autoencoder import CONTEXT, Autoencoder
 from difflate.models.bottlenecks import BottleneckConfig
@@ -25,6 +26,8 @@ from difflate.models.first_stage import FirstStage, check_same, first_stage
 from difflate.models.text import TextEncoder, text_encoder
 from difflate.nn.encoder_kinds import EncoderConfig
 from difflate.nn.encoders import ConvConfig, resize_to
+from difflate.nn.layers import by_frame
+from difflate.nn.temporal import Past
 from difflate.nn.unet import UNet, UNetConfig, with_following
 from difflate.store.config import read_config
 from difflate.store.folders import FolderModel
@@ -107,14 +110,17 @@ class DiffusionAutoencoder(FolderModel):
         self.encoder, self.bottleneck, self.head = EncoderConfig.of(encoder), bottleneck, head
         self.decoder, self.process = decoder, process
         # the name stands in the keys of saved weights
-        self.autoencoder = Autoencoder(encoder, bottleneck, head)
+        self.autoencoder = self._autoencoder()
         self._stage = (first_stage(decoder.first_stage),)  # no submodule: it is not saved with the model
         self._text = (text_encoder(decoder.text) if decoder.text else None,)
         self.network = self._fit(network)
         self.unet = UNet(self.network)
         self.diffusion = process.build()
-        self.hidden = nn.Parameter(torch.zeros(self.autoencoder.channels, dtype=torch.float32))
-        """(channels,) what stands for a latent that is hidden."""
+        self.hidden = nn.Parameter(torch.zeros(self.autoencoder.told_channels, dtype=torch.float32))
+        """(told_channels,) what stands for a latent that is hidden."""
+
+    def _autoencoder(self) -> Autoencoder:
+        return Autoencoder(self.encoder, self.bottleneck, self.head)
 
     def _fit(self, network: UNetConfig) -> UNetConfig:
         """``network`` with the settings that follow from the others. Raises ConfigError."""
@@ -132,7 +138,7 @@ class DiffusionAutoencoder(FolderModel):
                 f"latent's stride (={stride_px} px)"
             )
         follows = {
-            "cond_channels": [self.autoencoder.channels, *[0] * (len(network.widths) - 1)],
+            "cond_channels": [self.autoencoder.told_channels, *[0] * (len(network.widths) - 1)],
             "vector_channels": self.text.channels if self.text else 0,
             "noise_scale": self.process.noise_scale,
         }
@@ -184,11 +190,12 @@ class DiffusionAutoencoder(FolderModel):
             raise ModelError(f"{folder}: fingerprint is not that of its autoencoder; get the folder again")
 
     def forward(
-        self, x: Tensor, condition: Tensor, x0_prev: Tensor | None = None, *, z: Tensor, vector: Tensor | None = None
-    ) -> Tensor:
+        self, x: Tensor, condition: Tensor, x0_prev: Tensor | None = None, *, z: Tensor, vector: Tensor | None = None,
+        past: Past | None = None,
+    ) -> Tensor:  # fmt: skip
         """The network as `difflate.diffusion.Model`: the target for ``x: (B, c, h, w)``, same shape, and the noise
         ``condition: (B,)``; ``z: (B, channels, h', w')`` is resized to the highest level, ``vector`` of `told`."""
-        return self.unet(x, condition, x0_prev, spatial=self.spatial(z, *x.shape[2:]), vector=vector)
+        return self.unet(x, condition, x0_prev, spatial=self.spatial(z, *x.shape[-2:]), vector=vector, past=past)
 
     def told(self, texts: Sequence[str], device: torch.device) -> Tensor | None:
         """(B, vector_channels) what the U-Net is told of ``texts``, empty ones where there are none; None: without a
@@ -209,16 +216,17 @@ class DiffusionAutoencoder(FolderModel):
     def spatial(self, z: Tensor, height: int, width: int) -> list[Tensor]:
         """What the U-Net is told of ``z: (B, channels, h', w')`` for x of ``height`` x ``width``."""
         patch = self.network.patch
-        return [resize_to(z, -(-height // patch), -(-width // patch))]
+        return [by_frame(lambda frame: resize_to(frame, -(-height // patch), -(-width // patch)), z)]
 
     def hide(self, z: Tensor, where: Tensor) -> Tensor:
-        """``z: (B, channels, h, w)``, hidden ``where: (B,)`` bool says so."""
-        return torch.where(where[:, None, None, None], self.hidden[:, None, None].to(z.dtype), z)
+        """``z: (B, channels, …)``, hidden ``where: (B,)`` bool says so."""
+        hidden = expand(self.hidden[None], z)
+        return torch.where(expand(where, z), hidden.to(z.dtype), z)
 
-    def noise_shape(self, z: Tensor) -> tuple[int, int, int, int]:
-        """(B, c, h, w) of what decoding ``z: (B, channels, h', w')`` starts from."""
+    def noise_shape(self, z: Tensor) -> tuple[int, ...]:
+        """(B, c, h, w) of what decoding ``z: (B, channels, h', w')`` starts from; of clips with T before h."""
         sites = self.stride_px // self.stage.stride_px
-        return len(z), self.stage.channels, z.shape[2] * sites, z.shape[3] * sites
+        return len(z), self.stage.channels, *z.shape[2:-2], z.shape[-2] * sites, z.shape[-1] * sites
 
     @torch.no_grad()
     def restore(
@@ -228,12 +236,14 @@ class DiffusionAutoencoder(FolderModel):
         noise: Tensor | None = None,
         guidance: float = 1.0,
         vector: Tensor | None = None,
+        past: Past | None = None,
     ) -> Tensor:
         """(B, 3, s·h, s·w) in about [-1, 1], not clamped, of ``z: (B, channels, h, w)`` by ``steps`` steps of DDIM.
 
         No steps: the head. ``noise``: what the first step starts from, N(0, 1) of `noise_shape`. ``vector``: (B,
         vector_channels) of `told`; None: no text. ``guidance`` leads away from what is told neither the latent nor a
-        text. Raises ConfigError, also for guidance that the model was not trained for.
+        text. Clips have T before h everywhere; ``past``: of one that comes in chunks. Raises ConfigError, also for
+        guidance that the model was not trained for.
         """
         if steps < 0:
             raise ConfigError(f"`steps` (={steps}) must be at least 0")
@@ -250,14 +260,14 @@ class DiffusionAutoencoder(FolderModel):
         vector = silent if vector is None else vector
 
         def conditional(x: Tensor, condition: Tensor) -> Tensor:
-            return self(x, condition, z=z, vector=vector)
+            return self(x, condition, z=z, vector=vector, past=past)
 
         def unconditional(x: Tensor, condition: Tensor) -> Tensor:
-            return self(x, condition, z=hidden, vector=silent)
+            return self(x, condition, z=hidden, vector=silent, past=past)
 
         model = guided(conditional, unconditional, guidance)
         *_, last = ddim(self.diffusion, model, self.diffusion.start_std() * noise, steps, clip=self.stage.bound)
-        return self.stage.decode(last.x)
+        return by_frame(self.stage.decode, last.x)
 
     def answer(self, noise: Tensor, z: Tensor, vector: Tensor | None = None) -> Tensor:
         """x0, same shape as ``noise: (B, c, h, w)``, that one step from there gives; with gradients, not clipped."""

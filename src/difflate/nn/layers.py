@@ -38,8 +38,13 @@ def by_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """``layer``, which takes images, applied to ``x: (B, C, H, W)``, or to each frame of ``x: (B, C, T, H, W)``."""
     if x.ndim == 4:
         return layer(x)
-    frames = layer(x.transpose(1, 2).flatten(0, 1))
+    frames = layer(frames_of(x))
     return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+
+
+def frames_of(x: Tensor) -> Tensor:
+    """(B·T, C, H, W): the frames of ``x: (B, C, T, H, W)`` as images, clip after clip; images (B, C, H, W) as they are."""
+    return x if x.ndim == 4 else x.transpose(1, 2).flatten(0, 1)
 
 
 class ChannelNorm(nn.LayerNorm):

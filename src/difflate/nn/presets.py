@@ -1,6 +1,8 @@
 """The published networks, as settings of the one U-Net."""
 
-from difflate.nn.unet import UNetConfig
+from dataclasses import replace
+
+from difflate.nn.unet import AttentionKind, TemporalKind, UNetConfig
 
 
 def _diffae(widths: tuple[int, ...], head_width: int = 64, latent_channels: int = 16) -> UNetConfig:
@@ -22,6 +24,16 @@ def _diffae(widths: tuple[int, ...], head_width: int = 64, latent_channels: int 
         patch=2,
         cond_channels=(latent_channels, 0, 0, 0),
     )
+
+
+def _video(widths: tuple[int, ...], temporal: TemporalKind, attention: AttentionKind) -> UNetConfig:
+    """The decoder of clips (Rampas 2024, 3.4.1): without any attention, and with attention in space and along time.
+
+    The thesis gives the counts of parameters alone, 734 million and 1.3 billion; its 3D convolutions are ours of frames
+    and along time.
+    """
+    attentions = ("none", "none", attention, attention)
+    return replace(_diffae(widths), attention=attentions, temporal=temporal)
 
 
 PRESETS = {
@@ -50,4 +62,6 @@ PRESETS = {
     "diffae-280m": _diffae((192, 352, 736, 736), head_width=32),
     "diffae-700m": _diffae((320, 576, 1152, 1152)),
     "diffae-3b": _diffae((640, 1216, 2368, 2368)),
+    "diffae-video-734m": _video((128, 416, 1280, 1280), "conv", "none"),
+    "diffae-video-1.3b": _video((192, 384, 1344, 1280), "attention", "full"),
 }

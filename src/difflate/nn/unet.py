@@ -6,7 +6,8 @@
 
 A level is blocks on the way down, blocks on the way up, and attention behind either, where it is asked for. What the
 way down ends with is concatenated to the input of the way up, once a level, as in CDC and Rampas 2024. Any height and
-width from 1 on; nothing in the network depends on the size or on the other items of the batch.
+width from 1 on; nothing in the network depends on the size or on the other items of the batch. For clips layers along
+time may stand behind each block; no stride is along time.
 """
 
 import math
@@ -36,9 +37,11 @@ from difflate.nn.layers import (
     zero_weights,
 )
 from difflate.nn.padding import pad_to_multiple
+from difflate.nn.temporal import Past, TemporalAttention, TemporalConv
 
 AttentionKind = Literal["none", "linear", "full"]
 BlockKind = Literal["residual", "depthwise"]
+TemporalKind = Literal["none", "conv", "attention"]
 _BLOCKS = {"residual": ResidualBlock, "depthwise": DepthwiseBlock}
 _ATTENTION = {"linear": LinearAttention, "full": Attention}
 
@@ -89,6 +92,10 @@ class UNetConfig:
     """Channels of the spatial condition concatenated to each level's input on the way down; 0 or null: none."""
     vector_channels: int = 0
     """Length of the global condition that is added to the noise embedding; 0: none."""
+    temporal: TemporalKind = "none"
+    """For clips. conv: a causal convolution along time behind each block. attention: the same, and attention along time
+    behind each attention. With either, attention sees each frame alone; with none it sees all frames of a clip at once,
+    and nothing else sees more than one."""
     noise_scale: float = 1000.0
     """The noise condition times this should reach over about a thousand: 1000 for t and n/N, 25 for logSNR."""
 
@@ -114,6 +121,8 @@ class UNetConfig:
             )
         if self.block not in _BLOCKS:
             raise ConfigError(f"`block` (={self.block!r}) must be one of {', '.join(_BLOCKS)}")
+        if self.temporal not in get_args(TemporalKind):
+            raise ConfigError(f"`temporal` (={self.temporal!r}) must be one of {', '.join(get_args(TemporalKind))}")
         for width, kind in zip(self.widths, self.attention or (), strict=False):
             if kind not in get_args(AttentionKind):
                 raise ConfigError(f"`attention` (={kind!r}) must be one of {', '.join(get_args(AttentionKind))}")
@@ -150,23 +159,39 @@ class _Path(nn.Module):
         self.blocks = nn.ModuleList(
             _BLOCKS[config.block](width_in if i == 0 else width, width, embedding) for i in range(count)
         )
+        behind = [kind != "none" and (config.attention_each or i == count - 1) for i in range(count)]
         self.attention = nn.ModuleList(
-            _ATTENTION[kind](width, config.head_width)
-            if kind != "none" and (config.attention_each or i == count - 1)
-            else nn.Identity()
-            for i in range(count)
+            _ATTENTION[kind](width, config.head_width) if there else nn.Identity() for there in behind
+        )
+        # of a network of images these two are empty
+        temporal = config.temporal != "none"
+        self.convs = nn.ModuleList(TemporalConv(width) for _ in range(count * temporal))
+        self.looks = nn.ModuleDict(
+            {
+                str(i): TemporalAttention(width, config.head_width)
+                for i, there in enumerate(behind)
+                if there and config.temporal == "attention"
+            }
         )
 
-    def forward(self, x: Tensor, embedding: Tensor, save_memory: bool) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, save_memory: bool, past: Past | None) -> Tensor:
         for turn in range(self.repeats):
-            for block, attention in zip(self.blocks, self.attention, strict=True):
+            for number, block in enumerate(self.blocks):
                 if turn and block.width_in != x.shape[1]:
                     continue  # it merges what comes from elsewhere, which is done once
                 if save_memory:
-                    x = checkpoint(lambda x, e, f=block, g=attention: g(f(x, e)), x, embedding, use_reentrant=False)
+                    x = checkpoint(self._step, number, x, embedding, past, use_reentrant=False)
                 else:
-                    x = attention(block(x, embedding))
+                    x = self._step(number, x, embedding, past)
         return x
+
+    def _step(self, number: int, x: Tensor, embedding: Tensor, past: Past | None) -> Tensor:
+        """A block with all that stands behind it."""
+        x = self.blocks[number](x, embedding)
+        if not self.convs:
+            return self.attention[number](x)
+        x = by_frame(self.attention[number], self.convs[number](x, past))
+        return self.looks[str(number)](x, past) if str(number) in self.looks else x
 
 
 class UNet(nn.Module):
@@ -205,13 +230,14 @@ class UNet(nn.Module):
         *,
         spatial: Sequence[Tensor | None] = (),
         vector: Tensor | None = None,
+        past: Past | None = None,
     ) -> Tensor:
         """(B, out_channels, H, W) of ``x: (B, in_channels, H, W)`` and the noise ``condition: (B,)``.
 
         ``x0_prev``: (B, out_channels, H, W), with `self_condition`. ``spatial``: for each level with `cond_channels` a
         condition (B, cond_channels, ⌈H/(patch·2^level)⌉, ⌈W/(patch·2^level)⌉). ``vector``: (B, vector_channels).
-        Clips have T before H everywhere; attention alone looks at more than one frame. Raises ConfigError for a
-        condition that the network does not take, or lacks.
+        Clips have T before H everywhere; with `temporal` they are clips. ``past``: of a clip that comes in chunks, see
+        `difflate.nn.temporal`. Raises ConfigError for a condition that the network does not take, or lacks.
         """
         height, width = x.shape[-2:]
         if self.config.self_condition:
@@ -235,15 +261,15 @@ class UNet(nn.Module):
                         f"`spatial[{level}]` (={_size(cond)}) must be as large as that level (={_size(x)})"
                     )
                 x = torch.cat([x, cond], dim=1)
-            x = path(x, embedding, save_memory)
+            x = path(x, embedding, save_memory, past)
             if level < len(self.downsample):
                 kept.append(x)
                 x = self.downsample[level](x)
-        x = self.up[-1](x, embedding, save_memory)
+        x = self.up[-1](x, embedding, save_memory, past)
         for level in reversed(range(len(self.upsample))):
             same = kept.pop()
             x = torch.cat([self.upsample[level](x, same.shape[2:]), same], dim=1)
-            x = self.up[level](x, embedding, save_memory)
+            x = self.up[level](x, embedding, save_memory, past)
         y = self.exit(F.silu(self.norm(x)))
         if self.config.patch > 1:
             y = by_frame(self.shuffle, y)
@@ -272,15 +298,17 @@ def _size(x: Tensor) -> str:
 
 
 def multiply_adds(config: UNetConfig, height: int, width: int) -> int:
-    """Multiplications of one forward pass for an image of that size, counted on the meta device."""
+    """Multiplications of one forward pass for an image, or a frame, of that size, counted on the meta device."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    def blank(*shape: int) -> Tensor | None:
-        return torch.empty(1, *shape, dtype=torch.float32) if all(shape) else None
+    def blank(channels: int, *size: int) -> Tensor | None:
+        size = (1, *size) if config.temporal != "none" and size else size
+        return torch.empty(1, channels, *size, dtype=torch.float32) if channels else None
 
     with torch.device("meta"):
         network = UNet(config)
-        x = torch.empty(1, config.in_channels, height, width, dtype=torch.float32)
+        x = blank(config.in_channels, height, width)
+        assert x is not None
         prev = blank(config.out_channels, height, width) if config.self_condition else None
         high, wide = -(-height // config.patch), -(-width // config.patch)
         spatial = []
@@ -288,7 +316,7 @@ def multiply_adds(config: UNetConfig, height: int, width: int) -> int:
             spatial.append(blank(channels, high, wide))
             high, wide = -(-high // 2), -(-wide // 2)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(x, x[:, 0, 0, 0], prev, spatial=spatial, vector=blank(config.vector_channels))
+            network(x, torch.empty(1, dtype=torch.float32), prev, spatial=spatial, vector=blank(config.vector_channels))
     return counter.get_total_flops() // 2
 
 

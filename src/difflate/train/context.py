@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from difflate.entropy.context import ACTIVATION_MAX, DIMS, ContextModel, exp_table, stage_bits
-from difflate.entropy.interlace import KINDS, NEIGHBOURS, steps
+from difflate.entropy.interlace import KINDS, NEIGHBOURS, PAST, same_place, steps
 from difflate.quantize.scalar import straight_through
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,9 @@ _UNIT = 64
 SITES_PER_STEP = 12_000
 _SHARE = 0.3
 """Share of a grid's sites that a step learns from: more grids in a step say more than all sites of a few."""
+_FIRST_SHARE = 1 / 16
+"""Share of the grids of clips that are learned without the one before: clips have a first one, and it takes the most
+bits."""
 
 
 def _weight(w: Tensor) -> Tensor:
@@ -66,7 +70,7 @@ class _Stage(nn.Module):
 class ContextNet(nn.Module):
     """The network in floating point with rounded weights and activations: equal to its integer form to the last bit."""
 
-    def __init__(self, plane_bits: Sequence[int]):
+    def __init__(self, plane_bits: Sequence[int], looks_back: bool = False):
         super().__init__()
         self.plane_bits = list(plane_bits)
         self.describe = nn.ParameterList([_normal(2**b, DIMS.descriptor) * 0.2 for b in plane_bits])
@@ -80,23 +84,36 @@ class ContextNet(nn.Module):
             for part in stage_bits(bits):
                 self.stages.append(_Stage(plane, done, part))
                 done += part
+        self.past_w = None
+        if looks_back:
+            inputs = len(PAST) * (DIMS.descriptor + 1)
+            self.past_w = nn.Parameter(_normal(KINDS, inputs, DIMS.trunk) / math.sqrt(inputs))
 
-    def bits(self, planes: Tensor, kind: int, sites: Tensor, neighbours: Tensor) -> Tensor:
-        """(P,) bits spent on ``sites: (n,)`` of ``planes: (P, N + 1)`` int64, whose last column stands for outside."""
-        count, outside = len(sites), planes.shape[1] - 1
-        trunk_b = _bias(self.trunk_b[kind])
-        if kind == 0:
-            trunk = _relu(trunk_b).expand(count, -1)
-        else:
-            inside = (neighbours != outside).float()
-            around = planes[:, neighbours.reshape(-1)]
-            described = sum(_weight(table)[around[p]] for p, table in enumerate(self.describe))
-            assert isinstance(described, Tensor)
-            limit = ACTIVATION_MAX / _UNIT
-            described = described.clamp(-limit, limit) * inside.reshape(-1, 1)
-            flags = inside * (ACTIVATION_MAX / _UNIT)
-            features = torch.cat([described.reshape(count, -1), flags], dim=1)
-            trunk = _relu(features @ _weight(self.trunk_w[kind - 1]) + trunk_b)
+    def _features(self, planes: Tensor, near: Tensor) -> Tensor:
+        """(n, k * (descriptor + 1)) of the sites ``near: (n, k)``, whether there is one included."""
+        inside = (near != planes.shape[1] - 1).float()
+        indices = planes[:, near.reshape(-1)]
+        described = sum(_weight(table)[indices[p]] for p, table in enumerate(self.describe))
+        assert isinstance(described, Tensor)
+        limit = ACTIVATION_MAX / _UNIT
+        described = described.clamp(-limit, limit) * inside.reshape(-1, 1)
+        return torch.cat([described.reshape(len(near), -1), inside * limit], dim=1)
+
+    def trunk(self, planes: Tensor, kind: int, neighbours: Tensor, past: Tensor | None = None) -> Tensor:
+        """(n, trunk) what is known around n sites: see `bits`."""
+        sums = _bias(self.trunk_b[kind]).expand(len(neighbours), -1)
+        if kind > 0:
+            sums = self._features(planes, neighbours) @ _weight(self.trunk_w[kind - 1]) + sums
+        if self.past_w is not None and past is not None:
+            sums = self._features(planes, past) @ _weight(self.past_w[kind]) + sums
+        return _relu(sums)
+
+    def bits(self, planes: Tensor, kind: int, sites: Tensor, neighbours: Tensor, past: Tensor | None = None) -> Tensor:
+        """(P,) bits spent on ``sites: (n,)`` of ``planes: (P, N + 1)`` int64, whose last column stands for outside.
+
+        ``neighbours``: (n, 12), ``past``: (n, 9), columns of ``planes``, where the grid before is behind the others.
+        """
+        trunk = self.trunk(planes, kind, neighbours, past)
         spent, inputs, stages = [], trunk, iter(self.stages)
         for p, bits in enumerate(self.plane_bits):
             symbols = planes[p, sites]
@@ -121,6 +138,8 @@ class ContextNet(nn.Module):
             return (t.detach() * _UNIT**2).round().to(torch.int32).cpu().numpy()
 
         tensors = {"exp": exp_table(), "trunk.weight": w(self.trunk_w), "trunk.bias": b(self.trunk_b)}
+        if self.past_w is not None:
+            tensors["past.weight"] = w(self.past_w)
         tensors |= {f"describe.{p}": w(t) for p, t in enumerate(self.describe)}
         tensors |= {f"current.{p}": w(t) for p, t in enumerate(self.current)}
         for k, stage in enumerate(self.stages):
@@ -133,11 +152,29 @@ class ContextNet(nn.Module):
         return ContextModel(self.plane_bits, tensors)
 
 
+@dataclass(frozen=True)
+class _Sites:
+    """Sites of one kind that a step learns from."""
+
+    planes: Tensor
+    """(P, N + 1) int64 indices of the grid, then of the one before where there is one; the last column: outside."""
+    where: Tensor
+    """(n,) columns of the sites."""
+    neighbours: Tensor
+    """(n, 12) columns."""
+    past: Tensor | None
+    """(n, 9) columns; None: the network does not look back."""
+
+
 class _Grids:
     """Grids of indices with the coding steps of each size, which many of them share."""
 
-    def __init__(self, grids: Sequence[np.ndarray]):
-        self.grids = grids
+    def __init__(self, grids: Sequence[np.ndarray], looks_back: bool = False):
+        """``grids``: (P, rows, columns) or, those of a clip, (T, P, rows, columns)."""
+        clips = [grid if grid.ndim == 4 else grid[None] for grid in grids]
+        self.looks_back = looks_back
+        self.alone = [(grid, None) for clip in clips for grid in clip]
+        self.pairs = [(clip[t], clip[t - 1]) for clip in clips for t in range(1, len(clip))] if looks_back else []
         self._steps: dict[tuple[int, int], list] = {}
 
     def steps(self, rows: int, columns: int) -> list:
@@ -147,23 +184,39 @@ class _Grids:
             ]
         return self._steps[rows, columns]
 
-    def batch(self, rng: np.random.Generator, count: int) -> list[tuple[Tensor, list]]:
-        """A few random grids with a random share of their sites, about ``count`` sites in all."""
-        chosen, sites = [], 0
+    def batch(self, rng: np.random.Generator, count: int) -> dict[int, list[_Sites]]:
+        """For each kind, a random share of the sites of a few random grids, about ``count`` sites in all."""
+        chosen: dict[int, list[_Sites]] = {}
+        sites = 0
         while sites < count:
-            grid = self.grids[int(rng.integers(len(self.grids)))]
-            planes, rows, columns = grid.shape
-            flat = torch.zeros(planes, rows * columns + 1, dtype=torch.int64)
-            flat[:, :-1] = torch.from_numpy(grid.reshape(planes, -1).astype(np.int64))
-            picked = []
-            for kind, where, around in self.steps(rows, columns):
+            some = self.alone if not self.pairs or rng.random() < _FIRST_SHARE else self.pairs
+            grid, past = some[int(rng.integers(len(some)))]
+            planes, size = grid_columns(grid, past)
+            for kind, where, around in self.steps(*grid.shape[1:]):
                 keep = torch.from_numpy(rng.random(len(where)) < _SHARE)
                 if keep.any():
-                    picked.append((kind, where[keep], around[keep]))
+                    near = around[keep]
+                    # "outside" is the column behind the grid's own, but behind those of the grid before if there is one
+                    near = torch.where(near == size, planes.shape[1] - 1, near)
+                    before = self._past(where[keep], grid.shape[1:], past is not None)
+                    chosen.setdefault(kind, []).append(_Sites(planes, where[keep], near, before))
                     sites += int(keep.sum())
-            if picked:
-                chosen.append((flat, picked))
         return chosen
+
+    def _past(self, where: Tensor, sides: tuple[int, ...], is_there: bool) -> Tensor | None:
+        if not self.looks_back:
+            return None
+        size = math.prod(sides)
+        if not is_there:
+            return torch.full((len(where), len(PAST)), size)
+        return torch.from_numpy(same_place(where.numpy(), *sides)) + size
+
+
+def grid_columns(grid: np.ndarray, past: np.ndarray | None) -> tuple[Tensor, int]:
+    """(P, N + 1) int64 columns of ``grid`` and of the one before, the last one for outside; and the grid's own size."""
+    known = grid if past is None else np.stack([grid, past], axis=1)
+    flat = torch.from_numpy(known.reshape(len(grid), -1).astype(np.int64))
+    return F.pad(flat, (0, 1)), grid[0].size
 
 
 def train_context(
@@ -176,16 +229,18 @@ def train_context(
     learning_rate: float = 4e-3,
     sites_per_step: int = SITES_PER_STEP,
     max_minutes: float | None = None,
+    looks_back: bool = False,
 ) -> ContextModel:
-    """A context model fitted to ``grids``: arrays (P, rows, columns) of indices, plane p below 2**plane_bits[p].
+    """A context model fitted to ``grids``: arrays of indices, plane p below 2**plane_bits[p]; (P, rows, columns), or
+    (T, P, rows, columns) for those of a clip. One that ``looks_back`` learns each from the one before, too.
 
     ``report(step, bits)`` gets the bits per site of each step. ``max_minutes`` shortens the schedule to what fits.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    net = ContextNet(plane_bits)
+    net = ContextNet(plane_bits, looks_back)
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, betas=(0.9, 0.98))
-    data = _Grids(grids)
+    data = _Grids(grids, looks_back)
     begin = time.monotonic()
     for step in range(step_count):
         done = step / step_count
@@ -199,14 +254,10 @@ def train_context(
             group["lr"] = rate
         spent, sites = torch.zeros((), dtype=torch.float32), 0
         # sites of one kind from all grids go through the network together
-        by_kind: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
-        for flat, picked in data.batch(rng, sites_per_step):
-            for kind, where, around in picked:
-                by_kind.setdefault(kind, []).append((flat, where, around))
-        for kind, parts in by_kind.items():
-            planes, where, around = _merge(parts)
-            spent = spent + net.bits(planes, kind, where, around).sum()
-            sites += len(where)
+        for kind, parts in data.batch(rng, sites_per_step).items():
+            merged = _merge(parts)
+            spent = spent + net.bits(merged.planes, kind, merged.where, merged.neighbours, merged.past).sum()
+            sites += len(merged.where)
         loss = spent / sites
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -231,15 +282,17 @@ def train_context_shown(
         return train_context(grids, plane_bits, step_count=step_count, report=report, **options)
 
 
-def _merge(parts: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Several grids as one: their sites follow each other, one common column for outside."""
-    total = sum(flat.shape[1] - 1 for flat, _, _ in parts)
-    planes, sites, neighbours, start = [], [], [], 0
-    for flat, where, around in parts:
-        size = flat.shape[1] - 1
-        planes.append(flat[:, :-1])
-        sites.append(where + start)
-        neighbours.append(torch.where(around == size, total, around + start))
+def _merge(parts: list[_Sites]) -> _Sites:
+    """Several grids as one: their columns follow each other, one common column for outside."""
+    total = sum(part.planes.shape[1] - 1 for part in parts)
+    planes, sites, neighbours, past, start = [], [], [], [], 0
+    for part in parts:
+        size = part.planes.shape[1] - 1
+        planes.append(part.planes[:, :-1])
+        sites.append(part.where + start)
+        neighbours.append(torch.where(part.neighbours == size, total, part.neighbours + start))
+        if part.past is not None:
+            past.append(torch.where(part.past == size, total, part.past + start))
         start += size
-    planes.append(torch.zeros(planes[0].shape[0], 1, dtype=torch.int64))
-    return torch.cat(planes, dim=1), torch.cat(sites), torch.cat(neighbours)
+    merged = F.pad(torch.cat(planes, dim=1), (0, 1))
+    return _Sites(merged, torch.cat(sites), torch.cat(neighbours), torch.cat(past) if past else None)

@@ -14,6 +14,7 @@ from difflate.errors import ConfigError
 from difflate.models.bottlenecks import Passed
 from difflate.models.diffusion_autoencoder import DiffusionAutoencoder, LatentDecoderConfig
 from difflate.nn.colour import signed_to_uint8
+from difflate.nn.layers import by_frame, frames_of
 from difflate.quantize.usage import code_usage
 from difflate.seeds import Stream, torch_generator
 from difflate.train import perceptual_loss
@@ -91,8 +92,8 @@ class DiffaeTask(AdversarialTask):
         if stage.one_step:
             if self.adversary is not None and self.training:
                 x0, judged = self.adversary.split(x0, draws)
-            losses = self._errors(visibility(images), self._restored(x0), images)
-        losses = (1 - stage.rho) * losses
+            losses = self._errors(by_frame(visibility, images), self._restored(x0), images)
+        losses = (1 - stage.rho) * losses + self._asked_along_time(x0, images)
         values: dict[str, Tensor] = {}
         if stage.rho:
             values["lpips"] = self._perceptual(self._restored(x0).clamp(-1, 1), images, draws)
@@ -110,12 +111,12 @@ class DiffaeTask(AdversarialTask):
         if self.adversary is not None:
             assert head is not None
             beside = F.interpolate(head, size=images.shape[2:]) if head.shape != images.shape else head
+            made = self._restored(x0 if judged is None else judged)
+            shown = [frames_of(x) for x in (made.clamp(-1, 1), images, beside.clamp(-1, 1))]
             if judged is not None:
-                made = self._restored(judged).clamp(-1, 1)
-                loss = loss + self.adversary.deceive(made, images, beside.clamp(-1, 1))
+                loss = loss + self.adversary.deceive(*shown)
             else:
-                made = self._restored(x0).clamp(-1, 1)
-                values["critic_loss"] = self.adversary.told(made, images, beside.clamp(-1, 1))
+                values["critic_loss"] = self.adversary.told(*shown)
         if not self.training:
             values |= self._measures(images, seen, passed, model.told(captions_of(batch), images.device), draws)
         return {"loss": loss, **{key: value.mean() for key, value in (values | passed.scalars).items()}}
@@ -126,8 +127,12 @@ class DiffaeTask(AdversarialTask):
         if least == 1 or not self.training:
             return images
         share = least + (1 - least) * draws.input_size()
-        size = [max(1, round(side * share / stride)) * stride for side in images.shape[2:]]
-        return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+        size = [max(1, round(side * share / stride)) * stride for side in images.shape[-2:]]
+
+        def scaled(x: Tensor) -> Tensor:
+            return F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+        return by_frame(scaled, images)
 
     def _told(self, batch: Batch, draws: Draws) -> Tensor | None:
         """What the U-Net is told of the images' texts, as far as they are not hidden."""
@@ -140,7 +145,7 @@ class DiffaeTask(AdversarialTask):
     def _decoded(self, z: Tensor, vector: Tensor | None, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """x0 as the network finds it, and (B,) losses: from noise alone, or at a time that is drawn."""
         model, stage = self.model, self.stage
-        x = model.stage.encode(images)
+        x = by_frame(model.stage.encode, images)
         if stage.one_step:
             return model.answer(normal(x.shape, draws.generators(), x.device), z, vector), x.new_zeros(len(x))
         if self.dropped:
@@ -151,7 +156,11 @@ class DiffaeTask(AdversarialTask):
 
     def _restored(self, x0: Tensor) -> Tensor:
         """(B, 3, H, W) float32, not clamped."""
-        return self.model.stage.decode(x0).float()
+        return by_frame(self.model.stage.decode, x0).float()
+
+    def _asked_along_time(self, x0: Tensor, images: Tensor) -> Tensor | float:
+        """(B,) what is asked of clips beside; of images nothing is."""
+        return 0.0
 
     def _errors(self, weight: Tensor | float, restored: Tensor, images: Tensor) -> Tensor:
         """(B,)"""
@@ -160,9 +169,9 @@ class DiffaeTask(AdversarialTask):
         return (weight * errors).flatten(1).mean(1)
 
     def _perceptual(self, restored: Tensor, images: Tensor, draws: Draws) -> Tensor:
-        """(B,) LPIPS of images in [-1, 1]."""
-        pair = (restored, images)
-        return self.lpips(*(shifted(pair, draws.shift()) if self.training else pair))
+        """(B,) LPIPS of images in [-1, 1], of clips the mean of their frames'."""
+        pair = frames_of(restored), frames_of(images)
+        return self.lpips(*(shifted(pair, draws.shift()) if self.training else pair)).unflatten(0, (len(images), -1)).mean(1)
 
     def _head_loss(self, head: Tensor, seen: Tensor, draws: Draws) -> Tensor:
         rho = self.stage.head_rho
@@ -189,7 +198,8 @@ class DiffaeTask(AdversarialTask):
         return values
 
     def pictures(self) -> Tensor | None:
-        """(3·B, 3, H, W) uint8 of what is shown: originals, the head's images, those of a few steps."""
+        """(3·B, 3, H, W) uint8 of what is shown: originals, the head's images, those of a few steps; of clips all
+        frames."""
         if self.shown is None:
             return None
         model = self.model
@@ -200,4 +210,4 @@ class DiffaeTask(AdversarialTask):
         steps = 1 if self.stage.one_step else min(max(model.decoder.steps, 1), _SHOWN_STEPS)
         vector = model.told(self.captions or [""] * len(images), images.device)
         restored = model.restore(z, steps, noise, vector=vector)
-        return signed_to_uint8(torch.cat([images, model.restore(z, 0), restored])).cpu()
+        return signed_to_uint8(frames_of(torch.cat([images, model.restore(z, 0), restored]))).cpu()

@@ -1,7 +1,7 @@
 """The context model of an autoencoder's indices: fitted once its networks are trained, on the images they saw."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,12 +62,12 @@ class IndexReport:
     fixed_bits: int
     """Bits of a site at the fixed rate."""
     coded_bits: float | None
-    """Bits of a site as files have them, of images that were held back; None: there are none."""
+    """Bits of a site as files have them, of images or clips that were held back; None: there are none."""
 
     def __str__(self) -> str:
         planes = ", ".join(f"{bits:.2f}" for bits in self.entropies)
         share = 100 * self.used / min(self.combinations, self.sites)
-        coded = "" if self.coded_bits is None else f"{self.coded_bits:.2f} bits a site in files of held-back images, "
+        coded = "" if self.coded_bits is None else f"{self.coded_bits:.2f} bits a site in files of what was held back, "
         return (
             f"{coded}{self.fixed_bits} at the fixed rate; by frequencies {sum(self.entropies):.2f} ({planes}); "
             f"{self.used} of {self.combinations} codes used in {self.sites} sites ({share:.0f} % of what could be)"
@@ -98,42 +98,52 @@ def fit_context(
     """
     autoencoder = space.autoencoder
     views = settings.views if settings.steps else min(settings.views, _REPORTED_VIEWS)
-    with tqdm(total=views, desc="indices", disable=not progress, unit="image") as bar:
-        grids = []
-        for grid in _grids(space, items, settings, seed, views):
-            grids.append(grid)
-            bar.update()
+    images = tqdm(
+        _grids(space, items, settings, seed, views), total=views, desc="indices", disable=not progress, unit="image"
+    )
+    grids = [grid[None] for grid in images]
     if not grids:
         raise ConfigError(
             f"none of the {len(items)} images can be read and is large enough for a context model, "
             f"{_LEAST_SITES * space.stride_px} px a side"
         )
-    if settings.steps:
-        autoencoder.context = train_context_shown(
-            grids, autoencoder.plane_bits, step_count=settings.steps, progress=progress, seed=seed,
-            max_minutes=settings.minutes, sites_per_step=_SITES_PER_STEP,
-        )  # fmt: skip
-    held = list(_grids(space, held_back, settings, seed, len(held_back))) if held_back else []
-    found = report_of(space, grids, held)
-    log.info("%s", found)
+    held = [grid[None] for grid in _grids(space, held_back, settings, seed, len(held_back))] if held_back else []
+    autoencoder.context, found = fit_clips(
+        autoencoder.context, space.sizes, grids, held, settings, seed=seed, progress=progress
+    )
     return found
 
 
-def report_of(space: FiniteSpace, grids: Sequence[np.ndarray], held_back: Sequence[np.ndarray]) -> IndexReport:
-    """How ``grids``: (C, h, w) use the indices of ``space``, and what ``held_back`` take in files."""
-    flat = np.concatenate([grid.reshape(len(grid), -1) for grid in grids], axis=1)
-    usage = code_usage(torch.from_numpy(flat.astype(np.int64).T), space.sizes)
-    plane_bits, context = space.autoencoder.plane_bits, space.autoencoder.context
+def fit_clips(
+    context: ContextModel, sizes: Sequence[int], clips: Iterable[np.ndarray], held_back: Iterable[np.ndarray],
+    settings: ContextSettings, *, seed: int, progress: bool = False,
+) -> tuple[ContextModel, IndexReport]:  # fmt: skip
+    """A context model of the form of ``context``, which looks back or does not, fitted to ``clips``; says what it saves.
+
+    ``clips``: arrays (T, P, h, w) of indices, at least one, images with T = 1; ``sizes``: how many indices each plane
+    has; ``held_back``: what the coded bits are counted of, each clip one stream. With ``settings.steps`` 0 ``context``
+    is kept. ``settings.views`` and ``settings.view_px`` are for who makes the clips.
+    """
+    clips, held_back = list(clips), list(held_back)
+    if settings.steps:
+        context = train_context_shown(
+            clips, context.plane_bits, step_count=settings.steps, progress=progress, seed=seed,
+            max_minutes=settings.minutes, sites_per_step=_SITES_PER_STEP, looks_back=context.looks_back,
+        )  # fmt: skip
+    flat = np.concatenate([grid.reshape(len(grid), -1) for clip in clips for grid in clip], axis=1)
+    usage = code_usage(torch.from_numpy(flat.astype(np.int64).T), sizes)
     coded = None
     if held_back:
-        sites = sum(grid[0].size for grid in held_back)
-        coded = _BITS_OF_BYTE * sum(_coded_bytes(context, grid) for grid in held_back) / sites
-    return IndexReport(usage.sites, list(usage.plane_bits), usage.used, usage.possible, sum(plane_bits), coded)
+        sites = sum(clip[:, 0].size for clip in held_back)
+        coded = _BITS_OF_BYTE * sum(_coded_bytes(context, clip) for clip in held_back) / sites
+    found = IndexReport(usage.sites, list(usage.plane_bits), usage.used, usage.possible, sum(context.plane_bits), coded)
+    log.info("%s", found)
+    return context, found
 
 
-def _coded_bytes(context: ContextModel, grid: np.ndarray) -> int:
+def _coded_bytes(context: ContextModel, clip: np.ndarray) -> int:
     writer = SymbolWriter()
-    context.encode(grid, writer)
+    context.encode_sequence(clip, writer)
     return len(writer.finish())
 
 

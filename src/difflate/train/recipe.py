@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from difflate.data.clips import ClipCrops, load_clips
 from difflate.data.crops import Crops, Samples
 from difflate.data.items import Item, hold_back, list_items
 from difflate.data.mixed import Mixed
 from difflate.train.cards import card_of
 from difflate.train.config import plain_settings
 from difflate.train.loop import train
-from difflate.train.settings import ImageSettings
+from difflate.train.settings import ClipSettings, ImageSettings
 from difflate.train.task import Task
 
 
@@ -113,8 +114,33 @@ def crops_of(
     )
 
 
+def clips_of(settings: ClipSettings, size: int, frames: int, seed: int) -> Data:
+    """Clips of ``frames`` square frames of ``size`` px: real ones, and images that are moved.
+
+    What is trained on is mixed as ``settings`` say; what is held back are the middles of its clips, and then moved
+    photographs, which do not depend on ``seed``.
+    """
+    trained_on, held_back = hold_back(list_items(settings.images), settings.holdback)
+    photographs = Crops(trained_on, size, seed=seed)
+    clips, held_clips = load_clips(settings.clips), load_clips(settings.held_clips)
+    if settings.in_memory:
+        photographs.hold()
+    held_photographs = Crops(held_back, size, augment=False) if held_back else None
+    samples = ClipCrops(photographs, clips, frames, moving=settings.moving, made=settings.made, grey=settings.grey)
+    shares = {"made motion": samples.moving, "made": settings.made, "without colour": settings.grey}
+    return Data(
+        samples,
+        ClipCrops(held_photographs, held_clips, frames) if held_photographs else None,
+        [
+            *settings.images,
+            *settings.clips,
+            *(f"a share of {share:g} {what}" for what, share in shares.items() if share),
+        ],
+    )
+
+
 def first_images(held_back: Samples | None, count: int) -> Tensor | None:
-    """(at most ``count``, 3, H, W) uint8 of what is held back, for `Task.pictures`; None: nothing is."""
+    """(at most ``count``, 3, …) uint8 of what is held back, for `Task.pictures`; None: nothing is."""
     if held_back is None:
         return None
     return torch.stack([held_back.read(number)[0] for number in range(min(count, len(held_back)))])

@@ -1,6 +1,7 @@
 """The settings that recipes share: of the loop, of images and of their crops."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from difflate.data.mixed import check_share
@@ -126,6 +127,25 @@ class CropSettings(ImageSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_crop(self.crop_px, self.crop_multiple)
+
+
+@dataclass(frozen=True)
+class ClipSettings(ImageSettings):
+    """Images and clips to train on, in clips of square crops."""
+
+    clips: list[str] = field(default_factory=list)
+    """Folders of numbered images, each a clip. They are kept in memory, three bytes a pixel."""
+    held_clips: list[str] = field(default_factory=list)
+    """Clips for validation, which none of `clips` may be; they come before what is held back of the images."""
+    moving: float = 0.8
+    """Share of what is trained on that is made of images which are moved: they pan, zoom, turn, slide over one another.
+    All is, if there are no clips."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(self.moving, "moving")
+        if both := {Path(clip).resolve() for clip in self.clips} & {Path(clip).resolve() for clip in self.held_clips}:
+            raise ConfigError(f"held_clips: {min(both)} is also in clips; train on it or hold it back")
 
 
 def check_crop(crop_px: int, multiple: int, key: str = "crop_px") -> None:

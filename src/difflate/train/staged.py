@@ -43,7 +43,7 @@ def train_stages(
     apart: Callable[[Any], set[str]],
     take: Callable[[Any], None],
     finish: Callable[[Data], str] = lambda data: "",
-    captions: bool = False,
+    data_of: Callable[[Any], Data] | None = None,
 ) -> Path:
     """Each stage of ``settings`` is a training with checkpoints and a model folder of its own; what is finished is not
     repeated. The whole ``model`` is then written to `out`.
@@ -51,15 +51,15 @@ def train_stages(
     ``start``: the part of ``model`` that has trained weights already. ``task`` makes a stage's task, of ``model`` or a
     part of it; ``apart`` names the settings that its weights do not depend on; ``take`` is given the model that the
     stage has saved, once its weights were taken. ``finish`` is called after the last with its data, and gives what the
-    card says of it. ``captions``: whether the images are shown with their texts. Raises OutputExists only if all stages
-    were finished before.
+    card says of it. ``data_of`` is what a stage is trained on; None: crops of the images. Raises OutputExists only if
+    all stages were finished before.
     """
     out = Path(settings.out)
     check_out(out)
     done: dict[str, Progress] = {}
     trained = False
     for stage in settings.stages:
-        data = crops_of(settings, stage.crop_px, stage.training.seed, captions=captions)
+        data = data_of(stage) if data_of else crops_of(settings, stage.crop_px, stage.training.seed)
         own = task(stage, data)
         folder = out / STAGES / stage.name
         config = _config_of(settings, recipe, stage, start, apart(stage))

@@ -112,11 +112,31 @@ class AutoencodingStage(DecodingStage):
         return self.rho > 0 or self.joint * self.head * self.head_rho > 0
 
 
+@dataclass(frozen=True)
+class ClipStage(AutoencodingStage):
+    """A stage that trains a diffusion autoencoder of clips."""
+
+    frames: int = 8
+    """Of a clip, a multiple of folding.ratio."""
+    flicker: float = 0.0
+    """What the errors of the differences of neighbouring frames count, absolute ones as a share of the errors of frames:
+    what flickers is seen where it moves not at all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frames < 1:
+            raise ConfigError(f"frames (={self.frames}) must be at least 1")
+        if not 0 <= self.flicker <= 100:
+            raise ConfigError(f"flicker (={self.flicker}) must be from 0 to 100")
+
+
 Stage = CoderStage | DiffusionStage
 KINDS = {"coder": CoderStage, "diffusion": DiffusionStage}
 """Of the recipe cdc."""
 AUTOENCODING_KINDS = {"diffusion": AutoencodingStage}
 """Of the recipe diffae."""
+CLIP_KINDS = {"diffusion": ClipStage}
+"""Of the recipe diffae-video."""
 
 
 class AnyStage(Protocol):

@@ -1,7 +1,9 @@
 """Recipe `diffae`: a diffusion autoencoder in stages, and the context model of its indices (Rampas 2024, 3)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +18,7 @@ from difflate.nn.unet import UNetConfig, multiply_adds, parameters
 from difflate.train import perceptual_loss
 from difflate.train.diffae_task import DiffaeTask, check_recordable
 from difflate.train.index_context import ContextSettings, finish_indices
-from difflate.train.recipe import Data, Recipe, first_captions, first_images
+from difflate.train.recipe import Data, Recipe, crops_of, first_captions, first_images
 from difflate.train.settings import ImageSettings, check_crop
 from difflate.train.staged import check_out, train_stages
 from difflate.train.stages import AUTOENCODING_KINDS, AutoencodingStage, check_names
@@ -65,19 +67,19 @@ class DiffaeTraining(ImageSettings):
         if self.decoder.text and self.allow_download:
             text_encoder(self.decoder.text, allow_download=True)
         with torch.device("meta"):
-            build_model(self)  # what does not fit together is said here
+            self.build_model()  # what does not fit together is said here
 
-
-def build_model(settings: DiffaeTraining) -> DiffusionAutoencoder:
-    """The model, untrained. Raises ConfigError for settings that do not fit."""
-    s = settings
-    return DiffusionAutoencoder(s.encoder, s.bottleneck, s.head, s.decoder, s.network, s.process)
+    def build_model(self) -> DiffusionAutoencoder:
+        """The model, untrained. Raises ConfigError for settings that do not fit."""
+        return DiffusionAutoencoder(
+            self.encoder, self.bottleneck, self.head, self.decoder, self.network, self.process
+        )
 
 
 def cost(settings: DiffaeTraining) -> str:
     """What the networks of ``settings`` take, in one line; nothing of it is allocated."""
     with torch.device("meta"):
-        model = build_model(settings)
+        model = settings.build_model()
     height, width = (side // model.stage.stride_px for side in _COST_PX)
     work = multiply_adds(model.network, height, width)
     return (
@@ -87,27 +89,57 @@ def cost(settings: DiffaeTraining) -> str:
     )
 
 
-def _train(settings: DiffaeTraining, command: str, progress: bool) -> Path:
-    check_out(Path(settings.out))
-    torch.manual_seed(settings.stages[0].training.seed)
-    model = build_model(settings)
-    start = None
-    if settings.init_from is not None:
-        _, source = take_weights(model, settings.init_from, "init_from")
-        model.autoencoder.context = source.autoencoder.context
-        start = model
-    else:
+def train_diffae(
+    settings: Any,
+    recipe: str,
+    model: DiffusionAutoencoder,
+    *,
+    command: str,
+    progress: bool,
+    start: DiffusionAutoencoder | None,
+    data_of: Callable[[AutoencodingStage], Data],
+    task: Callable[[AutoencodingStage, Data], DiffaeTask],
+    finish: Callable[[Data], str],
+) -> Path:
+    """Trains ``model`` in the stages of ``settings``, and fits its context model.
+
+    ``start``: what has trained weights already that ``model`` has taken; None: its encoder is started.
+    """
+    if start is None:
         start_encoder(model.autoencoder.encode, settings.encoder, settings.allow_download)
     for stage in settings.stages:
         if stage.looks:
             perceptual_loss.load_lpips(stage.lpips)  # if it is missing: now, not in hours
 
+    def take(saved: DiffusionAutoencoder) -> None:
+        model.autoencoder.context = saved.autoencoder.context
+
+    return train_stages(
+        settings, recipe, model, start, command=command, progress=progress, task=task,
+        apart=lambda stage: {"init_from", "allow_download", "context"}, take=take, finish=finish, data_of=data_of,
+    )  # fmt: skip
+
+
+def start_of(settings: Any, model: DiffusionAutoencoder) -> DiffusionAutoencoder | None:
+    """``model`` with the weights and the context model of `init_from`; None: there are none."""
+    if settings.init_from is None:
+        return None
+    _, source = take_weights(model, settings.init_from, "init_from")
+    model.autoencoder.context = source.autoencoder.context
+    return model
+
+
+def _train(settings: DiffaeTraining, command: str, progress: bool) -> Path:
+    check_out(Path(settings.out))
+    torch.manual_seed(settings.stages[0].training.seed)
+    model = settings.build_model()
+
+    def data_of(stage: AutoencodingStage) -> Data:
+        return crops_of(settings, stage.crop_px, stage.training.seed, captions=model.text is not None)
+
     def task(stage: AutoencodingStage, data: Data) -> DiffaeTask:
         shown = first_images(data.held_back, _PICTURES)
         return DiffaeTask(model, stage, shown, first_captions(data.held_back, _PICTURES))
-
-    def take(saved: DiffusionAutoencoder) -> None:
-        model.autoencoder.context = saved.autoencoder.context
 
     def finish(data: Data) -> str:
         return finish_indices(
@@ -115,10 +147,9 @@ def _train(settings: DiffaeTraining, command: str, progress: bool) -> Path:
             seed=settings.stages[-1].training.seed, progress=progress,
         )  # fmt: skip
 
-    return train_stages(
-        settings, "diffae", model, start, command=command, progress=progress, task=task,
-        apart=lambda stage: {"init_from", "allow_download", "context"}, take=take, finish=finish,
-        captions=model.text is not None,
+    return train_diffae(
+        settings, "diffae", model, command=command, progress=progress, start=start_of(settings, model),
+        data_of=data_of, task=task, finish=finish,
     )  # fmt: skip
 
 
