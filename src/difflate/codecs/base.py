@@ -83,6 +83,14 @@ class ClipCodec(Protocol):
         ...
 
 
+class Latent(Protocol):
+    """What a learned codec's file holds of a picture, or of a group of frames: integers, the same on every machine."""
+
+    def symbols(self) -> bytes:
+        """Them as little-endian 16-bit integers: what the file's check of symbols is taken of."""
+        ...
+
+
 def quality_for(codec: Codec, quality: float | None) -> float | None:
     """``quality``, or the codec's default for None. Raises ConfigError if the codec does not take it."""
     if quality is not None and not isinstance(quality, numbers.Real):
