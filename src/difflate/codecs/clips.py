@@ -53,8 +53,10 @@ class GroupReader(Protocol):
 class GroupCoder(Protocol):
     """How a codec codes groups of frames."""
 
-    group_frames: int
-    """Of each group of a clip but the last, which has what is left."""
+    @property
+    def group_frames(self) -> int:
+        """Of each group of a clip but the last, which has what is left."""
+        ...
 
     def writer(self, header: DflFile, quality: float | None, options: Any) -> GroupWriter:
         """For one clip of the size that ``header`` says, whose sections are those that hold for all frames: the hints.

@@ -25,7 +25,7 @@ from difflate.limits import DEFAULT_LIMITS, Limits
 
 _LONGEST = 9
 """Bytes of a varint here."""
-_MOST, _MOST_FRAMES = 2**62 - 1, 2**32 - 1
+_MOST, _MOST_FRAMES = 2**63 - 1, 2**32 - 1
 _GROUP_BYTES = 5
 """Of the entry of a group, at least."""
 
@@ -73,8 +73,8 @@ class Stream:
             len(self.times), self.group_frames, *self.rate.as_integer_ratio(), *self.time_base.as_integer_ratio(),
             2 * first if first >= 0 else -2 * first - 1, step,
         ]  # fmt: skip
-        if max(*numbers, abs(self.times[-1])) > _MOST:
-            raise ImageError("the clip's rate, time base or times have numbers of 2^62 and more; give simpler ones")
+        if max(*numbers, 2 * self.times[-1]) > _MOST:
+            raise ImageError("the clip's rate, time base or times have numbers that a file has no room for; give simpler ones")
         out = bytearray().join(map(varint, numbers))
         if not step:
             steps = (after - before for before, after in itertools.pairwise(self.times))
@@ -99,7 +99,7 @@ class Stream:
         if frames > _MOST_FRAMES:
             raise _damaged(f"tells of {frames} frames")
         times = _read_times(reader, frames)
-        if abs(times[-1]) > _MOST:
+        if 2 * times[-1] > _MOST:
             raise _damaged("has a time of 2^62 or more")
         groups = -(-frames // group_frames)
         if groups * _GROUP_BYTES > reader.left:
