@@ -138,6 +138,9 @@ class _Decoded:
     file: ClipFile
     options: Any
 
+    def __len__(self) -> int:
+        return self.file.frames
+
     def __iter__(self) -> Iterator[Frame]:
         reader, times = self.coder.reader(self.file.header), iter(self.file.stream.times)
         for latent, frames in _latents(reader, self.file):

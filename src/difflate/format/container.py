@@ -4,10 +4,19 @@ BITSTREAM: a change here that alters the bytes of the same input is a new major 
 """
 
 import binascii
+import contextlib
 import zlib
 from dataclasses import dataclass
 
-from difflate.errors import ChecksumError, FormatError, LimitExceeded, NotDflError, TruncatedError, VersionError
+from difflate.errors import (
+    ChecksumError,
+    DifflateError,
+    FormatError,
+    LimitExceeded,
+    NotDflError,
+    TruncatedError,
+    VersionError,
+)
 from difflate.format import sections as kinds
 from difflate.format.varints import Cursor, varint
 from difflate.limits import DEFAULT_LIMITS, Limits
@@ -105,6 +114,17 @@ def read_sealed(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[DflFile, 
                 raise ChecksumError("the file is damaged in front of its frames; get an intact copy of it")
             return reader.file(0), reader.bytes.position
     raise FormatError("the file holds no clip; get an intact copy of it")
+
+
+def begins_as_clip(beginning: bytes) -> bool:
+    """Whether a .dfl file that begins so, in a few KiB, holds a clip; False for what is damaged or none."""
+    with contextlib.suppress(DifflateError):
+        reader = _Reader(beginning, DEFAULT_LIMITS)
+        while not reader.ended and reader.bytes.left:
+            if beginning[reader.bytes.position] & ~_LAST == kinds.STREAM:
+                return True
+            reader.section()
+    return False
 
 
 class _Reader:

@@ -22,6 +22,7 @@ from difflate.format import sections as kinds
 from difflate.format.container import DflFile, read_dfl, write_dfl
 from difflate.format.varints import Cursor, varint
 from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.clip import duration
 
 _LONGEST = 9
 """Bytes of a varint here."""
@@ -59,12 +60,6 @@ class Stream:
     """Of each group but the last, which has what is left."""
     groups: Sequence[Part]
     audio: Part | None = None
-
-    @property
-    def duration(self) -> Fraction:
-        """Seconds from the first frame to the end of the last, which is shown as long as the one before it."""
-        last = (self.times[-1] - self.times[-2]) * self.time_base if len(self.times) > 1 else 1 / self.rate
-        return (self.times[-1] - self.times[0]) * self.time_base + last
 
     def to_bytes(self) -> bytes:
         """The section, without its checksum. Raises ImageError for numbers that it has no room for."""
@@ -134,6 +129,11 @@ class ClipFile:
     def frames(self) -> int:
         """Those that are there."""
         return min(len(self.groups) * self.stream.group_frames, len(self.stream.times))
+
+    @property
+    def seconds(self) -> Fraction:
+        """From the first of these frames to the end of the last."""
+        return duration(self.stream.times[: self.frames], self.stream.time_base, self.stream.rate)
 
     def counted_groups(self) -> Iterator[tuple[bytes, int]]:
         """Each group and how many frames it has."""
