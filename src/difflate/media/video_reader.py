@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -53,10 +54,12 @@ class Pipe:
         return data
 
 
-def read_video(source: Path | Pipe, name: str, audio: bool, limits: Limits) -> Clip:
-    """The clip in a video file or stream; ``name`` is for messages. See `difflate.media.video.open_clip`."""
+def read_video(source: Path | Pipe | bytes, name: str, audio: bool, limits: Limits) -> Clip:
+    """The clip in a video file, its bytes or a stream; ``name`` is for messages. See `difflate.media.video.open_clip`."""
     if isinstance(source, Pipe):
         prefix = source.prefix
+    elif isinstance(source, bytes):
+        prefix = source[:PREFIX_BYTES]
     else:
         with source.open("rb") as file:
             prefix = file.read(PREFIX_BYTES)
@@ -65,6 +68,9 @@ def read_video(source: Path | Pipe, name: str, audio: bool, limits: Limits) -> C
         size = source.stat().st_size
         _check_length(matroska_bytes(prefix), size, name)
         video = _Video(name, lambda: _open(f"file:{source}", name), limits, lambda: size)
+    elif isinstance(source, bytes):
+        _check_length(matroska_bytes(prefix), len(source), name)
+        video = _Video(name, lambda: _open(io.BytesIO(source), name), limits, lambda: len(source))
     else:
         container = _open(source, name)
         video = _Video(name, lambda: container, limits, lambda: source.count, matroska_bytes(prefix))
@@ -101,7 +107,7 @@ def _check_length(said: int | None, there: int, name: str) -> None:
         raise ImageError(f"{name}: it ends after {there} of {said} bytes; {_COPY}")
 
 
-def _open(source: str | Pipe, name: str) -> Any:
+def _open(source: str | Pipe | io.BytesIO, name: str) -> Any:
     av = require("av", "video")
     try:
         return av.open(source, options=_OPTIONS)
