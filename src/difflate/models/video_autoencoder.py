@@ -29,6 +29,7 @@ class VideoAutoencoder(Autoencoder):
     """
 
     kind = "video-autoencoder"
+    looks_back = True
 
     def __init__(
         self,
