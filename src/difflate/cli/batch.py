@@ -21,6 +21,10 @@ MAX_INPUT_BYTES = 2**30
 _CHUNK_BYTES = 2**20
 
 
+Suffix = str | Callable[[Path], str]
+"""Of outputs: one for all, or that of an input's."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One file to make from another; `STANDARD` is stdin or stdout."""
@@ -29,10 +33,18 @@ class Job:
     target: Path
     problem: DifflateError | None = None
     """What stands against doing it."""
+    folder: bool = False
+    """The target is a folder, which who writes it checks."""
 
 
-def plan(inputs: list[Path], output: str | None, suffix: str, find: Callable[[Path], Iterable[Path]]) -> list[Job]:
-    """The jobs for ``inputs`` (files, folders, ``-``).
+def plan(
+    inputs: list[Path],
+    output: str | None,
+    suffix: Suffix,
+    find: Callable[[Path], Iterable[Path]],
+    whole_folders: bool = False,
+) -> list[Job]:
+    """The jobs for ``inputs`` (files, folders, ``-``); with ``whole_folders`` a folder is one input as a file is.
 
     Without ``output`` each result stands beside its input. ``output`` is a file for one input file, unless it is a
     folder or ends in /; for more it is a folder, below which the folders of an input folder are kept.
@@ -40,18 +52,24 @@ def plan(inputs: list[Path], output: str | None, suffix: str, find: Callable[[Pa
     """
     if STANDARD in inputs and len(inputs) > 1:
         raise ConfigError("- (standard input) must be the only input")
-    single = len(inputs) == 1 and not inputs[0].is_dir()
+    single = len(inputs) == 1 and (whole_folders or not inputs[0].is_dir())
     if output == str(STANDARD) and not single:
         raise ConfigError("-o - (standard output) takes one input file")
     if single and output is not None and not output.endswith("/") and not Path(output).is_dir():
         return [Job(inputs[0], Path(output))]
     if inputs == [STANDARD]:
-        return [Job(STANDARD, STANDARD if output is None else Path(output, f"stdin{suffix}"))]
-    return [job for source in inputs for job in _jobs_of(source, output, suffix, find)]
+        return [Job(STANDARD, STANDARD if output is None else Path(output, f"stdin{_suffix(suffix, STANDARD)}"))]
+    return [job for source in inputs for job in _jobs_of(source, output, suffix, find, whole_folders)]
 
 
-def _jobs_of(source: Path, output: str | None, suffix: str, find: Callable[[Path], Iterable[Path]]) -> Iterator[Job]:
-    if not source.is_dir():
+def _suffix(suffix: Suffix, source: Path) -> str:
+    return suffix if isinstance(suffix, str) else suffix(source)
+
+
+def _jobs_of(
+    source: Path, output: str | None, suffix: Suffix, find: Callable[[Path], Iterable[Path]], whole_folders: bool
+) -> Iterator[Job]:
+    if whole_folders or not source.is_dir():
         yield Job(source, output_for(source, source.parent, output, suffix))
         return
     try:
@@ -63,9 +81,14 @@ def _jobs_of(source: Path, output: str | None, suffix: str, find: Callable[[Path
         yield Job(path, output_for(path, source, output, suffix))
 
 
-def output_for(path: Path, root: Path, output: str | None, suffix: str) -> Path:
+def output_for(path: Path, root: Path, output: str | None, suffix: Suffix) -> Path:
     """Where the result of ``path``, below ``root``, goes: beside it, or below ``output``."""
-    target = path.with_suffix(suffix) if path.name.strip(".") else path  # with_suffix refuses ".."
+    ending = _suffix(suffix, path)
+    if path.is_dir():
+        path = Path(os.path.abspath(path)) if path.name in ("", "..") else path
+        target, root = path.with_name(path.name + ending), path.parent
+    else:
+        target = path.with_suffix(ending) if path.name.strip(".") else path  # with_suffix refuses ".."
     return target if output is None else Path(output, target.relative_to(root))
 
 
@@ -73,15 +96,16 @@ def output_for(path: Path, root: Path, output: str | None, suffix: str) -> Path:
 class Result:
     """What was made of an input."""
 
-    data: bytes
-    line: str
+    data: bytes | Callable[[Path], Sequence[str]]
+    """The output, or what writes it to the job's target and gives further notes: it is complete or not there."""
+    line: str | Callable[[], str]
     """What is said of it on standard output."""
     notes: Sequence[str] = ()
     """What of the input was left out, for standard error."""
 
 
-def run_jobs(jobs: list[Job], args: argparse.Namespace, work: Callable[[Job, bytes], Result]) -> int:
-    """Runs ``work(job, input bytes)`` on each job and writes what it gives; returns the worst exit code."""
+def run_jobs(jobs: list[Job], args: argparse.Namespace, work: Callable[[Job], Result]) -> int:
+    """Runs ``work(job)`` on each job and writes what it gives; returns the worst exit code."""
     from tqdm import tqdm
 
     worst = 0
@@ -91,18 +115,24 @@ def run_jobs(jobs: list[Job], args: argparse.Namespace, work: Callable[[Job, byt
         try:
             _check(job, args.force, made)
             with naming_source(job.source):
-                result = work(job, read_input(job.source))
+                result = work(job)
+                notes = [*result.notes]
+                if callable(result.data):
+                    notes += result.data(job.target)
             source = "stdin" if job.source == STANDARD else job.source
             with bar.external_write_mode(file=sys.stderr):
-                for note in result.notes:
+                for note in notes:
                     print(f"difflate: {source}: {note}", file=sys.stderr)
+            if not callable(result.data):
+                if job.target == STANDARD:
+                    write_output(result.data)
+                else:
+                    atomic_write(job.target, result.data, args.force)
             if job.target == STANDARD:
-                write_output(result.data)
                 continue
-            atomic_write(job.target, result.data, args.force)
             made[real(job.target)] = job.source
             with bar.external_write_mode(file=sys.stdout):
-                print(f"{source} -> {job.target}: {result.line}")
+                print(f"{source} -> {job.target}: {result.line() if callable(result.line) else result.line}")
         except BrokenPipeError:
             raise
         except Exception as error:
@@ -124,7 +154,8 @@ def _check(job: Job, force: bool, made: dict[Path, Path]) -> None:
         raise ConfigError(f"{job.source}: {job.target} is already made from {made[target]}; name another with -o")
     if job.source != STANDARD and target == real(job.source):
         raise ConfigError(f"{job.source}: the output would be the input itself; name another with -o")
-    check_output(job.target, force)
+    if not job.folder:
+        check_output(job.target, force)
 
 
 def real(path: Path) -> Path:
@@ -158,7 +189,7 @@ def _read(file: BinaryIO, name: str) -> bytes:
     while part := file.read(_CHUNK_BYTES):
         data.write(part)
         if data.tell() > MAX_INPUT_BYTES:
-            raise LimitExceeded(f"{name}: more than {MAX_INPUT_BYTES} bytes, which no image within the limits has")
+            raise LimitExceeded(f"{name}: more than {MAX_INPUT_BYTES} bytes, which no input may have")
     return data.getvalue()
 
 

@@ -83,7 +83,31 @@ class ClipCodec(Protocol):
         ...
 
 
-def quality_for(codec: Codec, quality: float | None) -> float | None:
+class Latent(Protocol):
+    """What a learned codec's file holds of a picture, or of a group of frames: integers, the same on every machine."""
+
+    def symbols(self) -> bytes:
+        """Them as little-endian 16-bit integers: what the file's check of symbols is taken of."""
+        ...
+
+
+def codec_of_pictures(codec: Codec | ClipCodec) -> Codec:
+    """``codec``. Raises ConfigError if it codes only clips."""
+    if isinstance(codec, Codec):
+        return codec
+    raise ConfigError(f"codec {codec.name} codes clips, not images; choose another, see `difflate codecs`")
+
+
+def codec_of_clips(codec: Codec | ClipCodec) -> ClipCodec:
+    """``codec``. Raises ConfigError if it codes only images."""
+    if isinstance(codec, ClipCodec):
+        return codec
+    raise ConfigError(
+        f"codec {codec.name} codes images, not clips; choose one that writes .dfl files, or avc, hevc or av1"
+    )
+
+
+def quality_for(codec: Codec | ClipCodec, quality: float | None) -> float | None:
     """``quality``, or the codec's default for None. Raises ConfigError if the codec does not take it."""
     if quality is not None and not isinstance(quality, numbers.Real):
         raise ConfigError(f"quality (={quality!r}) must be a number")

@@ -78,7 +78,7 @@ def _load_folder(folder: Path) -> Codec:
 def codec_for(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Codec:
     """The codec that reads the file ``data``. Raises FormatError, ModelError (its model is not here), LimitExceeded."""
     if data[:4] == container.MAGIC or not data:
-        return _codec_of_model(container.read_dfl(data, limits))
+        return codec_of(container.read_dfl(data, limits))
     name = sniff(data)
     if name is None:
         if container.MAGIC.startswith(data[:4]):
@@ -110,7 +110,8 @@ def use_model(name: str | Path, *, allow_download: bool = False) -> Codec:
     return codec
 
 
-def _codec_of_model(file: container.DflFile) -> Codec:
+def codec_of(file: container.DflFile) -> Codec:
+    """The codec that a .dfl file was written with. Raises ModelError if its model is not here."""
     for codec in _used:
         if (codec.kind.number, codec.model_id) == (file.codec, file.model_id):  # type: ignore[attr-defined]
             return codec

@@ -8,12 +8,15 @@ FIXED = 2
 ALPHA = 3
 LATENT = 4
 WEBP = 5
+STREAM = 6
+GROUPS = 7
 EXIF = 0x41
 ICC = 0x42
 XMP = 0x43
 DIFFUSION = 0x44
 SAMPLING = 0x45
 TEXT = 0x46
+AUDIO = 0x47
 
 NAMES = {
     CONTEXT: "indices (context)",
@@ -21,14 +24,17 @@ NAMES = {
     ALPHA: "alpha",
     LATENT: "latent",
     WEBP: "webp",
+    STREAM: "stream",
+    GROUPS: "groups of frames",
     EXIF: "exif",
     ICC: "icc",
     XMP: "xmp",
     DIFFUSION: "diffusion",
     SAMPLING: "sampling",
     TEXT: "text",
+    AUDIO: "audio",
 }
 METADATA = (EXIF, ICC, XMP)
 PIXELS = (CONTEXT, FIXED, LATENT, WEBP)
-"""Those that a picture is restored from; a file has one of them."""
+"""Those that a picture is restored from; the file of one has one of them, that of a clip one in each group."""
 OPTIONAL = 0x40

@@ -10,6 +10,8 @@ from PIL import Image
 from difflate.errors import FormatError, ImageError
 from difflate.format import sections
 from difflate.format.container import MAGIC, read_dfl
+from difflate.format.stream import ClipFile, clip_of_file, is_clip_file
+from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.files import load, open_pil
 
 MAX_SIDE_PX = 16383
@@ -82,12 +84,24 @@ def is_lossless(data: bytes) -> bool:
     return data[12:16] == b"VP8L"
 
 
-def fallback_notes(data: bytes) -> tuple[str, ...]:
-    """What is to be said of the picture file ``data`` where a learned codec has coded it as WebP; nothing of others."""
-    webp = read_dfl(data).section(sections.WEBP) if data[: len(MAGIC)] == MAGIC else None
+def fallback_notes(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[str, ...]:
+    """What is to be said of the file ``data`` where a learned codec has coded it as WebP; nothing of others."""
+    if data[: len(MAGIC)] != MAGIC:
+        return ()
+    file = read_dfl(data, limits)
+    if is_clip_file(file):
+        clip = clip_of_file(file, limits)
+        count = webp_frames(clip)
+        return (f"{count} of {clip.frames} frames coded as WebP, which the codec restores far worse",) * bool(count)
+    webp = file.section(sections.WEBP)
     if webp is None:
         return ()
     return (f"coded as {'lossless' if is_lossless(webp) else 'lossy'} WebP, as the codec restores it far worse",)
+
+
+def webp_frames(file: ClipFile) -> int:
+    """How many groups of a clip's file hold a frame as WebP."""
+    return sum(group[0] == sections.WEBP for group in file.groups)
 
 
 def _uint16(data: bytes) -> int:

@@ -22,6 +22,7 @@ from PIL import Image, ImageFile
 from difflate.errors import DifflateError
 from difflate.format import sections
 from difflate.format.container import MAGIC, read_dfl
+from difflate.format.stream import check_picture_file
 from difflate.registry import codec_kinds
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class DflImageFile(ImageFile.ImageFile):
         self._data = self.fp.read()
         try:
             file = read_dfl(self._data)
+            check_picture_file(file)
         except DifflateError as error:
             raise OSError(str(error)) from error
         self._size = (file.width, file.height)
