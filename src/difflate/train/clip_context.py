@@ -19,9 +19,7 @@ _LATENT_FRAMES = 8
 _REPORTED_VIEWS = 64
 
 
-def finish_clip_indices(
-    autoencoder: VideoAutoencoder, settings: Any, *, seed: int, progress: bool = False
-) -> str:
+def finish_clip_indices(autoencoder: VideoAutoencoder, settings: Any, *, seed: int, progress: bool = False) -> str:
     """Fits the context model of the trained ``autoencoder`` to clips of ``settings``, those of the recipe; gives a line
     of its card, "" for a latent without indices."""
     sizes, context = autoencoder.between.sizes, settings.context
