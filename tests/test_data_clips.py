@@ -269,9 +269,9 @@ def test_folders_of_images_are_loaded_as_clips(
 def test_settings_give_what_is_trained_on_and_held_back(in_memory: bool, photographs: Path, tmp_path: Path) -> None:
     clip, held = (_write_clip(tmp_path / name, numbered_clip(6)) for name in ("clip", "held"))
     settings = ClipSettings(
-        "out", [str(photographs)], 2, clips=[str(clip)], held_clips=[str(held)], frames=3, in_memory=in_memory
+        "out", [str(photographs)], 2, clips=[str(clip)], held_clips=[str(held)], in_memory=in_memory
     )
-    data = clips_of(settings, 16, 0)
+    data = clips_of(settings, 16, 3, 0)
     assert len(data.trained_on) == 5
     assert data.held_back is not None
     assert len(data.held_back) == 3
@@ -279,5 +279,3 @@ def test_settings_give_what_is_trained_on_and_held_back(in_memory: bool, photogr
     assert data.sources == [str(photographs), str(clip), "a share of 0.8 made motion"]
     with pytest.raises(ConfigError, match="is also in clips"):
         ClipSettings("out", [str(photographs)], clips=[str(clip)], held_clips=[str(clip)])
-    with pytest.raises(ConfigError, match="frames"):
-        ClipSettings("out", [str(photographs)], frames=0)

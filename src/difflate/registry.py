@@ -82,7 +82,7 @@ def latent_ratios(config: Mapping[str, Any]) -> dict[str, float]:
     """How many times smaller than 24 bits a pixel the latent of an autoencoder is: each of its numbers as 16 bits
     (Rampas 2024: 96), and quantised, at the fixed rate (1536); {} where config.json says nothing of a latent."""
     latent = config.get("latent") or {}
-    pixel_bits = 24 * latent.get("stride_px", 0) ** 2
+    pixel_bits = 24 * latent.get("stride_px", 0) ** 2 * latent.get("frames", 1)
     ratios = {"numbers_16_bits": 16 * latent.get("channels", 0), "fixed_rate": sum(latent.get("plane_bits") or ())}
     return {name: pixel_bits / bits for name, bits in ratios.items() if bits}
 
@@ -90,6 +90,11 @@ def latent_ratios(config: Mapping[str, Any]) -> dict[str, float]:
 def _about_diffae(config: Mapping[str, Any]) -> str:
     fixed = latent_ratios(config).get("fixed_rate")
     return "a coarse latent, restored by diffusion" + (f": 1:{fixed:.0f} at fixed rate" if fixed else "")
+
+
+def _about_video(config: Mapping[str, Any]) -> str:
+    fixed = latent_ratios(config).get("fixed_rate")
+    return "clips: few latent frames, restored by diffusion" + (f": 1:{fixed:.0f} at fixed rate" if fixed else "")
 
 
 def _rate_settings(kept: Mapping[int, bytes]) -> dict[str, Any]:
@@ -144,6 +149,11 @@ for _row in (
         "diffae", "codec", "difflate.codecs.diffae:DiffaeCodec", "difflate compress photo.png --codec FOLDER", number=5,
         encoding=options.SamplingEncoding, decoding=options.SamplingDecoding, about=_about_diffae,
         ratios=latent_ratios, settings=_diffae_settings,
+    ),
+    Kind(
+        "diffae-video", "codec", "difflate.codecs.diffae_video:DiffaeVideoCodec",
+        "difflate compress clip.mp4 --codec FOLDER", number=6, encoding=options.SamplingEncoding,
+        decoding=options.SamplingDecoding, about=_about_video, ratios=latent_ratios, settings=_diffae_settings,
     ),
     Kind("refiner", "refiner", "difflate.models.refiner:Refiner", "difflate decompress photo.dfl --refiner FOLDER"),
     Kind("pixel-diffusion", "generator", "difflate.models.pixel_diffusion:PixelDiffusion", _SAMPLE),

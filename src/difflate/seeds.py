@@ -37,7 +37,7 @@ class Stream(enum.IntEnum):
     SLICED_DIRECTIONS = 11
     """Directions of the sliced distance."""
     DECODER_NOISE = 12
-    """BITSTREAM: noise that the decoding of a file starts from, by its place in the image."""
+    """BITSTREAM: noise that the decoding of a file starts from, by its frame and its place in the image."""
     MIRRORED_LATENT = 13
     """Whether the latent of the mirrored image is taken."""
     SAMPLE_DRAWS = 14

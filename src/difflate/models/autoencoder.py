@@ -37,6 +37,8 @@ class Autoencoder(FolderModel):
     """Encoder, bottleneck and plain decoder, trained together."""
 
     kind = "autoencoder"
+    looks_back = False
+    """Whether indices are coded by those of the latent frame before."""
 
     def __init__(self, encoder: EncoderConfig | ConvConfig, bottleneck: BottleneckConfig, decoder: ConvConfig):
         """Raises ConfigError for settings that do not fit."""
@@ -94,7 +96,7 @@ class Autoencoder(FolderModel):
     def context(self) -> ContextModel:
         """The model that indices are coded with; until one is fitted, all are as likely."""
         if self._context is None:
-            self._context = even_context(self.plane_bits)
+            self._context = even_context(self.plane_bits, self.looks_back)
         return self._context
 
     @context.setter

@@ -43,17 +43,25 @@ class AutoencoderSpace(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ConfigError(f"images ({tuple(images.shape)}, {images.dtype}) must be (B, 3, H, W) uint8")
-        stride, between = self.stride_px, self.autoencoder.between
+        stride, encode = self.stride_px, self.autoencoder.encode
         count, rows, columns = len(images), *(-(-side // stride) for side in images.shape[2:])
-        features = torch.zeros(count * between.features, rows, columns, dtype=torch.float32, device=self.device)
-        encode = self.autoencoder.encode
-        tile = sites_of(tile_px if encode.is_local else max(tile_px, _WHOLE_PX), stride)
+        channels = count * self.autoencoder.between.features
+        features = torch.zeros(channels, rows, columns, dtype=torch.float32, device=self.device)
+        tile = sites_of(self.encoder_tile_px(tile_px), stride)
         for down, across in windows(rows, columns, tile, self.margin(encode.reach), self.ramp, 1):
             part = images[:, :, down.start * stride : down.stop * stride, across.start * stride : across.stop * stride]
             found = encode(part.to(self.device).float() / 127.5 - 1)
             blend(features, found.float().flatten(0, 1), down, across, 1)
-        bands = features.unflatten(0, (count, -1)).split(max(1, _BAND_SITES // (count * columns)), dim=2)
-        return torch.cat([between.coded(band) for band in bands], dim=2)
+        return self.banded(features.unflatten(0, (count, -1)))
+
+    def encoder_tile_px(self, tile_px: int) -> int:
+        """Side of the encoder's tiles where ``tile_px`` is asked for."""
+        return tile_px if self.autoencoder.encode.is_local else max(tile_px, _WHOLE_PX)
+
+    def banded(self, features: Tensor) -> Tensor:
+        """What files hold of ``features: (B, features, h, w)``, a few rows at a time."""
+        bands = features.split(max(1, _BAND_SITES // (len(features) * features.shape[3])), dim=2)
+        return torch.cat([self.autoencoder.between.coded(band) for band in bands], dim=2)
 
     @torch.no_grad()
     def head(self, latent: Tensor, height: int, width: int, tile_px: int) -> Tensor:

@@ -29,6 +29,7 @@ class VideoAutoencoder(Autoencoder):
     """
 
     kind = "video-autoencoder"
+    looks_back = True
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class VideoAutoencoder(Autoencoder):
 
     def forward(self, images: Tensor, generator: Generators = None) -> Passed:
         """``images: (B, 3, T, H, W)`` in [-1, 1], to what decoders are told and what the bottleneck asks for."""
-        features = self.compress(by_frame(self.encode, images))
+        features = self.features(images)
         count, frames = len(features), features.shape[2]
         flat = features.transpose(1, 2).flatten(0, 1)
         if isinstance(generator, list):  # of each clip for all its latent frames
@@ -63,6 +64,10 @@ class VideoAutoencoder(Autoencoder):
         z = passed.z.unflatten(0, (count, frames)).transpose(1, 2)
         return Passed(self.expand(z), passed.loss.unflatten(0, (count, frames)).mean(1), passed.scalars)
 
+    def features(self, images: Tensor, past: Past | None = None) -> Tensor:
+        """(B, features, T/f_t, ⌈H/s⌉, ⌈W/s⌉) what the bottleneck is given of ``images: (B, 3, T, H, W)``."""
+        return self.compress(by_frame(self.encode, images), past)
+
     def restore(self, told: Tensor) -> Tensor:
         """(B, 3, T, s·h, s·w) in about [-1, 1], not clamped, of ``told: (B, told_channels, T, h, w)``."""
         return by_frame(self.decode, told)
@@ -71,7 +76,7 @@ class VideoAutoencoder(Autoencoder):
     def coded(self, images: Tensor, past: Past | None = None) -> Tensor:
         """(B, C, T/f_t, ⌈H/s⌉, ⌈W/s⌉) what files hold of ``images: (B, 3, T, H, W)`` in [-1, 1]: see
         `Bottleneck.coded`."""
-        return by_frame(self.between.coded, self.compress(by_frame(self.encode, images), past))
+        return by_frame(self.between.coded, self.features(images, past))
 
     def told(self, coded: Tensor, past: Past | None = None) -> Tensor:
         """(B, told_channels, T, h, w) of ``coded: (B, C, T/f_t, h, w)`` as files have it."""

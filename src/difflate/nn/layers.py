@@ -43,7 +43,7 @@ def by_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def frames_of(x: Tensor) -> Tensor:
-    """(B·T, C, H, W): the frames of ``x: (B, C, T, H, W)`` as images, clip after clip; images (B, C, H, W) as they are."""
+    """(B·T, C, H, W): the frames of ``x: (B, C, T, H, W)``, clip after clip; images (B, C, H, W) as they are."""
     return x if x.ndim == 4 else x.transpose(1, 2).flatten(0, 1)
 
 

@@ -30,7 +30,7 @@ class Past:
         self._turns.clear()
 
     def join(self, layer: nn.Module, x: Tensor, count: int) -> Tensor:
-        """``x: (B, C, T, H, W)`` behind the ``count`` frames that ``layer`` was given before, or as many as there are."""
+        """``x: (B, C, T, H, W)`` behind the ``count`` frames that ``layer`` was given before, or what there is."""
         key = layer, self._turns[layer]
         self._turns[layer] += 1
         before = self._kept.get(key)

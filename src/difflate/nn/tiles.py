@@ -78,11 +78,11 @@ def blend(out: Tensor, part: Tensor, rows: Span, columns: Span, scale: int, top:
 
 def restore_in_tiles(
     restore: Callable[[Tensor, int, int], Tensor], y_hat: np.ndarray, height: int, width: int, tile_px: int,
-    margin: int, ramp: int, stride_px: int, device: torch.device,
+    margin: int, ramp: int, stride_px: int, device: torch.device, planes: int = 3,
 ) -> Tensor:  # fmt: skip
-    """(3, ``height``, ``width``) uint8 on the CPU, of ``y_hat: (M, h, w)`` float32.
+    """(``planes``, ``height``, ``width``) uint8 on the CPU, of ``y_hat: (M, h, w)``.
 
-    ``restore``: latents (1, M, h', w') of a tile, and its first row and column, to (1, 3, s·h', s·w') in [-1, 1],
+    ``restore``: latents (1, M, h', w') of a tile, and its first row and column, to (1, planes, s·h', s·w') in [-1, 1],
     s = ``stride_px``.
     """
 
@@ -90,23 +90,24 @@ def restore_in_tiles(
         part = torch.from_numpy(y_hat[:, rows.start : rows.stop, columns.start : columns.stop])
         return restore(part[None].to(device), rows.start, columns.start)
 
-    return in_bands(image_of, height, width, sites_of(tile_px, stride_px), margin, ramp, stride_px)
+    return in_bands(image_of, height, width, sites_of(tile_px, stride_px), margin, ramp, stride_px, planes)
 
 
 def in_bands(
-    restore: Callable[[Span, Span], Tensor], height: int, width: int, tile: int, margin: int, ramp: int, site_px: int
-) -> Tensor:
-    """(3, ``height``, ``width``) uint8 on the CPU, of tiles as in `spans`, blended.
+    restore: Callable[[Span, Span], Tensor], height: int, width: int, tile: int, margin: int, ramp: int, site_px: int,
+    planes: int = 3,
+) -> Tensor:  # fmt: skip
+    """(``planes``, ``height``, ``width``) uint8 on the CPU, of tiles as in `spans`, blended.
 
-    ``restore``: rows and columns of a tile, in sites of ``site_px`` pixels, to its (1, 3, h, w) in [-1, 1].
+    ``restore``: rows and columns of a tile, in sites of ``site_px`` pixels, to its (1, planes, h, w) in [-1, 1].
     """
-    out = torch.empty(3, height, width, dtype=torch.uint8)
+    out = torch.empty(planes, height, width, dtype=torch.uint8)
     all_rows, all_columns = (spans(-(-side // site_px), tile, margin, ramp, site_px) for side in (height, width))
-    shared = torch.empty(3, 0, width, dtype=torch.float32)
+    shared = torch.empty(planes, 0, width, dtype=torch.float32)
     for number, rows in enumerate(all_rows):
         top, bottom = rows.start * site_px, min(rows.stop * site_px, height)
         # of the tiles side by side: of the whole image it would be half a gigabyte
-        band = torch.zeros(3, bottom - top, width, dtype=torch.float32)
+        band = torch.zeros(planes, bottom - top, width, dtype=torch.float32)
         band[:, : shared.shape[1]] = shared
         for columns in all_columns:
             image = restore(rows, columns)
@@ -125,16 +126,16 @@ def sites_of(tile_px: int, site_px: int) -> int:
     return tile_px // site_px
 
 
-def place_noise(seed: int, top: int, left: int, height: int, width: int, channels: int = 3) -> Tensor:
+def place_noise(seed: int, top: int, left: int, height: int, width: int, channels: int = 3, frame: int = 0) -> Tensor:
     """(1, ``channels``, ``height``, ``width``) float32 of N(0, 1) on the CPU: the part from ``top``, ``left`` of a
-    field of noise.
+    field of noise, that of ``frame`` of a clip.
 
     Each square of 128x128 of the field has a generator of its own, so any part of it can be made alone.
     """
     out = torch.empty(1, channels, height, width, dtype=torch.float32)
     for row in range(top // _NOISE_PX, -(-(top + height) // _NOISE_PX)):
         for column in range(left // _NOISE_PX, -(-(left + width) // _NOISE_PX)):
-            generator = torch_generator(seed, Stream.DECODER_NOISE, row << 16 | column)
+            generator = torch_generator(seed, Stream.DECODER_NOISE, frame << 32 | row << 16 | column)
             square = torch.randn(channels, _NOISE_PX, _NOISE_PX, generator=generator, dtype=torch.float32)
             y, x = row * _NOISE_PX - top, column * _NOISE_PX - left
             inside = out[0, :, max(y, 0) : y + _NOISE_PX, max(x, 0) : x + _NOISE_PX]

@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from difflate.data.crops import Samples
 from difflate.errors import FormatError
-from difflate.models.autoencoder import even_context
 from difflate.models.video_autoencoder import VideoAutoencoder
 from difflate.train.index_context import fit_clips
 from difflate.train.recipe import clips_of
@@ -20,9 +19,7 @@ _LATENT_FRAMES = 8
 _REPORTED_VIEWS = 64
 
 
-def finish_clip_indices(
-    autoencoder: VideoAutoencoder, settings: Any, *, seed: int, progress: bool = False
-) -> str:
+def finish_clip_indices(autoencoder: VideoAutoencoder, settings: Any, *, seed: int, progress: bool = False) -> str:
     """Fits the context model of the trained ``autoencoder`` to clips of ``settings``, those of the recipe; gives a line
     of its card, "" for a latent without indices."""
     sizes, context = autoencoder.between.sizes, settings.context
@@ -35,7 +32,7 @@ def finish_clip_indices(
     numbers = tqdm(range(views), desc="indices", disable=not progress, unit="clip")
     held = data.held_back
     fitted, found = fit_clips(
-        even_context(autoencoder.plane_bits, looks_back=True) if context.steps else autoencoder.context,
+        autoencoder.context,
         sizes,
         _grids(autoencoder, data.trained_on, numbers),
         _grids(autoencoder, held, range(len(held))) if held is not None else (),

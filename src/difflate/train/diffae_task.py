@@ -171,7 +171,11 @@ class DiffaeTask(AdversarialTask):
     def _perceptual(self, restored: Tensor, images: Tensor, draws: Draws) -> Tensor:
         """(B,) LPIPS of images in [-1, 1], of clips the mean of their frames'."""
         pair = frames_of(restored), frames_of(images)
-        return self.lpips(*(shifted(pair, draws.shift()) if self.training else pair)).unflatten(0, (len(images), -1)).mean(1)
+        return (
+            self.lpips(*(shifted(pair, draws.shift()) if self.training else pair))
+            .unflatten(0, (len(images), -1))
+            .mean(1)
+        )
 
     def _head_loss(self, head: Tensor, seen: Tensor, draws: Draws) -> Tensor:
         rho = self.stage.head_rho

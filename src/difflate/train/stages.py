@@ -119,8 +119,8 @@ class ClipStage(AutoencodingStage):
     frames: int = 8
     """Of a clip, a multiple of folding.ratio."""
     flicker: float = 0.0
-    """What the errors of the differences of neighbouring frames count, absolute ones as a share of the errors of frames:
-    what flickers is seen where it moves not at all."""
+    """What the absolute errors of the differences of neighbouring frames count: what flickers is seen where nothing
+    moves."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,8 +30,9 @@ def take_weights(model: Model, name: str, key: str) -> tuple[Path, Model]:
 
 
 def take_fitting(model: FolderModel, source: type[FolderModel], name: str, key: str) -> None:
-    """Gives ``model`` those weights of a model of the class ``source``, in the folder ``name`` or bundled under that name, that it
-    has too, by their names and shapes. Of kernels that see more channels here, the first are taken and the rest are 0.
+    """Gives ``model`` the weights that it shares, by their names and shapes, with the model of the class ``source`` in
+    the folder ``name``, or bundled under that name. Of kernels that see more channels here, the first are taken and the
+    rest are 0.
 
     Raises ConfigError if there is no such model, or nothing of it fits.
     """

@@ -71,9 +71,7 @@ class DiffaeTraining(ImageSettings):
 
     def build_model(self) -> DiffusionAutoencoder:
         """The model, untrained. Raises ConfigError for settings that do not fit."""
-        return DiffusionAutoencoder(
-            self.encoder, self.bottleneck, self.head, self.decoder, self.network, self.process
-        )
+        return DiffusionAutoencoder(self.encoder, self.bottleneck, self.head, self.decoder, self.network, self.process)
 
 
 def cost(settings: DiffaeTraining) -> str:
@@ -97,8 +95,8 @@ def train_diffae(
     command: str,
     progress: bool,
     start: DiffusionAutoencoder | None,
-    data_of: Callable[[AutoencodingStage], Data],
-    task: Callable[[AutoencodingStage, Data], DiffaeTask],
+    data_of: Callable[[Any], Data],
+    task: Callable[[Any, Data], DiffaeTask],
     finish: Callable[[Data], str],
 ) -> Path:
     """Trains ``model`` in the stages of ``settings``, and fits its context model.
