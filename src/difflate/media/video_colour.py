@@ -45,9 +45,7 @@ def coding_of(frame: Any, name: str) -> Coding:
     form = frame.format
     parts = form.components
     if any(part.is_alpha for part in parts):
-        raise ImageError(
-            f"{name}: has transparency ({form.name}), which a clip has not; lay it over a background first"
-        )
+        raise ImageError(f"{name}: has transparency, which a clip has not; lay it over a background first")
     grey = len(parts) == 1 and not form.has_palette
     rgb = form.is_rgb or form.has_palette
     matrix = int(frame.colorspace)

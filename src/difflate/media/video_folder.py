@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -22,8 +22,9 @@ from difflate.media.picture import Picture, open_image, to_srgb
 from difflate.media.video_colour import interleaved
 
 IMAGE_SUFFIXES = frozenset(
-    ".png .jpg .jpeg .webp .avif .tif .tiff .bmp .gif .ppm .pgm .pbm .jp2 .j2k".split()  # what open_image reads
+    {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2", ".j2k"}
 )
+"""Of files in such a folder that are looked at."""
 _NUMBER = re.compile(r"(.*?)(\d+)")
 _NAME = "{:06d}.png"
 
@@ -64,7 +65,7 @@ def _numbered(folder: Path) -> list[Path]:
         (a, b), (c, d) = sorted(patterns)[:2]
         raise ImageError(f"{folder}: has images named {a}N{b} and {c}N{d}; keep those of one clip")
     ordered = sorted(numbers)
-    gap = next((before + 1 for before, after in zip(ordered, ordered[1:], strict=False) if after != before + 1), None)
+    gap = next((before + 1 for before, after in itertools.pairwise(ordered) if after != before + 1), None)
     if gap is not None:
         raise ImageError(f"{folder}: number {gap} is missing, after {numbers[gap - 1].name}; number them without gaps")
     return [numbers[number] for number in ordered]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
@@ -149,9 +148,7 @@ class _Writing:
         kind = "yuv444p" if name == "y4m" else "yuv420p"
         if name == "mp4" and (clip.width % 2 or clip.height % 2):
             kind = "yuv444p"
-            self._note(
-                "of an odd size .mp4 is written with colour in full resolution (4:4:4), which not all players show"
-            )
+            self._note("its size is odd: .mp4 has its colours in full resolution (4:4:4), which not all players show")
         packer = Packer(clip.width, clip.height, kind, "bt601" if name == "y4m" else "bt709")
         return kind, lambda pixels: packer(pixels if len(pixels) == 3 else np.repeat(pixels, 3, axis=0))
 
@@ -165,9 +162,8 @@ class _Writing:
         if name != "mp4":
             rounded = to_milliseconds(time, clip.time_base)
             if self._last is not None and rounded <= self._last:
-                raise ConfigError(
-                    f"frame {number} is less than a millisecond after the last, too short for .{name}; write .mp4"
-                )
+                short = f"frame {number} is less than a millisecond after the last"
+                raise ConfigError(f"{short}, which .{name} cannot hold; write .mp4")
             self._last = rounded
             if from_milliseconds(rounded, clip.time_base, clip.rate) != time:
                 self._note(f"times are rounded to milliseconds, as .{name} has them")
