@@ -85,6 +85,13 @@ def assert_times(clip, other):
     assert [f.time * clip.time_base for f in clip.frames] == [f.time * other.time_base for f in other.frames]
 
 
+def test_times_below_zero_are_moved(tmp_path):
+    for suffix in ("mp4", "mkv"):
+        (note,) = write_clip(made(height=8, width=8, times=[-3, -1, 2]), tmp_path / f"clip.{suffix}")
+        assert "below zero" in note
+        assert_times(made(times=[0, 2, 5]), open_clip(tmp_path / f"clip.{suffix}"))
+
+
 def test_frames_closer_than_a_millisecond_are_refused_where_they_cannot_be(tmp_path):
     clip = made(times=[0, 1, 2], time_base=Fraction(1, 9000), rate=9000)
     with pytest.raises(ConfigError, match=r"frame 1 is less than a millisecond"):
@@ -102,6 +109,15 @@ def test_y4m_goes_through_streams():
     assert len(tuple(back.frames)) == 5
     with pytest.raises(ConfigError, match="once only"):
         tuple(back.frames)
+
+
+def test_a_stream_that_is_closed_raises_what_it_raised():
+    class Closed:
+        def write(self, data):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        write_clip(made(), Closed())
 
 
 def test_grey_y4m_is_exact():
@@ -160,8 +176,8 @@ def test_mp4_needs_a_file():
 
 def test_clips_are_told_from_pictures_by_name(tmp_path):
     assert is_clip("a.MP4")
-    assert is_clip("frames/")
-    assert is_clip(tmp_path)
+    assert is_clip(tmp_path / "a.y4m")
+    assert not is_clip(tmp_path)
     assert not is_clip("a.png")
     assert not is_clip("-")
 

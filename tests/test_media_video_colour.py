@@ -11,6 +11,7 @@ import pytest
 from video_helpers import made
 from difflate.errors import ImageError
 from difflate.media.video import open_clip, write_clip
+from difflate.media.video_colour import Unpacker, coding_of
 
 av = pytest.importorskip("av")
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
@@ -161,6 +162,14 @@ def test_frames_are_turned_as_ffmpeg_turns_them(turn, tmp_path):
     assert (clip.width, clip.height) == ((6, 10) if turn[-1] in (90, 270) else (10, 6))
     wanted = rgb_of_ffmpeg(tmp_path / "clip.mp4", clip.width, clip.height)
     np.testing.assert_array_equal(np.stack([frame.pixels for frame in clip.frames]), wanted)
+
+
+def test_white_of_5_bits_is_white():
+    frame = av.VideoFrame(2, 1, "rgb555le")
+    row = np.zeros(frame.planes[0].line_size, np.uint8)
+    row[:4] = np.array([0x7FFF, 0], "<u2").view(np.uint8)
+    frame.planes[0].update(row.tobytes())
+    assert Unpacker(coding_of(frame, "clip"))(frame).tolist() == [[[255, 0]]] * 3
 
 
 def test_transparency_is_refused(tmp_path):

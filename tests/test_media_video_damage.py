@@ -163,6 +163,20 @@ def test_times_of_avi_with_b_frames_rise_by_one(tmp_path):
     assert list(clip.notes) == []
 
 
+def test_a_size_that_changes_is_one_sentence(tmp_path):
+    data = b""
+    for width in (32, 48):
+        with av.open(str(tmp_path / "part.h264"), "w") as file:
+            stream = file.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = width, 32, "yuv420p"
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, width, 3), np.uint8), "rgb24")))
+            file.mux(stream.encode(None))
+        data += (tmp_path / "part.h264").read_bytes()
+    (tmp_path / "clip.h264").write_bytes(data)
+    with pytest.raises(ImageError, match=r"frame 1 is 48x32 px, the first 32x32; scale"):
+        read(tmp_path / "clip.h264")
+
+
 def test_nothing_is_printed(files, tmp_path):
     path = tmp_path / "clip.mp4"
     path.write_bytes(files["mp4"][: len(files["mp4"]) // 2])

@@ -200,8 +200,8 @@ def _bar(codec: Any, options: Mapping[str, Any]) -> Iterator[None]:
 
 def _check_suffix(target: Path, suffix: str, codec: str) -> None:
     """Raises ConfigError for a name that promises another format than the codec writes."""
-    from difflate.data.images import SUFFIXES
     from difflate.errors import ConfigError
+    from difflate.media.files import SUFFIXES
     from difflate.media.video import CLIP_SUFFIXES
 
     named = target.suffix.lower()

@@ -25,8 +25,8 @@ WRITTEN = ("mp4", "mkv", "webm", "y4m", "folder")
 
 
 def is_clip(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a clip by its name: `CLIP_SUFFIXES`, a folder that is there, or a name that ends in ``/``."""
-    return Path(path).suffix.lower() in CLIP_SUFFIXES or _is_folder(path)
+    """Whether ``path`` is a clip by its name alone. A folder is none: it may be images that have nothing in common."""
+    return Path(path).suffix.lower() in CLIP_SUFFIXES
 
 
 def open_clip(

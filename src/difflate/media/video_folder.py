@@ -18,13 +18,10 @@ from difflate.errors import ConfigError, DifflateError, ImageError, OutputExists
 from difflate.files import file_mode
 from difflate.limits import Limits
 from difflate.media.clip import Clip, Frame, check_frame
+from difflate.media.files import SUFFIXES
 from difflate.media.picture import Picture, open_image, to_srgb
 from difflate.media.video_colour import interleaved
 
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2", ".j2k"}
-)
-"""Of files in such a folder that are looked at."""
 _NUMBER = re.compile(r"(.*?)(\d+)")
 _NAME = "{:06d}.png"
 
@@ -43,7 +40,7 @@ def read_folder(folder: Path, fps: Fraction, limits: Limits) -> Clip:
 def _numbered(folder: Path) -> list[Path]:
     """The images in ``folder`` by their number. Raises ImageError for none, gaps, and other patterns of names."""
     try:
-        images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        images = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
     except OSError as error:
         raise ConfigError(f"{folder} cannot be opened ({error.strerror})") from error
     images = [path for path in images if not path.name.startswith(".")]

@@ -62,14 +62,27 @@ def write_video(clip: Clip, frames: Iterator[Frame], target: Path | IO[bytes], n
     try:
         return _Writing(clip, name, crf).write(frames, sink)
     except (av.error.FFmpegError, ValueError) as error:
-        raise DifflateError(f"the clip cannot be written as .{name} ({error}); choose another format") from error
+        if isinstance(sink, _Sink) and sink.error is not None:
+            raise sink.error from None
+        raise DifflateError(
+            f"the clip cannot be written as .{name} ({error}); choose another format or output"
+        ) from error
 
 
 class _Sink:
-    """A binary stream as PyAV writes it: forwards only."""
+    """A binary stream as PyAV writes it: forwards only. PyAV hides what `write` raises, so it is kept."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self.write = stream.write
+        self._stream = stream
+        self.error: Exception | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            self._stream.write(data)
+        except Exception as error:
+            self.error = error
+            raise
+        return len(data)
 
 
 class _Writing:
