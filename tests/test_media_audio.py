@@ -7,11 +7,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from video_helpers import made
 from difflate.errors import FormatError, LimitExceeded
 from difflate.media import audio
 from difflate.media.audio import Sound, SoundPacket
 from difflate.media.video import open_clip, write_clip
+from video_helpers import made
 
 av = pytest.importorskip("av")
 ENCODERS = {"aac": "mp4", "libopus": "webm", "libmp3lame": "mp4", "flac": "mkv", "pcm_s16le": "mkv", "ac3": "mkv"}

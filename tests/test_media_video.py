@@ -6,11 +6,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from video_helpers import NTSC, assert_same, made
 from difflate.errors import ConfigError, ImageError, LimitExceeded, OutputExists
 from difflate.limits import Limits
 from difflate.media.clip import Clip, Frame
 from difflate.media.video import is_clip, open_clip, write_clip
+from video_helpers import NTSC, assert_same, made
 
 av = pytest.importorskip("av")
 CLIPS = {

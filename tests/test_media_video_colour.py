@@ -8,10 +8,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from video_helpers import made
 from difflate.errors import ImageError
 from difflate.media.video import open_clip, write_clip
 from difflate.media.video_colour import Unpacker, coding_of
+from video_helpers import made
 
 av = pytest.importorskip("av")
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")

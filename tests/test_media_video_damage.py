@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from video_helpers import made
 from difflate.errors import ConfigError, ImageError
 from difflate.media.video import open_clip, write_clip
+from video_helpers import made
 
 av = pytest.importorskip("av")
 

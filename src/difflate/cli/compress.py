@@ -142,9 +142,9 @@ def _clip(source: Path, codec: Any, options: Mapping[str, Any], args: argparse.N
     from difflate.cli.batch import STANDARD, Result
     from difflate.cli.clips import Watched
     from difflate.codecs.base import codec_of_clips
-    from difflate.data.images import SUFFIXES
     from difflate.errors import ConfigError
     from difflate.format.webp import fallback_notes
+    from difflate.media.files import SUFFIXES
     from difflate.media.video import open_clip
 
     if args.bpp is not None or args.max_bytes is not None or args.metadata:
