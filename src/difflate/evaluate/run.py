@@ -72,7 +72,7 @@ def evaluate(
         )
     settings = parse_codecs(codecs if isinstance(codecs, str) else ",".join(map(str, codecs)), plain)
     names = dict.fromkeys(setting.codec for setting in settings)
-    measurer_of = _OfImages if kind == "images" else _OfClips
+    measurer_of = OfImages if kind == "images" else OfClips
     measurer = measurer_of({name: load_with_options(name, plain) for name in names}, compare, also, limits)
     models = {name: model_digest(name) for name in names} if journal is not None else {}
     records: list[Record] = []
@@ -142,7 +142,7 @@ def _key(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-class _Measurer(Generic[Read]):
+class Measurer(Generic[Read]):
     """Makes records with codecs that are loaded, each of which runs once before it is timed."""
 
     kind: Kind
@@ -191,7 +191,7 @@ class _Measurer(Generic[Read]):
         return cold
 
 
-class _OfImages(_Measurer[Picture]):
+class OfImages(Measurer[Picture]):
     """With the `measures.comparisons` of two pictures."""
 
     kind: Kind = "images"
@@ -223,7 +223,7 @@ class _OfImages(_Measurer[Picture]):
         return replace(record, **size, values=values, nets=self.nets)
 
 
-class _OfClips(_Measurer[Clip]):
+class OfClips(Measurer[Clip]):
     """With what `measures.running` makes for each clip; original and restored frames are read in step."""
 
     kind: Kind = "clips"
