@@ -15,14 +15,14 @@ from safetensors.torch import save_file
 from clip_helpers import moving
 from difflate.codecs.base import codec_of_clips
 from difflate.codecs.loading import load
-from difflate.errors import ConfigError, ImageError
+from difflate.errors import ConfigError
 from difflate.evaluate import evaluate
 from difflate.evaluate.journal import Journal
-from difflate.evaluate.records import Record
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.clip import Clip, Frame
 from difflate.media.picture import Picture
 from difflate.media.video import write_clip
+from difflate.metrics import clip_sets
 from difflate.metrics.clips import Flicker, FrameMean, Running
 from difflate.metrics.distortion import psnr
 from difflate.metrics.i3d import I3d, load_i3d
@@ -96,7 +96,7 @@ def test_the_psnr_of_a_clip_is_the_mean_over_its_frames_with_an_error() -> None:
 
 def test_a_record_of_a_clip(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mkv")
-    record, = evaluate([path], "darker", load=Darker)
+    (record,) = evaluate([path], "darker", load=Darker)
     assert record.error is None
     assert (record.width, record.height, record.frames, record.bytes) == (64, 66, 4, 100)
     assert record.values["bpp"] == pytest.approx(800 / (64 * 66 * 4))
@@ -108,7 +108,7 @@ def test_a_record_of_a_clip(tmp_path: Path) -> None:
     assert "ssimulacra2" not in record.values
     assert not record.lossless
     assert {"clip": "a.mkv", "frames": 4, "vmaf": None}.items() <= record.to_json().items()
-    perfect, = evaluate([path], "faithful", load=Faithful)
+    (perfect,) = evaluate([path], "faithful", load=Faithful)
     assert perfect.lossless
 
 
@@ -128,7 +128,8 @@ def test_what_is_not_measured_is_said(tmp_path: Path) -> None:
 def test_a_run_on_a_folder_of_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(2):
         film(tmp_path / "clips" / f"{i}.mkv", 2 + i)
-    words = ["--codecs", "avc:20..50..10,av1+preset=12:20..50..10", "--out", tmp_path / "report"]
+    codecs = "avc+preset=ultrafast:20..50..10,avc:20..50..10"
+    words = ["--codecs", codecs, "--anchor", "avc", "--out", tmp_path / "report"]
     (tmp_path / "clips").joinpath("notes.txt").touch()
     _, code = command("eval", tmp_path / "clips", *words)
     assert code == 0
@@ -139,13 +140,13 @@ def test_a_run_on_a_folder_of_clips(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [record["frames"] for record in result["records"]] == [2] * 8 + [3] * 8
     assert result["means"][0]["clips"] == 2
     assert "ssimulacra2" not in result["protocol"]["definitions"]
-    assert isinstance(result["bd_rate_percent"]["av1+preset=12"]["flicker"], float)
+    assert isinstance(result["bd_rate_percent"]["avc+preset=ultrafast"]["psnr"], float)
     assert "2 clips. Means per codec setting" in (tmp_path / "report" / "results.md").read_text()
 
 
 def test_records_of_clips_are_taken_over_with_what_is_infinite_or_not_there(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mkv", 1)
-    first, = evaluate([path], "faithful", load=Faithful, journal=Journal(tmp_path / "journal"))
+    (first,) = evaluate([path], "faithful", load=Faithful, journal=Journal(tmp_path / "journal"))
     assert (first.values["psnr"], first.values["flicker"]) == (math.inf, None)
     journal = Journal(tmp_path / "journal")
     assert evaluate([path], "faithful", load=Faithful, journal=journal) == [first]
@@ -153,7 +154,7 @@ def test_records_of_clips_are_taken_over_with_what_is_infinite_or_not_there(tmp_
 
 
 def test_learned_codecs_of_images_are_measured_frame_by_frame(tmp_path: Path) -> None:
-    record, = evaluate([film(tmp_path / "a.mkv", 2)], "opq-32-8-8")
+    (record,) = evaluate([film(tmp_path / "a.mkv", 2)], "opq-32-8-8")
     assert record.error is None
     assert codec_of_clips(load("opq-32-8-8"))
     assert 20 < record.values["psnr"] < 50  # type: ignore[operator]
@@ -201,3 +202,30 @@ def test_i3d_has_the_published_size_and_refuses_other_weights(tmp_path: Path) ->
     (tmp_path / "pickle").write_bytes(b"\x80\x04.")
     with pytest.raises(ConfigError, match="not a safetensors file"):
         load_i3d(tmp_path / "pickle")
+
+
+def test_table_7_has_printed_and_own_values_and_table_6_the_codecs_that_are_named(
+    tmp_path: Path, backbones: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(clip_sets, "SHORT_SIDE_PX", 16)
+    for i in range(2):
+        film(tmp_path / "clips" / f"{i}.mkv", 3 + i)
+    _, code = command("reproduce", "diffae-table7", "--clips", tmp_path / "clips", "--every", "1", "--json")
+    assert code == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["ratio_printed"] for row in rows] == [132, 219, 393, 672, 1159]
+    for key, falls in (("ratio", False), ("psnr", True), ("flicker", True)):
+        values = [row[key] for row in rows]
+        assert values == sorted(values, reverse=falls), key
+    assert all(row["frechet-vgg16-frames"] > 0 < row["frechet-vgg16-motion"] for row in rows)
+    assert rows[0]["frechet-vgg16-frames"] < rows[-1]["frechet-vgg16-frames"]
+    assert [row["fvd"] for row in rows] == [None] * 5
+    words = ["--clips", tmp_path / "clips", "--models", "4=avc:30", "avc+preset=fast:30"]
+    command("reproduce", "diffae-table6", *words)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 7
+    assert lines[3].startswith("| temporal compression 4 | ")
+    assert "–" in lines[2]
+    assert lines[8].startswith("| avc+preset=fast:30 | ")
+    with pytest.raises(ConfigError, match="png codes images, not clips"):
+        command("reproduce", "diffae-table6", "--clips", tmp_path / "clips", "--models", "png")

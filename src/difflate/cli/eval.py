@@ -37,7 +37,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="measure codecs on images or clips: rate, PSNR, SSIM, MS-SSIM, SSIMULACRA2 or flicker, times",
         description="Encodes every image with every codec setting to a file's bytes, decodes those bytes again, and "
         "writes\nresults.json, results.md and rate_distortion.png. Alpha and metadata are left out of files and "
-        "metrics.\nClips, with their frames one after the other, are measured likewise, without their sound.\nIf it is interrupted, the same command with the same --out goes on.\nNeeds pip install "
+        "metrics.\nClips, with their frames one after the other, are measured likewise, without their sound.\n"
+        "If it is interrupted, the same command with the same --out goes on.\nNeeds pip install "
         "'difflate[eval]'.",
         epilog="examples:\n  difflate eval kodak/ --out report/\n"
         "  difflate eval photo.png --codecs jpeg:50,webp:10..90..20,jxl:1.0,opq-32-8-8 --json\n"

@@ -69,7 +69,10 @@ def _add_jpeg(parser: argparse.ArgumentParser) -> None:
 def _add_clips(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", nargs="+", required=True, metavar="CLIP", help="clips, or folders of them")
     parser.add_argument(
-        "--i3d", type=Path, metavar="FILE", help="I3D's weights as safetensors, for FVD (docs/video.md; default: no FVD)"
+        "--i3d",
+        type=Path,
+        metavar="FILE",
+        help="I3D's weights as safetensors, for FVD (docs/video.md; default: no FVD)",
     )
     parser.add_argument(
         "--every", type=int, default=4, metavar="N", help="VGG16 looks at one of N frames (default: %(default)s)"
@@ -83,8 +86,8 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="LINE=CODEC",
-        help="codecs, as in difflate eval, for a line of the table (2, 4, 8, finetuned, data, attention); those without "
-        "one have lines of their own",
+        help="codecs, as in difflate eval, for a line of the table (2, 4, 8, finetuned, data, attention); others have "
+        "lines of their own",
     )
 
 

@@ -1,8 +1,8 @@
 """The codecs that people use for video today, to compare with: AVC, HEVC and AV1, each in an .mp4 file of its own.
 
-By x264, x265 and SVT-AV1 through PyAV (the extra ``video``). The quality is the encoders' constant rate factor, so lower
-is better. Frames are BT.709 in limited range, and files say so; docs/video.md has all settings. The same frames give
-the same file only with the same versions and number of threads of the encoders.
+By x264, x265 and SVT-AV1 through PyAV (the extra ``video``). The quality is the encoders' constant rate factor, so
+lower is better. Frames are BT.709 in limited range, and files say so; docs/video.md has all settings. The same frames
+give the same file only with the same versions and number of threads of the encoders.
 """
 
 from __future__ import annotations

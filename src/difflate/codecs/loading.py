@@ -23,7 +23,8 @@ from difflate.store.hub import bundled_folder, bundled_models, model_folder
 def load(name: str | Path, *, allow_download: bool = False) -> Codec:
     """The codec of that name (``jpeg``, ``opq-32-8-8`` …), or in the folder that `model_folder` finds.
 
-    ``avc``, ``hevc`` and ``av1`` are a `difflate.codecs.base.ClipCodec` alone. Raises ConfigError if there is none, ModelError if the folder's model is incomplete, altered or not here.
+    ``avc``, ``hevc`` and ``av1`` are a `difflate.codecs.base.ClipCodec` alone. Raises ConfigError if there
+    is none, ModelError if the folder's model is incomplete, altered or not here.
     """
     classical: dict[str, Any] = {**classical_codecs(), **classical_video_codecs()}
     if str(name) in classical:

@@ -52,7 +52,9 @@ def evaluate(
     """One record per image, or clip, and codec setting, images in the outer order; ``progress`` is called with each.
 
     What is a clip is told by the file's name; images and clips are evaluated apart. Frames are encoded, decoded and
-    compared as they come, so that a clip may be longer than memory; its sound is left out. ``also``: optional measures, such as ``{"lpips": "alex"}`` (see `measures.comparisons`). ``journal``: where records
+    compared as they come, so that a clip may be longer than memory; its sound is left out.
+
+    ``also``: optional measures, such as ``{"lpips": "alex"}`` (see `measures.comparisons`). ``journal``: where records
     are kept as they come; what it has of the same image, setting, model, measures and versions is not measured again.
     Codecs get the pixels alone: alpha, EXIF, ICC and XMP are dropped before encoding, so that all files hold the same
     and the metrics see all they hold. Each codec encodes and decodes once outside of the timing before its first

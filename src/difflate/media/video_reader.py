@@ -56,7 +56,10 @@ class Pipe:
 
 
 def read_video(source: Path | Pipe | bytes, name: str, audio: bool, limits: Limits) -> Clip:
-    """The clip in a video file, its bytes or a stream; ``name`` is for messages. See `difflate.media.video.open_clip`."""
+    """The clip in a video file, its bytes or a stream; ``name`` is for messages.
+
+    See `difflate.media.video.open_clip`.
+    """
     video = _Video(source, name, limits)
     first = video.look()
     notes = video.notes

