@@ -67,6 +67,13 @@ class Faithful(Darker):
         return frames
 
 
+class Corners(torch.nn.Module):
+    """In the place of VGG16: the colours of two corners."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([images[..., 0, 0], images[..., -1, -1]], dim=1).float()
+
+
 def film(path: Path, frames: int = 4, **options: Any) -> Path:
     path.parent.mkdir(exist_ok=True)
     write_clip(moving(frames, 64, 66, time_base=Fraction(1, 25), **options), path)
@@ -205,9 +212,9 @@ def test_i3d_has_the_published_size_and_refuses_other_weights(tmp_path: Path) ->
 
 
 def test_table_7_has_printed_and_own_values_and_table_6_the_codecs_that_are_named(
-    tmp_path: Path, backbones: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(clip_sets, "SHORT_SIDE_PX", 16)
+    monkeypatch.setattr(clip_sets, "vgg16", Corners)
     for i in range(2):
         film(tmp_path / "clips" / f"{i}.mkv", 3 + i)
     _, code = command("reproduce", "diffae-table7", "--clips", tmp_path / "clips", "--every", "1", "--json")

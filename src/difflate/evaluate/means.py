@@ -54,10 +54,10 @@ def measures_of(records: Sequence[Record]) -> list[Measure]:
 def mean_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """One dictionary per codec setting, in the order of ``records``.
 
-    It has ``setting``, ``codec``, ``quality``, ``images`` or ``clips`` (how many were measured), ``failed``, ``lossless``
-    (how many were restored without an error), ``lpips_net``, the mean of every measure, and ``counts``: of how many
-    images each is the mean. Images whose value is infinite, the PSNR of lossless ones, are left out of that mean, unless all are:
-    then it is inf. It is None where no image has the value. Raises ConfigError as `nets_of` does.
+    It has ``setting``, ``codec``, ``quality``, ``images`` or ``clips`` (how many were measured), ``failed``,
+    ``lossless`` (how many were restored without an error), ``lpips_net``, the mean of every measure, and ``counts``: of
+    how many images each is the mean. Images whose value is infinite, the PSNR of lossless ones, are left out of that
+    mean, unless all are: then it is inf. It is None where no image has the value. Raises ConfigError as `nets_of` does.
     """
     nets, kind = nets_of(records), kind_of(records)
     mine = measures.measures_for(kind)

@@ -62,4 +62,6 @@ def worst_exit_code(records: Iterable[Record]) -> int:
 
 def kind_of(records: Iterable[Record]) -> measures.Kind:
     """What the records are of; no run is of both."""
-    return next((record.kind for record in records), "images")
+    for record in records:
+        return record.kind
+    return "images"

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from difflate.codecs.base import Codec, codec_of_clips, codec_of_pictures
 from difflate.data.images import files_in, list_images
@@ -74,8 +74,9 @@ def evaluate(
         )
     settings = parse_codecs(codecs if isinstance(codecs, str) else ",".join(map(str, codecs)), plain)
     names = dict.fromkeys(setting.codec for setting in settings)
-    measurer_of = OfImages if kind == "images" else OfClips
-    measurer = measurer_of({name: load_with_options(name, plain) for name in names}, compare, also, limits)
+    loaded = {name: load_with_options(name, plain) for name in names}
+    made = (OfImages if kind == "images" else OfClips)(loaded, compare, also, limits)
+    measurer = cast("Measurer[Any]", made)
     models = {name: model_digest(name) for name in names} if journal is not None else {}
     records: list[Record] = []
     for path in paths:
