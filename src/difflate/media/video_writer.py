@@ -127,8 +127,8 @@ class _Writing:
 
     def _container_options(self) -> dict[str, str]:
         if self._name != "mp4":
-            # sound that begins before zero, as that of most codecs does, would move the frames
-            return {"avoid_negative_ts": "disabled"}
+            # no random identifiers; sound that begins before zero, as that of most codecs does, would move the frames
+            return {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
         scale = str(self._clip.time_base.denominator)
         return {"movie_timescale": scale, "video_track_timescale": scale, "movflags": "faststart"}
 
