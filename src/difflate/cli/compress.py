@@ -42,10 +42,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "compress",
         help="compress image files and clips",
-        description="Compress images and clips: .dfl files with a learned codec, or the own format of a classical one.\n"
-        "Without -o each output stands beside its input. What of an input is left out, or coded in another\nway, is "
-        "said on standard error. What is a clip is told by the suffix (.mp4, .mov, .mkv, .webm, .avi,\n.y4m …); a "
-        "folder of images or standard input is one with --clip.",
+        description="Compress images and clips: .dfl files with a learned codec, or the own format of a classical "
+        "one.\nWithout -o each output stands beside its input. What of an input is left out, or coded in another "
+        "way,\nis said on standard error. What is a clip is told by the suffix (.mp4, .mov, .mkv, .webm, .avi, .y4m "
+        "…);\na folder of images or standard input is one with --clip.",
         epilog=_EPILOG,
     )
     parser.add_argument(
@@ -155,13 +155,12 @@ def _clip(source: Path, codec: Any, options: Mapping[str, Any], args: argparse.N
         raise ConfigError("--fps is for folders of images; a file has frame times of its own")
     if source.suffix.lower() in SUFFIXES - _ANIMATED:
         raise ConfigError("is one image; with --clip name the folder of the images that are its frames")
+    coder = codec_of_clips(codec)
     given = sys.stdin.buffer if source == STANDARD else source
     clip = open_clip(given, audio=args.audio == "copy", **({"fps": args.fps} if args.fps else {}))
     watched = Watched(clip)
     with spelled_as_flags():
-        data = codec_of_clips(codec).encode_clip(
-            dataclasses.replace(clip, frames=watched), quality=args.quality, **options
-        )
+        data = coder.encode_clip(dataclasses.replace(clip, frames=watched), quality=args.quality, **options)
     return Result(data, watched.line(len(data)), (*clip.notes, *fallback_notes(data)))
 
 
