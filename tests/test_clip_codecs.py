@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import difflate
-from clip_helpers import NTSC, moving
+from clip_helpers import NTSC, moving, pixels
 from difflate.codecs.base import ClipCodec
 from difflate.codecs.learned import LearnedCodec
 from difflate.errors import (
@@ -38,11 +38,6 @@ def learned(name: str = CHEAP) -> LearnedCodec:
     codec = difflate.load(name)
     assert isinstance(codec, LearnedCodec)
     return codec
-
-
-def pixels(clip: Clip) -> np.ndarray:
-    """(T, C, H, W)."""
-    return np.stack([frame.pixels for frame in clip.frames])
 
 
 @pytest.mark.parametrize(
