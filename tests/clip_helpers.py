@@ -14,7 +14,7 @@ def moving(
     frames: int = 3, width: int = 19, height: int = 13, channels: int = 3, times: Sequence[int] | None = None
 ) -> Clip:
     """A clip at 30000/1001 frames a second."""
-    return made(channels, height, width, range(frames) if times is None else times, smooth=True)
+    return made(channels, height, width, range(frames) if times is None else times, smooth=True)  # pyright: ignore[reportArgumentType]
 
 
 def pixels(clip: Clip) -> np.ndarray:

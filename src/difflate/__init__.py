@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from difflate.errors import naming
 
@@ -130,7 +130,7 @@ def encode_clip(
 
 
 def decode_clip(
-    data: bytes | str | Path,
+    data: bytes | str | Path | IO[bytes],
     *,
     codec: str | Path | Codec | ClipCodec | None = None,
     salvage: bool = False,
