@@ -142,9 +142,9 @@ def _clip(source: Path, codec: Any, options: Mapping[str, Any], args: argparse.N
     from difflate.cli.batch import STANDARD, Result
     from difflate.cli.clips import Watched
     from difflate.codecs.base import codec_of_clips
-    from difflate.data.images import SUFFIXES
     from difflate.errors import ConfigError
     from difflate.format.webp import fallback_notes
+    from difflate.media.files import SUFFIXES
     from difflate.media.video import open_clip
 
     if args.bpp is not None or args.max_bytes is not None or args.metadata:
@@ -200,8 +200,8 @@ def _bar(codec: Any, options: Mapping[str, Any]) -> Iterator[None]:
 
 def _check_suffix(target: Path, suffix: str, codec: str) -> None:
     """Raises ConfigError for a name that promises another format than the codec writes."""
-    from difflate.data.images import SUFFIXES
     from difflate.errors import ConfigError
+    from difflate.media.files import SUFFIXES
     from difflate.media.video import CLIP_SUFFIXES
 
     named = target.suffix.lower()

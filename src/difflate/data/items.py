@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from difflate.data.images import SUFFIXES, check_images, check_not_compressed, files_in, is_hidden, log_hidden
+from difflate.data.images import check_images, check_not_compressed, files_in, is_hidden, log_hidden
 from difflate.errors import ConfigError, DifflateError, ImageError
 from difflate.limits import TEXT_BYTES
-from difflate.media.files import open_pil
+from difflate.media.files import SUFFIXES, open_pil
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.clip import Clip, Frame
 
 CLIP_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .y4m .mpg .mpeg .ts .m2ts .mts .flv .wmv .ogv .3gp .mxf .nut .ivf".split()
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".y4m", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv"}
+    | {".ogv", ".3gp", ".mxf", ".nut", ".ivf"}
 )
 """Of files that are taken as clips, in lower case."""
 WRITTEN = ("mp4", "mkv", "webm", "y4m", "folder")
@@ -24,8 +25,8 @@ WRITTEN = ("mp4", "mkv", "webm", "y4m", "folder")
 
 
 def is_clip(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a clip by its name: `CLIP_SUFFIXES`, a folder that is there, or a name that ends in ``/``."""
-    return Path(path).suffix.lower() in CLIP_SUFFIXES or _is_folder(path)
+    """Whether ``path`` is a clip by its name alone. A folder is none: it may be images that have nothing in common."""
+    return Path(path).suffix.lower() in CLIP_SUFFIXES
 
 
 def open_clip(
@@ -35,12 +36,12 @@ def open_clip(
     fps: Fraction | int = 25,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Clip:
-    """The clip in ``source``: a video file, a folder of numbered images at ``fps`` a second, or a binary stream of video.
+    """The clip in ``source``: a video file, a folder of numbered images at ``fps`` a second, or a binary stream.
 
-    Upright, 8 bits, grey or sRGB; matrix and range of its colours are what the file says, BT.601 and limited range where
-    it says nothing. Frames are decoded as they are asked for; those of a stream once only. With ``audio`` the packets of
-    its first audio stream are kept, as they are, unless ``source`` is a stream. `notes` has what is lost of the file;
-    what is found of it later is added while frames are read.
+    Upright, 8 bits, grey or sRGB; matrix and range of its colours are what the file says, BT.601 and limited range
+    where it says nothing. Frames are decoded as they are asked for; those of a stream once only. With ``audio`` the
+    packets of its first audio stream are kept, as they are, unless ``source`` is a stream. `Clip.notes` has what is
+    lost of the file; what is found of it later is added while frames are read.
 
     Raises ConfigError for a path that cannot be opened, ImageError for what is no video, has no frame, transparency or
     damage (while frames are read: with the frame's number), LimitExceeded.
@@ -73,7 +74,7 @@ def write_clip(
     crf: int | None = None,
     force: bool = True,
 ) -> list[str]:
-    """Writes ``clip`` to a file or folder, complete or not there, or to a binary stream; gives what is lost, a line each.
+    """Writes ``clip`` to a file or folder, complete or not there, or a binary stream; gives what is lost, a line each.
 
     ``format`` is one of `WRITTEN`; None: by the suffix, "folder" for a folder or a name that ends in ``/``, "y4m" for a
     stream. mkv (FFV1) and folder (PNG) are lossless. mp4 is H.264, 4:2:0, and webm VP9, 4:2:0, both BT.709 in limited

@@ -1,4 +1,4 @@
-"""Damage that ffmpeg's demuxers and decoders hide: files that end too early, and FFV1 slices that do not match their sum."""
+"""Damage that ffmpeg hides: files that end too early, and slices of FFV1 that do not match their sums."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STARTS = (0xFFFFFFFF, int(f"{0x7A8C4079:032b}"[::-1], 2) ^ 0xFFFFFFFF)
 
 
 def matroska_bytes(prefix: bytes) -> int | None:
-    """The length of the Matroska file that begins with ``prefix``, from its header; None if it does not say, or is none.
+    """The length of the Matroska file that begins with ``prefix``; None if it does not say, or is none.
 
     RFC 8794 has the form of numbers: as many zero bits as further bytes, a one, the number; all ones for unknown.
     """

@@ -45,9 +45,7 @@ def coding_of(frame: Any, name: str) -> Coding:
     form = frame.format
     parts = form.components
     if any(part.is_alpha for part in parts):
-        raise ImageError(
-            f"{name}: has transparency ({form.name}), which a clip has not; lay it over a background first"
-        )
+        raise ImageError(f"{name}: has transparency, which a clip has not; lay it over a background first")
     grey = len(parts) == 1 and not form.has_palette
     rgb = form.is_rgb or form.has_palette
     matrix = int(frame.colorspace)
@@ -85,24 +83,29 @@ class Unpacker:
             return
         if coding.grey:
             target = "gray"
+        elif coding.rgb and coding.bits < 8:
+            target = "rgb24"  # white of 5 bits is 255 there and 248 in planes
         elif deep:
             target = f"gbrp{next(bits for bits in (10, 12, 16) if bits >= coding.bits)}le"
         else:
             target = "gbrp"
+        self._target = target
         self._bits = int(target[4:6]) if target.endswith("le") else 8
         scale = f"in_color_matrix={coding.matrix}:in_range={_range(coding.full)}:out_range=full"
         self._graph = _graph(coding.width, coding.height, coding.format, scale, target)
 
     def __call__(self, frame: Any) -> np.ndarray:
-        coding = self._coding
         if self._plain_grey:
-            return _unlevel(_plane(frame.planes[0], coding.bits), coding.bits, coding.full)[None]
+            bits = self._coding.bits
+            return _unlevel(_plane(frame.planes[0], bits), bits, self._coding.full)[None]
         frame.pts = None  # the graph would only complain of times that do not rise
         self._graph.vpush(frame)
-        planes = self._graph.vpull().planes
-        if coding.grey:
-            return _plane(planes[0], 8)[None].copy()
-        pixels = np.stack([_plane(planes[at], self._bits) for at in (2, 0, 1)])  # stored as G, B, R
+        frame = self._graph.vpull()
+        if self._target == "rgb24":
+            return np.ascontiguousarray(frame.to_ndarray().transpose(2, 0, 1))
+        if self._target == "gray":
+            return _plane(frame.planes[0], 8)[None].copy()
+        pixels = np.stack([_plane(frame.planes[at], self._bits) for at in (2, 0, 1)])  # stored as G, B, R
         return _unlevel(pixels, self._bits, full=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -18,12 +18,10 @@ from difflate.errors import ConfigError, DifflateError, ImageError, OutputExists
 from difflate.files import file_mode
 from difflate.limits import Limits
 from difflate.media.clip import Clip, Frame, check_frame
+from difflate.media.files import SUFFIXES
 from difflate.media.picture import Picture, open_image, to_srgb
 from difflate.media.video_colour import interleaved
 
-IMAGE_SUFFIXES = frozenset(
-    ".png .jpg .jpeg .webp .avif .tif .tiff .bmp .gif .ppm .pgm .pbm .jp2 .j2k".split()  # what open_image reads
-)
 _NUMBER = re.compile(r"(.*?)(\d+)")
 _NAME = "{:06d}.png"
 
@@ -42,7 +40,7 @@ def read_folder(folder: Path, fps: Fraction, limits: Limits) -> Clip:
 def _numbered(folder: Path) -> list[Path]:
     """The images in ``folder`` by their number. Raises ImageError for none, gaps, and other patterns of names."""
     try:
-        images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        images = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
     except OSError as error:
         raise ConfigError(f"{folder} cannot be opened ({error.strerror})") from error
     images = [path for path in images if not path.name.startswith(".")]
@@ -64,7 +62,7 @@ def _numbered(folder: Path) -> list[Path]:
         (a, b), (c, d) = sorted(patterns)[:2]
         raise ImageError(f"{folder}: has images named {a}N{b} and {c}N{d}; keep those of one clip")
     ordered = sorted(numbers)
-    gap = next((before + 1 for before, after in zip(ordered, ordered[1:], strict=False) if after != before + 1), None)
+    gap = next((before + 1 for before, after in itertools.pairwise(ordered) if after != before + 1), None)
     if gap is not None:
         raise ImageError(f"{folder}: number {gap} is missing, after {numbers[gap - 1].name}; number them without gaps")
     return [numbers[number] for number in ordered]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
@@ -33,6 +33,7 @@ _ATTACHED_PICTURE = 0x400
 _MOVED = "frames whose times do not rise, or are missing, follow the one before at the clip's rate"
 _FALLBACK_RATE = Fraction(25)  # ffmpeg's own, where a file says nothing
 _COPY = "get a complete copy of the file, or repair it with: ffmpeg -i FILE -c copy REPAIRED"
+_NO_STREAM = "an .mp4 or .mov with its index at the end can only be read as a file, not from a stream"
 
 
 class Pipe:
@@ -55,20 +56,8 @@ class Pipe:
 
 def read_video(source: Path | Pipe, name: str, audio: bool, limits: Limits) -> Clip:
     """The clip in a video file or stream; ``name`` is for messages. See `difflate.media.video.open_clip`."""
-    if isinstance(source, Pipe):
-        prefix = source.prefix
-    else:
-        with source.open("rb") as file:
-            prefix = file.read(PREFIX_BYTES)
-    _check_kind(prefix, name)
-    if isinstance(source, Path):
-        size = source.stat().st_size
-        _check_length(matroska_bytes(prefix), size, name)
-        video = _Video(name, lambda: _open(f"file:{source}", name), limits, lambda: size)
-    else:
-        container = _open(source, name)
-        video = _Video(name, lambda: container, limits, lambda: source.count, matroska_bytes(prefix))
-    first = video.look(once=isinstance(source, Pipe))
+    video = _Video(source, name, limits)
+    first = video.look()
     notes = video.notes
     sound = None
     if video.has_audio:
@@ -91,27 +80,7 @@ def _check_kind(prefix: bytes, name: str) -> None:
     if kind == ".dfl":
         raise ImageError(f"{name}: it is a .dfl file; decode it with: difflate decompress")
     if kind is not None:
-        raise ImageError(
-            f"{name}: it is a {kind} image, not a video; open it as an image, or a folder of them as a clip"
-        )
-
-
-def _check_length(said: int | None, there: int, name: str) -> None:
-    if said is not None and there < said:
-        raise ImageError(f"{name}: it ends after {there} of {said} bytes; {_COPY}")
-
-
-def _open(source: str | Pipe, name: str) -> Any:
-    av = require("av", "video")
-    try:
-        return av.open(source, options=_OPTIONS)
-    except (av.error.FFmpegError, ValueError) as error:
-        advice = "if it is one, " + _COPY
-        if isinstance(source, Pipe):
-            advice = "an .mp4 with its index at the end can only be read as a file, not from a stream"
-        raise ImageError(
-            f"{name}: is not a video, or damaged or of an unusual kind ({_reason(error)}); {advice}"
-        ) from error
+        raise ImageError(f"{name}: it is a {kind} image, not a video; a clip of images is a folder of numbered ones")
 
 
 def _reason(error: Exception) -> str:
@@ -121,16 +90,19 @@ def _reason(error: Exception) -> str:
 class _Video:
     """The frames of a file, decoded as they are asked for, anew each time; those of a stream once."""
 
-    def __init__(
-        self,
-        name: str,
-        open: Callable[[], Any],
-        limits: Limits,
-        count: Callable[[], int],
-        said: int | None = None,
-    ) -> None:
-        """``count()``: bytes of the file, or read of the stream so far; ``said``: bytes a stream should have."""
-        self._name, self._open, self._limits, self._count, self._said = name, open, limits, count, said
+    def __init__(self, source: Path | Pipe, name: str, limits: Limits) -> None:
+        """Raises ImageError for what is not a video by its first bytes, or a file shorter than they say."""
+        self._source, self._name, self._limits = source, name, limits
+        self._pipe = source if isinstance(source, Pipe) else None
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                prefix = file.read(PREFIX_BYTES)
+        else:
+            prefix = source.prefix
+        _check_kind(prefix, name)
+        self._said = matroska_bytes(prefix)
+        if isinstance(source, Path):
+            self._check_length()
         self.notes: list[str] = []
         self.has_audio = False
         self.rate = self.time_base = Fraction(0)
@@ -142,8 +114,14 @@ class _Video:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Any]:
+        """The file, or the stream from where it is, as an av.InputContainer."""
         av = require("av", "video")
-        container = self._open()
+        advice = "if it is one, " + _COPY if self._pipe is None else _NO_STREAM
+        try:
+            container = av.open(f"file:{self._source}" if self._pipe is None else self._pipe, options=_OPTIONS)
+        except (av.error.FFmpegError, ValueError) as error:
+            reason = _reason(error)
+            raise ImageError(f"{self._name}: is not a video, or damaged ({reason}); {advice}") from error
         try:
             yield container
         except av.error.FFmpegError as error:
@@ -151,50 +129,50 @@ class _Video:
         finally:
             container.close()
 
-    def look(self, once: bool) -> Frame:
-        """The first frame, by which all is known that holds for the clip; ``once``: it is a stream."""
+    def look(self) -> Frame:
+        """The first frame, by which all is known that holds for the clip."""
         frames = self._frames()
         try:
             first = next(frames)
         except StopIteration:
             raise ImageError(f"{self._name}: has no frame; {_COPY}") from None
-        if once:
+        if self._pipe is not None:
             self._running = _and_then(first, frames)
         else:
             frames.close()
         return first
 
     def __iter__(self) -> Iterator[Frame]:
-        if self._running is None:
+        if self._pipe is None or self._running is None:
             return self._frames()
         running, self._running = self._running, _spent(self._name)
         return running
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self) -> Generator[Frame, None, None]:
         with self.opened() as container:
             stream = self._stream(container)
             self._look_at(container, stream)
-            unpack = None
             times = _Times(self, container.format.name)
-            count = 0
-            for frame in self._decoded(container, stream):
+            unpack = former = None
+            for number, frame in enumerate(self._decoded(container, stream)):
                 coding = coding_of(frame, self._name)
-                if unpack is None or coding != self._coding:
-                    self._change(coding, frame, stream, count)
-                    unpack = Unpacker(coding)
+                if unpack is None or coding != former:
+                    self._change(coding, frame, stream, number)
+                    unpack, former = Unpacker(coding), coding
+                self._limits.check_frames(number + 1, coding.width, coding.height)
                 time = times(frame)
-                count += 1
-                self._limits.check_frames(count, coding.width, coding.height)
                 pixels = np.ascontiguousarray(self._turn(self._channels(unpack(frame))))
                 yield Frame(pixels, time)
 
     def _stream(self, container: Any) -> Any:
         streams = [s for s in container.streams.video if not int(getattr(s, "disposition", 0)) & _ATTACHED_PICTURE]
         if not streams:
-            raise ImageError(f"{self._name}: has no video; give a file with one")
+            raise ImageError(f"{self._name}: has no video; give a file with one, or a complete copy of this one")
         stream = streams[0]
         if stream.codec_context is None:
             raise ImageError(f"{self._name}: its video codec is not known to PyAV; convert it with ffmpeg first")
+        if self._limits.pixels is not None:  # what the codec's own header says may be more than the file's
+            stream.codec_context.options = {"max_pixels": str(self._limits.pixels)}
         return stream
 
     def _look_at(self, container: Any, stream: Any) -> None:
@@ -236,6 +214,8 @@ class _Video:
                 damaged = packet.is_corrupt or (packet.size and sums and not sums(bytes(packet)))
                 frames = [] if damaged else packet.decode()
             except (av.error.FFmpegError, ValueError) as error:
+                if self._pipe is not None and not count and "mov" in container.format.name:
+                    raise ImageError(f"{self._name}: cannot be read; {_NO_STREAM}") from error
                 raise self._damaged(count, _reason(error)) from error
             if damaged:
                 raise self._damaged(count, "a packet is incomplete or does not match its checksum")
@@ -246,9 +226,17 @@ class _Video:
                     raise self._damaged(count, "its data cannot be decoded")
                 yield frame
                 count += 1
-        _check_length(self._said, self._count(), self._name)
-        if container.format.name == "yuv4mpegpipe" and end < self._count():
+        self._check_length()
+        if container.format.name == "yuv4mpegpipe" and 0 < end < self._bytes():
             raise self._damaged(count, "the file ends within it")
+
+    def _bytes(self) -> int:
+        """Of the file, or read of the stream so far."""
+        return self._source.count if isinstance(self._source, Pipe) else self._source.stat().st_size
+
+    def _check_length(self) -> None:
+        if self._said is not None and self._bytes() < self._said:
+            raise ImageError(f"{self._name}: it ends after {self._bytes()} of {self._said} bytes; {_COPY}")
 
     def _damaged(self, number: int, reason: str) -> ImageError:
         return ImageError(f"{self._name}: frame {number} is damaged ({reason}); {_COPY}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,14 +62,27 @@ def write_video(clip: Clip, frames: Iterator[Frame], target: Path | IO[bytes], n
     try:
         return _Writing(clip, name, crf).write(frames, sink)
     except (av.error.FFmpegError, ValueError) as error:
-        raise DifflateError(f"the clip cannot be written as .{name} ({error}); choose another format") from error
+        if isinstance(sink, _Sink) and sink.error is not None:
+            raise sink.error from None
+        raise DifflateError(
+            f"the clip cannot be written as .{name} ({error}); choose another format or output"
+        ) from error
 
 
 class _Sink:
-    """A binary stream as PyAV writes it: forwards only."""
+    """A binary stream as PyAV writes it: forwards only. PyAV hides what `write` raises, so it is kept."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self.write = stream.write
+        self._stream = stream
+        self.error: Exception | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            self._stream.write(data)
+        except Exception as error:
+            self.error = error
+            raise
+        return len(data)
 
 
 class _Writing:
@@ -115,8 +127,8 @@ class _Writing:
 
     def _container_options(self) -> dict[str, str]:
         if self._name != "mp4":
-            # sound that begins before zero, as that of most codecs does, would move the frames
-            return {"avoid_negative_ts": "disabled"}
+            # no random identifiers; sound that begins before zero, as that of most codecs does, would move the frames
+            return {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
         scale = str(self._clip.time_base.denominator)
         return {"movie_timescale": scale, "video_track_timescale": scale, "movflags": "faststart"}
 
@@ -149,9 +161,7 @@ class _Writing:
         kind = "yuv444p" if name == "y4m" else "yuv420p"
         if name == "mp4" and (clip.width % 2 or clip.height % 2):
             kind = "yuv444p"
-            self._note(
-                "of an odd size .mp4 is written with colour in full resolution (4:4:4), which not all players show"
-            )
+            self._note("its size is odd: .mp4 has its colours in full resolution (4:4:4), which not all players show")
         packer = Packer(clip.width, clip.height, kind, "bt601" if name == "y4m" else "bt709")
         return kind, lambda pixels: packer(pixels if len(pixels) == 3 else np.repeat(pixels, 3, axis=0))
 
@@ -165,9 +175,8 @@ class _Writing:
         if name != "mp4":
             rounded = to_milliseconds(time, clip.time_base)
             if self._last is not None and rounded <= self._last:
-                raise ConfigError(
-                    f"frame {number} is less than a millisecond after the last, too short for .{name}; write .mp4"
-                )
+                short = f"frame {number} is less than a millisecond after the last"
+                raise ConfigError(f"{short}, which .{name} cannot hold; write .mp4")
             self._last = rounded
             if from_milliseconds(rounded, clip.time_base, clip.rate) != time:
                 self._note(f"times are rounded to milliseconds, as .{name} has them")

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from difflate.codecs.base import Codec
-from difflate.data.images import SUFFIXES
 from difflate.errors import ConfigError
 from difflate.evaluate.markdown import cell, markdown_table
 from difflate.extras import require
+from difflate.media.files import SUFFIXES
 from difflate.media.picture import Picture, as_picture, open_image
 from difflate.metrics.distortion import bits_per_pixel, psnr
 from difflate.metrics.pairs import planes_of_pair
