@@ -269,13 +269,13 @@ class ContextModel:
 
 
 def _keep(descriptors: np.ndarray, where: np.ndarray | slice, described: np.ndarray) -> None:
-    """Writes ``described: (n, descriptor)`` into rows ``where`` of ``descriptors``, whose last number is: there is one."""
+    """Writes ``described: (n, descriptor)`` into rows ``where`` of ``descriptors``, whose last number says "inside"."""
     descriptors[where, :-1] = np.clip(described, -ACTIVATION_MAX, ACTIVATION_MAX)
     descriptors[where, -1] = ACTIVATION_MAX
 
 
 def _features(near: np.ndarray) -> np.ndarray:
-    """(n, k * (descriptor + 1)) float32 of the descriptors ``near: (n, k, descriptor + 1)``; their last numbers last."""
+    """(n, k * (descriptor + 1)) float32 of ``near: (n, k, descriptor + 1)``; the last number of each comes last."""
     count, split = near.shape[1], near.shape[1] * DIMS.descriptor
     features = np.empty((len(near), split + count), np.float32)
     features[:, :split].reshape(len(near), count, -1)[...] = near[:, :, :-1]
