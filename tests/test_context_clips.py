@@ -176,8 +176,9 @@ def clip_that_stays(rng: np.random.Generator) -> np.ndarray:
 def test_what_stays_costs_less_to_a_model_that_looks_back():
     rng = np.random.default_rng(0)
     clips, held_back = [clip_that_stays(rng) for _ in range(20)], clip_that_stays(rng)
-    options = dict(step_count=60, seed=0, sites_per_step=300, report=lambda *_: None, looks_back=True)
-    fitted = train_context(clips, [2, 2], **options)
+    fitted = train_context(
+        clips, [2, 2], step_count=60, seed=0, sites_per_step=300, report=lambda *_: None, looks_back=True
+    )
     alone, sites = coded_bytes(fitted, held_back[:1]), 12 * 15
     told = coded_bytes(fitted, held_back) - alone
     assert 8 * alone / sites > 3.9  # indices of one grid are independent: no model does with less than 4 bits

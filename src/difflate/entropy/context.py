@@ -108,7 +108,8 @@ class ContextModel:
         ``given``: planes that hold one index all over and are not coded, since the reader knows it too. ``past``: the
         grid before, as large, which the reader has too; None: there is none. Only a model that looks back looks at it.
         """
-        self._run(self._flat(grid), *grid.shape[1:], given or {}, past, writer, None)
+        rows, columns = grid.shape[1:]
+        self._run(self._flat(grid), rows, columns, given or {}, past, writer, None)
 
     def decode(
         self,
@@ -143,8 +144,9 @@ class ContextModel:
         past: np.ndarray | None = None,
     ) -> None:
         """Fills ``grids: (T, P, rows, columns)``, the inverse of `encode_sequence`."""
+        rows, columns = grids.shape[2:]
         for grid in grids:
-            grid[...] = self.decode(*grid.shape[1:], reader, given, past)
+            grid[...] = self.decode(rows, columns, reader, given, past)
             past = grid
 
     def _flat(self, grid: np.ndarray) -> np.ndarray:
