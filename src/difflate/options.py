@@ -85,6 +85,15 @@ class AvifEncoding(Encoding):
 
 
 @dataclass(frozen=True)
+class VideoEncoding(Options):
+    """AVC, HEVC and AV1, as FFmpeg's encoders have them."""
+
+    preset: str | None = option(
+        "time spent on smaller files: ultrafast … medium … placebo (avc, hevc), 13 … 8 … 0 (av1)", "NAME"
+    )
+
+
+@dataclass(frozen=True)
 class IndexEncoding(Encoding):
     """Codecs of indices."""
 

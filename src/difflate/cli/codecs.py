@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints a line per codec; imports no torch."""
     from difflate import DEFAULT_CODEC, registry
     from difflate.codecs.classical import classical_codecs
+    from difflate.codecs.classical_video import classical_video_codecs
     from difflate.store.hub import bundled_models
 
     rows = []
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
         rows.append(_row(name, "learned", ".dfl", kind.quality, kind.about(config)))
     for name, codec in classical_codecs().items():
         rows.append(_row(name, "classical", codec.suffix, codec.quality_range, codec.about))
+    for name, codec in classical_video_codecs().items():
+        rows.append(_row(name, "classical video", codec.suffix, codec.quality_range, codec.about))
     if args.json:
         print(json.dumps({"default": DEFAULT_CODEC, "codecs": rows}))
         return 0

@@ -1,4 +1,4 @@
-"""``difflate eval``: codecs measured on images, with a report."""
+"""``difflate eval``: codecs measured on images or clips, with a report."""
 
 import argparse
 import functools
@@ -23,33 +23,41 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 10.0
 """Between two lines of progress where stderr is no terminal."""
-DEFAULT_CODECS = "jpeg:10..90..20,webp:10..90..20,opq-32-8-8"
+DEFAULT_CODECS = {
+    "images": "jpeg:10..90..20,webp:10..90..20,opq-32-8-8",
+    "clips": "avc:20..45..5,hevc:20..45..5,av1:25..60..5",
+}
+DEFAULT_ANCHORS = {"images": "jpeg", "clips": "avc"}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command to those of ``difflate``."""
     parser = subparsers.add_parser(
         "eval",
-        help="measure codecs on images: rate, PSNR, SSIM, MS-SSIM, SSIMULACRA2, times",
+        help="measure codecs on images or clips: rate, PSNR, SSIM, MS-SSIM, SSIMULACRA2 or flicker, times",
         description="Encodes every image with every codec setting to a file's bytes, decodes those bytes again, and "
         "writes\nresults.json, results.md and rate_distortion.png. Alpha and metadata are left out of files and "
-        "metrics.\nIf it is interrupted, the same command with the same --out goes on.\nNeeds pip install "
+        "metrics.\nClips, with their frames one after the other, are measured likewise, without their sound.\n"
+        "If it is interrupted, the same command with the same --out goes on.\nNeeds pip install "
         "'difflate[eval]'.",
         epilog="examples:\n  difflate eval kodak/ --out report/\n"
         "  difflate eval photo.png --codecs jpeg:50,webp:10..90..20,jxl:1.0,opq-32-8-8 --json\n"
-        "  difflate eval kodak/ --codecs webp:10..90..20,avif:20..80..20 --anchor webp --lpips alex",
+        "  difflate eval kodak/ --codecs webp:10..90..20,avif:20..80..20 --anchor webp --lpips alex\n"
+        "  difflate eval clip.mp4 --codecs avc:20..40..5,av1+preset=4:50,diffae-small --lpips alex --vmaf",
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGES", help="image files, or folders of them")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGES", help="image files, or folders of them; or clips, likewise"
+    )
     parser.add_argument(
         "--codecs",
-        default=DEFAULT_CODECS,
         metavar="LIST",
         help="name, name:quality or name:low..high..step, separated by commas; options behind the name, as in "
-        "cdc-small+steps=4:30 or avif+speed=0:50 (default: %(default)s)",
+        f"cdc-small+steps=4:30 or avif+speed=0:50 (default: {DEFAULT_CODECS['images']}; of clips "
+        f"{DEFAULT_CODECS['clips']})",
     )
     for measure in measures.MEASURES:
         if measure.optional:
-            text = f"measure {measure.title} too"
+            text = f"measure {measure.title}{f' of {measure.of}' * bool(measure.of)} too"
             if measure.nets:
                 text += ", with that network, whose weights must be there: none are downloaded"
                 parser.add_argument(f"--{measure.key}", choices=measure.nets, help=text)
@@ -58,7 +66,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--anchor",
         metavar="CODEC",
-        help="the codec that BD-rates are relative to, with four or more qualities (default: jpeg, if it has them)",
+        help="the codec that BD-rates are relative to, with four or more qualities (default: jpeg, of clips avc, if "
+        "it has them)",
     )
     parser.add_argument(
         "--bpp-range",
@@ -89,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from difflate.evaluate.journal import Journal
     from difflate.evaluate.records import worst_exit_code
     from difflate.evaluate.report import JOURNAL, as_json, bd_table, check_output, table, write_report
-    from difflate.evaluate.run import evaluate, find_images
+    from difflate.evaluate.run import evaluate, find_images, kind_of_files
     from difflate.evaluate.settings import parse_codecs
 
     journal = Journal(args.out / JOURNAL) if args.out else None
@@ -98,6 +107,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         check_output(args.out, force)
     images = find_images(args.images, args.max_images, args.holdback)
+    kind = kind_of_files(images)
+    args.codecs = args.codecs or DEFAULT_CODECS[kind]
+    args.default_anchor = DEFAULT_ANCHORS[kind]
     allowed = {"allow_download": True} if args.allow_download else {}
     load = functools.cache(functools.partial(loading.load, **allowed))
     settings = parse_codecs(args.codecs, load)
@@ -190,7 +202,7 @@ def _anchor(args: argparse.Namespace, settings: "list[CodecSetting]") -> "Anchor
     from difflate.evaluate.means import Anchor
     from difflate.metrics.bjontegaard import MIN_POINTS
 
-    anchor = Anchor(args.anchor or Anchor.codec, args.bpp_range and tuple(args.bpp_range))
+    anchor = Anchor(args.anchor or args.default_anchor, args.bpp_range and tuple(args.bpp_range))
     count = sum(setting.codec == anchor.codec for setting in settings)
     if count < MIN_POINTS and (args.anchor or args.bpp_range):
         raise ConfigError(

@@ -21,7 +21,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog="examples:\n  difflate reproduce table1 --images sipi/\n"
         "  difflate reproduce figure3 --images sipi/ --out figure3.png\n"
         "  difflate reproduce diffae-table1 --images imagenet/ bsds/ --minutes 3 --out table1.json\n"
-        "  difflate reproduce diffae-table4 --images kodak/",
+        "  difflate reproduce diffae-table4 --images kodak/\n"
+        "  difflate reproduce diffae-table7 --clips clips/\n"
+        "  difflate reproduce diffae-table6 --clips clips/ --models 2=runs/video-2 4=runs/video-4 diffae-small",
     )
     results = parser.add_subparsers(dest="what", required=True, metavar="RESULT")
     for name, about, fill, compute, is_figure in _RESULTS:
@@ -62,6 +64,31 @@ def _add_jpeg(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", nargs="+", required=True, metavar="FOLDER", help="folders of images")
     parser.add_argument("--px", type=int, default=512, metavar="N", help="side of the images (default: %(default)s)")
     parser.add_argument("--max-images", type=int, metavar="N", help="N images, evenly spaced")
+
+
+def _add_clips(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clips", nargs="+", required=True, metavar="CLIP", help="clips, or folders of them")
+    parser.add_argument(
+        "--i3d",
+        type=Path,
+        metavar="FILE",
+        help="I3D's weights as safetensors, for FVD (docs/video.md; default: no FVD)",
+    )
+    parser.add_argument(
+        "--every", type=int, default=4, metavar="N", help="VGG16 looks at one of N frames (default: %(default)s)"
+    )
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    _add_clips(parser)
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=[],
+        metavar="LINE=CODEC",
+        help="codecs, as in difflate eval, for a line of the table (2, 4, 8, finetuned, data, attention); others have "
+        "lines of their own",
+    )
 
 
 def _add_scale(parser: argparse.ArgumentParser) -> None:
@@ -123,6 +150,20 @@ def _diffae_table4(args: argparse.Namespace) -> Result:
     return result, format_table4(result), None
 
 
+def _diffae_table6(args: argparse.Namespace) -> Result:
+    from difflate.reproduce.diffae_video import format_video, table6
+
+    result = table6(args.clips, args.models, args.i3d, args.every)
+    return result, format_video(result), None
+
+
+def _diffae_table7(args: argparse.Namespace) -> Result:
+    from difflate.reproduce.diffae_video import format_video, table7
+
+    result = table7(args.clips, args.i3d, args.every)
+    return result, format_video(result), None
+
+
 def _diffae_figure6(args: argparse.Namespace) -> Result:
     from difflate.reproduce.diffae_figure6 import figure6, format_shares
 
@@ -143,6 +184,8 @@ _RESULTS: tuple[tuple[str, str, Callable[..., None], Callable[..., Result], bool
     ("diffae-table2", "Rampas 2024: pretrained, random, larger encoder", _add_scale, _diffae_table, False),
     ("diffae-table3", "Rampas 2024: a VQGAN, and 1, 10 and 30 steps of diffusion", _add_scale, _diffae_table, False),
     ("diffae-table4", "Rampas 2024: JPEG at five qualities, true pairs", _add_jpeg, _diffae_table4, False),
+    ("diffae-table6", "Rampas 2024: video models, beside codecs of clips", _add_models, _diffae_table6, False),
+    ("diffae-table7", "Rampas 2024: clips in AVC at five rate factors", _add_clips, _diffae_table7, False),
     ("diffae-figure6", "Rampas 2024: at which times of the diffusion the loss is", _add_scale, _diffae_figure6, True),
 )
 """Name, what it is, options, what computes it, whether it is a figure."""

@@ -11,6 +11,7 @@ from typing import Any
 from difflate import registry
 from difflate.codecs.base import Codec
 from difflate.codecs.classical import classical_codecs, sniff
+from difflate.codecs.classical_video import classical_video_codecs
 from difflate.errors import ConfigError, ImageError, ModelError
 from difflate.format import container
 from difflate.limits import DEFAULT_LIMITS, Limits
@@ -22,9 +23,10 @@ from difflate.store.hub import bundled_folder, bundled_models, model_folder
 def load(name: str | Path, *, allow_download: bool = False) -> Codec:
     """The codec of that name (``jpeg``, ``opq-32-8-8`` …), or in the folder that `model_folder` finds.
 
-    Raises ConfigError if there is none, ModelError if the folder's model is incomplete, altered or not here.
+    ``avc``, ``hevc`` and ``av1`` are a `difflate.codecs.base.ClipCodec` alone. Raises ConfigError if there
+    is none, ModelError if the folder's model is incomplete, altered or not here.
     """
-    classical = classical_codecs()
+    classical: dict[str, Any] = {**classical_codecs(), **classical_video_codecs()}
     if str(name) in classical:
         return classical[str(name)]
     if str(name).lower() in bundled_models("codec"):

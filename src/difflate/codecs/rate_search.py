@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from difflate.codecs.base import Codec
+from difflate.codecs.base import Codec, codec_of_pictures
 from difflate.codecs.classical import PillowCodec
 from difflate.errors import ConfigError
 from difflate.limits import DEFAULT_LIMITS, Limits
@@ -53,6 +53,7 @@ def encode_picture(
     Raises ConfigError for more than one of them, and if the codec's smallest file is larger than asked for.
     """
     check_request(quality, bpp, max_bytes)
+    codec_of_pictures(codec)
     if bpp is None and max_bytes is None:
         return Coded(codec.encode(picture, quality=quality, limits=limits, **options))
     pixels = picture.width * picture.height

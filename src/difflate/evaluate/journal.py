@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from difflate.errors import DifflateError
-from difflate.evaluate import measures
 from difflate.evaluate.records import Record
+
+_INFINITE = "infinite"
+"""In a file, since JSON has no infinity."""
 
 
 class Journal:
@@ -52,7 +54,7 @@ class Journal:
         """Keeps ``record``, on the disk when this returns, unless it has an error. Raises DifflateError."""
         if record.error:
             return
-        values = {name: None if value == math.inf else value for name, value in record.values.items()}
+        values = {name: _INFINITE if value == math.inf else value for name, value in record.values.items()}
         line = json.dumps({"key": key, **asdict(record), "values": values}, allow_nan=False) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,8 +88,7 @@ def model_digest(codec: str) -> str:
 
 def _record(data: dict) -> Record:
     """The record that `Journal.add` wrote. Raises TypeError and KeyError for other data."""
-    infinite = {measure.key for measure in measures.MEASURES if measure.infinite}
-    values = {key: math.inf if value is None and key in infinite else value for key, value in data["values"].items()}
+    values = {key: math.inf if value == _INFINITE else value for key, value in data["values"].items()}
     return Record(**{**data, "values": values})
 
 

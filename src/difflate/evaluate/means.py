@@ -1,4 +1,4 @@
-"""Means over images, and BD-rates between the curves of two codecs."""
+"""Means over images or clips, and BD-rates between the curves of two codecs."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from difflate.errors import ConfigError
 from difflate.evaluate import measures
 from difflate.evaluate.measures import Measure
-from difflate.evaluate.records import Record
+from difflate.evaluate.records import Record, kind_of
 from difflate.metrics.bjontegaard import MIN_POINTS, bd_rate
 
 
@@ -47,27 +47,29 @@ def nets_of(records: Iterable[Record]) -> dict[str, str]:
 def measures_of(records: Sequence[Record]) -> list[Measure]:
     """The measures to report: all that are not optional, and those that any record has."""
     present = {key for record in records for key in record.values}
-    return [measure for measure in measures.MEASURES if not measure.optional or measure.key in present]
+    mine = measures.measures_for(kind_of(records))
+    return [measure for measure in mine if not measure.optional or measure.key in present]
 
 
 def mean_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """One dictionary per codec setting, in the order of ``records``.
 
-    It has ``setting``, ``codec``, ``quality``, ``images`` (how many were measured), ``failed``, ``lossless`` (how many
-    were restored without an error), ``lpips_net``, the mean of every measure, and ``counts``: of how many images each
-    is the mean. Images whose value is infinite, the PSNR of lossless ones, are left out of that mean, unless all are:
+    It has ``setting``, ``codec``, ``quality``, ``images`` or ``clips`` (how many were measured), ``failed``, ``lossless``
+    (how many were restored without an error), ``lpips_net``, the mean of every measure, and ``counts``: of how many
+    images each is the mean. Images whose value is infinite, the PSNR of lossless ones, are left out of that mean, unless all are:
     then it is inf. It is None where no image has the value. Raises ConfigError as `nets_of` does.
     """
-    nets = nets_of(records)
+    nets, kind = nets_of(records), kind_of(records)
+    mine = measures.measures_for(kind)
     rows = []
     for group in _by_setting(records):
         good = [record for record in group if record.error is None]
         row: dict[str, Any] = {"setting": group[0].setting, "codec": group[0].codec, "quality": group[0].quality}
-        row |= {"images": len(good), "failed": len(group) - len(good)}
+        row |= {kind: len(good), "failed": len(group) - len(good)}
         row["lossless"] = sum(record.lossless for record in good)
-        row |= {measure.net_key: nets.get(measure.key) for measure in measures.MEASURES if measure.nets}
+        row |= {measure.net_key: nets.get(measure.key) for measure in mine if measure.nets}
         row["counts"] = {}
-        for measure in measures.MEASURES:
+        for measure in mine:
             values = [value for record in good if (value := record.values.get(measure.key)) is not None]
             finite = [value for value in values if value != math.inf]
             values = finite or values

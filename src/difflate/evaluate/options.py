@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from difflate.codecs.base import Codec
+from difflate.codecs.base import Codec, codec_of_clips, codec_of_pictures
 from difflate.errors import ConfigError
 from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.clip import Clip
 from difflate.media.picture import Picture
 from difflate.options import Options, type_of
 
@@ -59,7 +60,17 @@ class _WithOptions:
     def encode(
         self, picture: Picture, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
     ) -> bytes:
-        return self.codec.encode(picture, quality=quality, limits=limits, **{**self.given[0], **options})
+        codec = codec_of_pictures(self.codec)
+        return codec.encode(picture, quality=quality, limits=limits, **{**self.given[0], **options})
 
     def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
         return self.codec.decode(data, limits=limits, **{**self.given[1], **options})
+
+    def encode_clip(
+        self, clip: Clip, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
+    ) -> bytes:
+        codec = codec_of_clips(self.codec)
+        return codec.encode_clip(clip, quality=quality, limits=limits, **{**self.given[0], **options})
+
+    def decode_clip(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Clip:
+        return codec_of_clips(self.codec).decode_clip(data, limits=limits, **{**self.given[1], **options})

@@ -1,4 +1,4 @@
-"""What one codec setting made of one image."""
+"""What one codec setting made of one image or clip."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from difflate.evaluate import measures
 
 @dataclass(frozen=True)
 class Record:
-    """One codec setting on one image. There are no measurements where ``error`` is set."""
+    """One codec setting on one image or clip. There are no measurements where ``error`` is set."""
 
     image: str
     """File name."""
@@ -32,16 +32,22 @@ class Record:
     """One sentence, if the image could not be measured."""
     exit_code: int = 0
     """0, or the exit code of ``error``."""
+    kind: measures.Kind = "images"
+    frames: int | None = None
+    """Of a clip."""
 
     @property
     def lossless(self) -> bool:
-        """Whether the restored image is identical."""
-        return math.inf in self.values.values()
+        """Whether the restored image is identical, or all frames are."""
+        infinite = [self.values.get(m.key) for m in measures.measures_for(self.kind) if m.infinite]
+        return math.inf in infinite and all(value in (math.inf, None) for value in infinite)
 
     def to_json(self) -> dict[str, Any]:
         """The record as one flat dictionary of what JSON has: infinity becomes None, and so does what is not there."""
         data = {key: getattr(self, key) for key in ("image", "codec", "quality", "setting", "width", "height", "bytes")}
-        for measure in measures.MEASURES:
+        if self.kind == "clips":
+            data = {"clip": data.pop("image"), **data, "frames": self.frames}
+        for measure in measures.measures_for(self.kind):
             value = self.values.get(measure.key)
             data[measure.key] = None if value == math.inf else value
             if measure.nets:
@@ -52,3 +58,8 @@ class Record:
 def worst_exit_code(records: Iterable[Record]) -> int:
     """The highest exit code among ``records``, 0 if nothing failed."""
     return max((record.exit_code for record in records), default=0)
+
+
+def kind_of(records: Iterable[Record]) -> measures.Kind:
+    """What the records are of; no run is of both."""
+    return next((record.kind for record in records), "images")

@@ -11,26 +11,32 @@ from difflate.errors import ConfigError
 from difflate.evaluate import measures
 from difflate.evaluate.markdown import cell, markdown_table
 from difflate.evaluate.means import JPEG, Anchor, bd_rates, mean_rows, measures_of, nets_of
-from difflate.evaluate.measures import Measure
-from difflate.evaluate.records import Record
+from difflate.evaluate.measures import Kind, Measure
+from difflate.evaluate.records import Record, kind_of
 from difflate.evaluate.versions import versions
 from difflate.extras import require
 
 FILES = ("results.json", "results.md", "rate_distortion.png")
+FRAMES = (
+    "of the clip; psnr, ssim, ms_ssim, lpips and dists are means over them, of psnr over those with an error, unless "
+    "none has one"
+)
 JOURNAL = "records.jsonl"
 """Stands in the folder as long as the run is not complete."""
 
 
-def definitions() -> dict[str, str]:
+def definitions(kind: Kind = "images") -> dict[str, str]:
     """What each key of results.json means that is a number."""
+    one = kind.removesuffix("s")
     return {
         "bytes": "size of the complete file, which was decoded again; pixels only: no alpha, EXIF, ICC or XMP is "
-        "stored",
-        **{measure.key: measure.definition for measure in measures.MEASURES},
-        "means": "of the values of the images that could be measured, each image counting once; psnr: of those with an "
-        "error, lossless ones are counted apart",
+        "stored" + ", and no sound" * (kind == "clips"),
+        **({"frames": FRAMES} if kind == "clips" else {}),
+        **{measure.key: measure.definition for measure in measures.measures_for(kind)},
+        "means": f"of the values of the {kind} that could be measured, each {one} counting once; psnr: of those with "
+        "an error, lossless ones are counted apart",
         "bd_rate_percent": "mean difference of bpp against bd_anchor at equal mean quality, piecewise cubic through "
-        "the means of a codec's four or more settings; ms_ssim_db = -10 * log10(1 - ms_ssim); psnr: over the images "
+        f"the means of a codec's four or more settings; ms_ssim_db = -10 * log10(1 - ms_ssim); psnr: over the {kind} "
         "that no setting of the two codecs restores without an error; with bpp_range: over the qualities that the "
         "anchor has between these rates",
     }
@@ -70,14 +76,14 @@ def write_report(
 def as_json(records: Sequence[Record], command: str = "", anchor: Anchor = JPEG) -> dict[str, Any]:
     """The contents of results.json: protocol, means, BD-rates and all records, without infinities."""
     means = [{key: None if value == math.inf else value for key, value in row.items()} for row in mean_rows(records)]
-    nets = nets_of(records)
+    nets, kind = nets_of(records), kind_of(records)
     protocol = {
         "command": command,
-        **{measure.net_key: nets.get(measure.key) for measure in measures.MEASURES if measure.nets},
+        **{measure.net_key: nets.get(measure.key) for measure in measures.measures_for(kind) if measure.nets},
         "bd_anchor": anchor.codec,
         "bpp_range": anchor.bpp_range and list(anchor.bpp_range),
         "versions": versions(),
-        "definitions": definitions(),
+        "definitions": definitions(kind),
     }
     return {
         "protocol": protocol,
@@ -89,21 +95,22 @@ def as_json(records: Sequence[Record], command: str = "", anchor: Anchor = JPEG)
 
 def table(records: Sequence[Record]) -> str:
     """The means as a Markdown table, one line per codec setting, with a footnote if any but not all are lossless."""
-    columns, nets = measures_of(records), nets_of(records)
+    columns, nets, kind = measures_of(records), nets_of(records), kind_of(records)
     titles = [f"{_title(measure, nets)} {measure.unit}".rstrip() for measure in columns]
     lines, notes = [], []
     for row in mean_rows(records):
-        images = f"{row['images']}" if not row["failed"] else f"{row['images']} of {row['images'] + row['failed']}"
-        partly = 0 < row["lossless"] < row["images"]
+        good = row[kind]
+        count = f"{good}" if not row["failed"] else f"{good} of {good + row['failed']}"
+        partly = 0 < row["lossless"] < good
         if partly:
             notes.append(f"{row['setting']} ({row['lossless']})")
         marks = ("†" if partly and measure.infinite else "" for measure in columns)
         cells = [cell(row[measure.key], measure.places) + mark for measure, mark in zip(columns, marks, strict=True)]
-        lines.append([row["setting"], images, *cells])
-    text = markdown_table(["setting", "images", *titles], lines)
+        lines.append([row["setting"], count, *cells])
+    text = markdown_table(["setting", kind, *titles], lines)
     if notes:
         over = " and ".join(measure.title for measure in columns if measure.infinite)
-        text += f"\n† {over} of the images with an error; restored without one: {', '.join(notes)}\n"
+        text += f"\n† {over} of the {kind} with an error; restored without one: {', '.join(notes)}\n"
     return text
 
 
@@ -125,8 +132,8 @@ def bd_table(records: Sequence[Record], anchor: Anchor = JPEG) -> str:
 
 def markdown(records: Sequence[Record], command: str = "", anchor: Anchor = JPEG) -> str:
     """The contents of results.md."""
-    images = len({record.image for record in records})
-    parts = ["# Rate and distortion\n", f"{images} images. Means per codec setting:\n", table(records)]
+    kind, count = kind_of(records), len({record.image for record in records})
+    parts = ["# Rate and distortion\n", f"{count} {kind}. Means per codec setting:\n", table(records)]
     parts.append("![Quality against bits per pixel](rate_distortion.png)\n")
     if rates := bd_table(records, anchor):
         parts.append(rates)
@@ -135,7 +142,7 @@ def markdown(records: Sequence[Record], command: str = "", anchor: Anchor = JPEG
         parts.append("Not measured:\n")
         parts.append("".join(f"- {record.image}, {record.setting}: {record.error}\n" for record in failed))
     parts.append("## Protocol\n")
-    parts.append("".join(f"- {name}: {meaning}\n" for name, meaning in definitions().items()))
+    parts.append("".join(f"- {name}: {meaning}\n" for name, meaning in definitions(kind).items()))
     parts.append("- versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()) + "\n")
     if command:
         parts.append(f"Command:\n\n    {command}\n")
@@ -157,7 +164,7 @@ def rate_distortion_png(records: Sequence[Record]) -> bytes:
         labels[measure.key] += " (lower is better)" * measure.lower_is_better
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in mean_rows(records):
-        if row["bpp"] is None or row["lossless"] == row["images"]:
+        if row["bpp"] is None or row["lossless"] == row[kind_of(records)]:
             continue
         curve = curves.setdefault(row["codec"], {measure.key: [] for measure in columns})
         for measure in columns:

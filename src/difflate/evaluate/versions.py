@@ -5,6 +5,7 @@ import platform
 
 _PACKAGES = (
     "difflate", "torch", "numpy", "pillow", "scipy", "ssimulacra2", "imagecodecs", "torchvision", "torchmetrics",
+    "av", "imageio-ffmpeg",
 )  # fmt: skip
 
 

@@ -30,13 +30,14 @@ def is_clip(path: str | os.PathLike[str]) -> bool:
 
 
 def open_clip(
-    source: str | os.PathLike[str] | IO[bytes],
+    source: str | os.PathLike[str] | IO[bytes] | bytes,
     *,
     audio: bool = False,
     fps: Fraction | int = 25,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Clip:
-    """The clip in ``source``: a video file, a folder of numbered images at ``fps`` a second, or a binary stream.
+    """The clip in ``source``: a video file, its bytes, a folder of numbered images at ``fps`` a second, or a binary
+    stream of video.
 
     Upright, 8 bits, grey or sRGB; matrix and range of its colours are what the file says, BT.601 and limited range
     where it says nothing. Frames are decoded as they are asked for; those of a stream once only. With ``audio`` the
@@ -46,6 +47,10 @@ def open_clip(
     Raises ConfigError for a path that cannot be opened, ImageError for what is no video, has no frame, transparency or
     damage (while frames are read: with the frame's number), LimitExceeded.
     """
+    if isinstance(source, bytes):
+        from difflate.media.video_reader import read_video
+
+        return read_video(source, "video data", audio, limits)
     if not isinstance(source, str | os.PathLike):
         from difflate.media.video_reader import Pipe, read_video
 
@@ -88,7 +93,7 @@ def write_clip(
     kind = format or _format_of(target)
     if kind not in WRITTEN:
         raise ConfigError(f"format (={kind!r}) is not one that is written here; choose from {', '.join(WRITTEN)}")
-    frames = _checked(clip)
+    frames = checked_frames(clip)
     if kind == "folder":
         from difflate.media.video_folder import write_folder
 
@@ -120,7 +125,7 @@ def _format_of(target: str | os.PathLike[str] | IO[bytes]) -> str:
     return suffix
 
 
-def _checked(clip: Clip) -> Iterator[Frame]:
+def checked_frames(clip: Clip) -> Iterator[Frame]:
     """The frames of ``clip``. Raises ImageError where they are not as it says, or none."""
     shape, last = (clip.channels, clip.height, clip.width), None
     for number, frame in enumerate(clip.frames):

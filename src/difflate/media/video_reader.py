@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
@@ -54,8 +55,11 @@ class Pipe:
         return data
 
 
-def read_video(source: Path | Pipe, name: str, audio: bool, limits: Limits) -> Clip:
-    """The clip in a video file or stream; ``name`` is for messages. See `difflate.media.video.open_clip`."""
+def read_video(source: Path | Pipe | bytes, name: str, audio: bool, limits: Limits) -> Clip:
+    """The clip in a video file, its bytes or a stream; ``name`` is for messages.
+
+    See `difflate.media.video.open_clip`.
+    """
     video = _Video(source, name, limits)
     first = video.look()
     notes = video.notes
@@ -90,7 +94,7 @@ def _reason(error: Exception) -> str:
 class _Video:
     """The frames of a file, decoded as they are asked for, anew each time; those of a stream once."""
 
-    def __init__(self, source: Path | Pipe, name: str, limits: Limits) -> None:
+    def __init__(self, source: Path | Pipe | bytes, name: str, limits: Limits) -> None:
         """Raises ImageError for what is not a video by its first bytes, or a file shorter than they say."""
         self._source, self._name, self._limits = source, name, limits
         self._pipe = source if isinstance(source, Pipe) else None
@@ -98,10 +102,10 @@ class _Video:
             with source.open("rb") as file:
                 prefix = file.read(PREFIX_BYTES)
         else:
-            prefix = source.prefix
+            prefix = source[:PREFIX_BYTES] if isinstance(source, bytes) else source.prefix
         _check_kind(prefix, name)
         self._said = matroska_bytes(prefix)
-        if isinstance(source, Path):
+        if self._pipe is None:
             self._check_length()
         self.notes: list[str] = []
         self.has_audio = False
@@ -118,7 +122,7 @@ class _Video:
         av = require("av", "video")
         advice = "if it is one, " + _COPY if self._pipe is None else _NO_STREAM
         try:
-            container = av.open(f"file:{self._source}" if self._pipe is None else self._pipe, options=_OPTIONS)
+            container = av.open(self._opening(), options=_OPTIONS)
         except (av.error.FFmpegError, ValueError) as error:
             reason = _reason(error)
             raise ImageError(f"{self._name}: is not a video, or damaged ({reason}); {advice}") from error
@@ -128,6 +132,12 @@ class _Video:
             raise ImageError(f"{self._name}: cannot be read ({_reason(error)}); {_COPY}") from error
         finally:
             container.close()
+
+    def _opening(self) -> str | Pipe | io.BytesIO:
+        """What PyAV opens."""
+        if isinstance(self._source, bytes):
+            return io.BytesIO(self._source)
+        return f"file:{self._source}" if isinstance(self._source, Path) else self._source
 
     def look(self) -> Frame:
         """The first frame, by which all is known that holds for the clip."""
@@ -232,6 +242,8 @@ class _Video:
 
     def _bytes(self) -> int:
         """Of the file, or read of the stream so far."""
+        if isinstance(self._source, bytes):
+            return len(self._source)
         return self._source.count if isinstance(self._source, Pipe) else self._source.stat().st_size
 
     def _check_length(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +32,16 @@ class Format:
     most_crf: int = 0
     seekable: bool = False
     """Whether its header is written last, so that it cannot go to a stream."""
+    odd_sizes_in: str = "yuv420p"
+    """The pixels of frames with an odd side, with a quality; not all encoders have chroma at half size for those."""
+    packet_filter: str = ""
+    """ffmpeg's bitstream filter between encoder and file."""
+    sets_times: bool = True
+    """False: clips of a few frames come with times of decoding that the encoder never set."""
 
 
 FORMATS = {
-    "mp4": Format("mp4", "libx264", {"preset": "medium"}, crf=12, most_crf=51, seekable=True),
+    "mp4": Format("mp4", "libx264", {"preset": "medium"}, crf=12, most_crf=51, seekable=True, odd_sizes_in="yuv444p"),
     "mkv": Format("matroska", "ffv1", {"level": "3", "slicecrc": "1", "g": "1"}),
     "webm": Format("webm", "libvpx-vp9", {"b": "0", "row-mt": "1", "cpu-used": "4"}, crf=15, most_crf=63),
     "y4m": Format("yuv4mpegpipe", "rawvideo", {}),
@@ -60,13 +67,28 @@ def write_video(clip: Clip, frames: Iterator[Frame], target: Path | IO[bytes], n
     av = require("av", "video")
     sink = f"file:{target}" if isinstance(target, Path) else _Sink(target)
     try:
-        return _Writing(clip, name, crf).write(frames, sink)
+        return _Writing(clip, name, FORMATS[name], crf).write(frames, sink)
     except (av.error.FFmpegError, ValueError) as error:
         if isinstance(sink, _Sink) and sink.error is not None:
             raise sink.error from None
         raise DifflateError(
             f"the clip cannot be written as .{name} ({error}); choose another format or output"
         ) from error
+
+
+def mp4_bytes(clip: Clip, frames: Iterator[Frame], form: Format, crf: float) -> bytes:
+    """The bytes of an .mp4 file of ``frames`` of ``clip``, encoded as ``form`` says.
+
+    Raises ConfigError for a rate or time base that such a file cannot have, and for what the encoder refuses.
+    """
+    check_settings(clip, "mp4", None, stream=False)
+    av = require("av", "video")
+    file = io.BytesIO()
+    try:
+        _Writing(clip, "mp4", form, crf).write(frames, file)
+    except av.error.FFmpegError as error:
+        raise ConfigError(f"{form.codec} cannot encode this clip ({error}); use another codec") from error
+    return file.getvalue()
 
 
 class _Sink:
@@ -86,12 +108,15 @@ class _Sink:
 
 
 class _Writing:
-    def __init__(self, clip: Clip, name: str, crf: int | None) -> None:
-        self._clip, self._name, self._form = clip, name, FORMATS[name]
-        self._crf = self._form.crf if crf is None else crf
+    def __init__(self, clip: Clip, name: str, form: Format, crf: float | None) -> None:
+        self._clip, self._name, self._form = clip, name, form
+        self._crf = form.crf if crf is None else crf
+        self._packets: list[Any] = []
+        """Those that wait for their times."""
         self._step = max(1, round(1 / clip.rate / clip.time_base))
         self._notes: list[str] = []
         self._last: int | None = None
+        self._filter: Any = None
 
     def write(self, frames: Iterator[Frame], sink: Any) -> list[str]:
         clip = self._clip
@@ -100,7 +125,8 @@ class _Writing:
         if shift:
             self._note("times below zero cannot be kept: the clip is moved to begin at zero")
         sound = self._sound()
-        with require("av", "video").open(sink, "w", format=self._form.muxer, options=self._container_options()) as file:
+        options = self._container_options(sink)
+        with require("av", "video").open(sink, "w", format=self._form.muxer, options=options) as file:
             stream, pack = self._video_stream(file)
             delay = shift * clip.time_base
             copy = None if sound is None else SoundCopy(sound, file, delay)
@@ -112,6 +138,8 @@ class _Writing:
                 picture.pts, picture.time_base = time, stream.codec_context.time_base
                 self._mux(file, stream, picture)
             self._mux(file, stream, None)
+            for packet in _in_order(self._packets):
+                file.mux(packet)
             if copy is not None:
                 copy.until(None)
         return self._notes
@@ -125,19 +153,21 @@ class _Writing:
         self._note(f"the sound is left out: .{self._name} cannot hold its codec")
         return None
 
-    def _container_options(self) -> dict[str, str]:
+    def _container_options(self, sink: Any) -> dict[str, str]:
         if self._name != "mp4":
             # no random identifiers; sound that begins before zero, as that of most codecs does, would move the frames
             return {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
         scale = str(self._clip.time_base.denominator)
-        return {"movie_timescale": scale, "video_track_timescale": scale, "movflags": "faststart"}
+        # to put the header first, ffmpeg opens what it has written once more, which is possible by name only
+        first = {"movflags": "faststart"} if isinstance(sink, str) else {}
+        return {"movie_timescale": scale, "video_track_timescale": scale, **first}
 
     def _video_stream(self, file: Any) -> tuple[Any, Any]:
         """The stream, and what makes a frame for it of pixels (C, H, W)."""
         clip, form = self._clip, self._form
         options = dict(form.options)
         if self._crf is not None:
-            options["crf"] = str(self._crf)
+            options["crf"] = f"{self._crf:g}"
         stream = file.add_stream(form.codec, rate=clip.rate, options=options)
         context = stream.codec_context
         stream.width, stream.height = clip.width, clip.height
@@ -159,8 +189,9 @@ class _Writing:
         if name == "mkv":
             return "bgr0", lambda pixels: _frame(interleaved(pixels), "rgb24").reformat(format="bgr0")
         kind = "yuv444p" if name == "y4m" else "yuv420p"
-        if name == "mp4" and (clip.width % 2 or clip.height % 2):
-            kind = "yuv444p"
+        if name != "y4m" and (clip.width % 2 or clip.height % 2):
+            kind = self._form.odd_sizes_in
+        if name == "mp4" and kind == "yuv444p":
             self._note("its size is odd: .mp4 has its colours in full resolution (4:4:4), which not all players show")
         packer = Packer(clip.width, clip.height, kind, "bt601" if name == "y4m" else "bt709")
         return kind, lambda pixels: packer(pixels if len(pixels) == 3 else np.repeat(pixels, 3, axis=0))
@@ -183,14 +214,42 @@ class _Writing:
         return time
 
     def _mux(self, file: Any, stream: Any, picture: Any) -> None:
-        for packet in stream.encode(picture):
+        for packet in self._filtered(stream, picture):
             if not packet.duration:
                 packet.duration = 1 if self._name == "y4m" else self._step
-            file.mux(packet)
+            if self._form.sets_times:
+                file.mux(packet)
+            else:
+                self._packets.append(packet)
+
+    def _filtered(self, stream: Any, picture: Any) -> Iterator[Any]:
+        """The packets of ``picture``, or of all that is left for None."""
+        packets = stream.encode(picture)
+        if not self._form.packet_filter:
+            yield from packets
+            return
+        if self._filter is None:
+            context = require("av.bitstream", "video").BitStreamFilterContext
+            self._filter = context(self._form.packet_filter, stream)
+        for packet in packets:
+            yield from self._filter.filter(packet)
+        if picture is None:
+            yield from self._filter.filter(None)
 
     def _note(self, note: str) -> None:
         if note not in self._notes:
             self._notes.append(note)
+
+
+def _in_order(packets: list[Any]) -> list[Any]:
+    """The packets with times of decoding that rise and are not after those of showing."""
+    shown = sorted(packet.pts for packet in packets)
+    place = {time: number for number, time in enumerate(shown)}
+    delay = max((number - place[packet.pts] for number, packet in enumerate(packets)), default=0)
+    step = shown[1] - shown[0] if len(shown) > 1 else 1
+    for number, packet in enumerate(packets):
+        packet.dts = shown[number - delay] if number >= delay else shown[0] - (delay - number) * step
+    return packets
 
 
 def _frame(pixels: np.ndarray, format: str) -> Any:
