@@ -1,25 +1,22 @@
-"""Clips for tests: a gradient that moves, of any size, grey or in colour, with any times."""
+"""Small clips for tests of codecs: waves that move, of any size, grey or in colour, with any times."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 import numpy as np
 
-from difflate.media.clip import Clip, Frame
+from difflate.media.clip import Clip
+from video_helpers import NTSC, made
 
-NTSC = Fraction(30000, 1001)
+__all__ = ["NTSC", "moving", "pixels"]
 
 
 def moving(
-    frames: int = 3, width: int = 19, height: int = 13, channels: int = 3, times: Sequence[int] | None = None,
-    time_base: Fraction = 1 / NTSC, audio: bytes | None = None,
-) -> Clip:  # fmt: skip
+    frames: int = 3, width: int = 19, height: int = 13, channels: int = 3, times: Sequence[int] | None = None
+) -> Clip:
     """A clip at 30000/1001 frames a second."""
-    rows, columns = np.mgrid[:height, :width]
-    planes = [
-        np.stack([128 + 100 * np.sin((rows + n) / 5 + c + (columns - 2 * n) / 7) for c in range(channels)])
-        for n in range(frames)
-    ]
-    shown = range(frames) if times is None else times
-    made = tuple(Frame(x.astype(np.uint8), time) for x, time in zip(planes, shown, strict=True))
-    return Clip(width, height, channels, NTSC, time_base, made, audio)
+    return made(channels, height, width, range(frames) if times is None else times, smooth=True)  # pyright: ignore[reportArgumentType]
+
+
+def pixels(clip: Clip) -> np.ndarray:
+    """(T, C, H, W)."""
+    return np.stack([frame.pixels for frame in clip.frames])

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from reference_coder import ReferenceReader
 
 CONTEXT, FIXED, ALPHA, EXIF, ICC, XMP = 1, 2, 3, 0x41, 0x42, 0x43
+STREAM, GROUPS, AUDIO = 6, 7, 0x47
 STEP = 8192
 CENTRES = [(-1, -1), (-1, 1), (1, -1), (1, 1), (-3, -1), (-3, 1), (-1, -3), (-1, 3), (1, -3), (1, 3), (3, -1), (3, 1)]
 BEHIND = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0), (0, 1), (1, -1), (1, 0), (1, 1)]
@@ -69,52 +70,130 @@ class Model(Network):
         return digest.digest()
 
 
+@dataclass
+class Header:
+    grey: bool
+    width: int
+    height: int
+    sections: dict[int, bytes]
+    seal: int  # CRC-32 that the section on a clip's frames must end with; 0 of an image
+    check: int  # of symbols
+
+
+@dataclass
+class DecodedClip:
+    rate: tuple[int, int]
+    time_base: tuple[int, int]
+    times: list[int]
+    frames: list[Decoded]
+    audio: bytes
+
+
 def decode(data: bytes, model: Model) -> Decoded:
-    """All that the file holds; asserts that it is as the document says."""
+    """All that the file of an image holds; asserts that it is as the document says."""
+    header = _header(data, model)
+    sections = header.sections
+    assert all(kind & 0x40 or kind in (CONTEXT, FIXED, ALPHA) for kind in sections)
+    symbols = _symbols(header, sections, model)
+    assert header.check == binascii.crc_hqx(symbols.astype("<u2").tobytes(), 0xFFFF)
+    alpha = _read_alpha(sections[ALPHA], header.height, header.width) if ALPHA in sections else None
+    return Decoded(symbols, _cropped(symbols, header, model), alpha, sections)
+
+
+def decode_clip(data: bytes, model: Model) -> DecodedClip:
+    """All that the file of a clip holds; asserts that it is as the document says."""
+    header = _header(data, model)
+    told, groups = header.sections[STREAM], header.sections[GROUPS]
+    assert list(header.sections)[-1] == GROUPS
+    assert int.from_bytes(told[-4:], "little") == header.seal
+    at, numbers = 0, []
+    for _ in range(8):
+        number, at = _varint(told, at, 9)
+        numbers.append(number)
+    count, together, *fractions, first, step = numbers
+    assert together == 1
+    times = [first // 2 if first % 2 == 0 else -(first + 1) // 2]
+    if step:
+        times = [times[0] + n * step for n in range(count)]
+    else:
+        length, at = _varint(told, at, 9)
+        listed, place = zlib.decompress(told[at : at + length]), 0
+        at += length
+        for _ in range(count - 1):
+            step, place = _varint(listed, place, 9)
+            times.append(times[-1] + step)
+        assert place == len(listed)
+    frames, start, check = [], 0, 0xFFFF
+    for _ in range(count):
+        size, at = _varint(told, at, 9)
+        group = groups[start : start + size]
+        assert int.from_bytes(told[at : at + 4], "little") == zlib.crc32(group)
+        at, start = at + 4, start + size
+        symbols = _symbols(header, {group[0]: group[1:]}, model)
+        check = binascii.crc_hqx(symbols.astype("<u2").tobytes(), check)
+        frames.append(Decoded(symbols, _cropped(symbols, header, model), None, {}))
+    assert start == len(groups)
+    assert check == header.check
+    size, at = _varint(told, at, 9)
+    audio = header.sections.get(AUDIO, b"")
+    assert size == len(audio)
+    if size:
+        assert int.from_bytes(told[at : at + 4], "little") == zlib.crc32(audio)
+        at += 4
+    assert at == len(told) - 4
+    return DecodedClip((fractions[0], fractions[1]), (fractions[2], fractions[3]), times, frames, audio)
+
+
+def _header(data: bytes, model: Model) -> Header:
     assert data[:4] == b"\x8fDFL"
     assert data[4] >> 4 == 1
     features, model_id, at = data[5], data[6:10], 10
     width, at = _varint(data, at)
     height, at = _varint(data, at)
     sections: dict[int, bytes] = {}
-    last = False
+    last, seal = False, 0
     while not last:
         last, kind = data[at] >= 0x80, data[at] & 0x7F
         length, at = _varint(data, at + 1)
         assert kind not in sections
         sections[kind] = data[at : at + length]
         at += length
+        if kind == STREAM:
+            seal = zlib.crc32(data[: at - 4])
     assert len(data) == at + 6
     assert int.from_bytes(data[at + 2 :], "little") == zlib.crc32(data[: at + 2])
     assert features & 0xE0 == 0
     assert features & 0x0F == 1
-    assert all(kind & 0x40 or kind in (CONTEXT, FIXED, ALPHA) for kind in sections)
-    assert (CONTEXT in sections) != (FIXED in sections)
     assert model.fingerprint()[:4] == model_id
+    return Header(bool(features & 0x10), width, height, sections, seal, int.from_bytes(data[at : at + 2], "little"))
 
-    grey = bool(features & 0x10)
-    grid = -(-height // model.patch), -(-width // model.patch)
+
+def _symbols(header: Header, sections: dict[int, bytes], model: Model) -> np.ndarray:
+    assert (CONTEXT in sections) != (FIXED in sections)
+    grid = -(-header.height // model.patch), -(-header.width // model.patch)
     symbols = np.zeros((len(model.bits), *grid), np.int64)
-    coded = len(model.codebooks(0)) if grey else len(model.bits)
-    if grey:
+    coded = len(model.codebooks(0)) if header.grey else len(model.bits)
+    if header.grey:
         symbols[coded:] = np.reshape(model.neutral, (-1, 1, 1))
     if FIXED in sections:
         _read_fixed(sections[FIXED], symbols[:coded], model.bits)
     else:
         _read_context(ReferenceReader(sections[CONTEXT]), symbols, coded, model, None)
-    assert int.from_bytes(data[at : at + 2], "little") == binascii.crc_hqx(symbols.astype("<u2").tobytes(), 0xFFFF)
-    alpha = _read_alpha(sections[ALPHA], height, width) if ALPHA in sections else None
-    return Decoded(symbols, _pixels(symbols, grey, model)[:, :height, :width], alpha, sections)
+    return symbols
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _cropped(symbols: np.ndarray, header: Header, model: Model) -> np.ndarray:
+    return _pixels(symbols, header.grey, model)[:, : header.height, : header.width]
+
+
+def _varint(data: bytes, at: int, longest: int = 5) -> tuple[int, int]:
     """The number at ``at``, and where it ends."""
     value = 0
-    for i in range(5):
+    for i in range(longest):
         value |= (data[at + i] & 0x7F) << 7 * i
         if data[at + i] < 0x80:
             return value, at + i + 1
-    raise AssertionError("varint of more than 5 bytes")
+    raise AssertionError(f"varint of more than {longest} bytes")
 
 
 def _read_alpha(data: bytes, height: int, width: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import difflate
-from clip_helpers import NTSC, moving
+from clip_helpers import NTSC, moving, pixels
 from difflate.codecs.base import ClipCodec
 from difflate.codecs.learned import LearnedCodec
 from difflate.errors import (
@@ -26,7 +26,7 @@ from difflate.errors import (
 )
 from difflate.format import sections
 from difflate.format.container import DflFile, read_dfl, write_dfl
-from difflate.format.stream import read_clip_file
+from difflate.format.stream import read_clip_file, write_clip_file
 from difflate.limits import Limits
 from difflate.media.clip import Clip, Frame
 from difflate.media.picture import Picture
@@ -38,11 +38,6 @@ def learned(name: str = CHEAP) -> LearnedCodec:
     codec = difflate.load(name)
     assert isinstance(codec, LearnedCodec)
     return codec
-
-
-def pixels(clip: Clip) -> np.ndarray:
-    """(T, C, H, W)."""
-    return np.stack([frame.pixels for frame in clip.frames])
 
 
 @pytest.mark.parametrize(
@@ -255,6 +250,24 @@ def test_damage_is_one_kind_of_error_and_leaves_what_is_before() -> None:
             salvaged += 1
     assert salvaged > 30
     np.testing.assert_array_equal(pixels(codec.decode_clip(data, salvage=True)), whole)
+
+
+@pytest.mark.parametrize("name", [CHEAP, "hyperprior-small"])
+def test_groups_that_are_altered_behind_right_checksums(name: str) -> None:
+    codec, draws = learned(name), random.Random(2)
+    file = read_clip_file(codec.encode_clip(moving(2)))
+    header, stream = replace(file.header, symbols_crc=file.symbols_crc or 0), file.stream
+    for _ in range(40):
+        groups = [bytearray(group) for group in file.groups]
+        changed = groups[draws.randrange(2)]
+        if draws.random() < 0.3:
+            del changed[max(1, draws.randrange(len(changed))) :]
+        changed[draws.randrange(len(changed)) if draws.random() < 0.7 else 0] ^= 1 << draws.randrange(8)
+        data = write_clip_file(header, stream.rate, stream.time_base, stream.times, 1, [bytes(g) for g in groups])
+        with pytest.raises(FormatError):
+            list(codec.decode_clip(data).frames)
+        with pytest.raises(FormatError):
+            list(codec.read_latents(read_clip_file(data)))
 
 
 def test_other_symbols_than_were_written() -> None:

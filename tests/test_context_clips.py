@@ -70,7 +70,7 @@ def test_a_first_grid_is_coded_as_an_image_is(model):
 
 def test_a_model_that_does_not_look_back_codes_each_grid_by_itself(model):
     ahead = ContextModel(BITS, {k: v for k, v in model.tensors.items() if k != "past.weight"})
-    assert model.looks_back and not ahead.looks_back
+    assert (model.looks_back, ahead.looks_back) == (True, False)
     grid, past = random_grids(2, 10, 10)
     streams = []
     for coder in (ahead, model):
@@ -176,10 +176,11 @@ def clip_that_stays(rng: np.random.Generator) -> np.ndarray:
 def test_what_stays_costs_less_to_a_model_that_looks_back():
     rng = np.random.default_rng(0)
     clips, held_back = [clip_that_stays(rng) for _ in range(20)], clip_that_stays(rng)
-    options = dict(step_count=60, seed=0, sites_per_step=300, report=lambda *_: None, looks_back=True)
-    fitted = train_context(clips, [2, 2], **options)
-    alone, told = coded_bytes(fitted, held_back[:1]), coded_bytes(fitted, held_back) - coded_bytes(fitted, held_back[:1])
-    sites = 12 * 15
+    fitted = train_context(
+        clips, [2, 2], step_count=60, seed=0, sites_per_step=300, report=lambda *_: None, looks_back=True
+    )
+    alone, sites = coded_bytes(fitted, held_back[:1]), 12 * 15
+    told = coded_bytes(fitted, held_back) - alone
     assert 8 * alone / sites > 3.9  # indices of one grid are independent: no model does with less than 4 bits
     assert 8 * told / (5 * sites) < 0.7 * 4
 
@@ -189,13 +190,15 @@ def test_clips_and_images_are_fitted_and_counted_alike():
     clips, held_back = [clip_that_stays(rng), clip_that_stays(rng)[:1]], [clip_that_stays(rng)]
     start = even_context([2, 2], looks_back=True)
     fitted, report = fit_clips(start, [4, 4], iter(clips), iter(held_back), ContextSettings(steps=1), seed=0)
-    assert fitted.looks_back and fitted is not start
-    assert report.sites == 7 * 12 * 15 and report.fixed_bits == 4 and report.used <= report.combinations == 16
+    assert fitted.looks_back
+    assert fitted is not start
+    assert (report.sites, report.fixed_bits, report.combinations) == (7 * 12 * 15, 4, 16)
     assert report.coded_bits == 8 * coded_bytes(fitted, held_back[0]) / held_back[0][:, 0].size
     again, _ = fit_clips(start, [4, 4], clips, [], ContextSettings(steps=1), seed=0)
     assert all(np.array_equal(fitted.tensors[k], again.tensors[k]) for k in fitted.tensors)
     kept, report = fit_clips(start, [4, 4], clips, [], ContextSettings(steps=0), seed=0)
-    assert kept is start and report.coded_bits is None
+    assert kept is start
+    assert report.coded_bits is None
 
 
 def test_a_folder_says_by_its_tensors_whether_its_model_looks_back(tmp_path: Path) -> None:
@@ -205,4 +208,5 @@ def test_a_folder_says_by_its_tensors_whether_its_model_looks_back(tmp_path: Pat
     assert model.fingerprint != before
     model.save_pretrained(tmp_path)
     again = Autoencoder.from_pretrained(tmp_path)
-    assert again.context.looks_back and again.fingerprint == model.fingerprint
+    assert again.context.looks_back
+    assert again.fingerprint == model.fingerprint

@@ -16,6 +16,9 @@ from difflate.data.items import list_items
 from difflate.data.loader import batches_of
 from difflate.data.moving import KINDS, clip_of_kind, covering, path, shown
 from difflate.errors import ConfigError, ImageError, LimitExceeded
+from difflate.media.clip import clip_of
+from difflate.media.picture import Picture
+from difflate.media.video import write_clip
 from difflate.train.recipe import clips_of
 from difflate.train.settings import ClipSettings
 
@@ -257,12 +260,24 @@ def test_folders_of_images_are_loaded_as_clips(
     clip = numbered_clip()
     folder = _write_clip(tmp_path / "numbers", clip)
     assert torch.equal(load_clips([folder])[0].frames, clip.frames)
-    monkeypatch.setattr(clips_module, "CLIP_BYTES", 2**16)
-    with pytest.raises(LimitExceeded, match="memory; give fewer"):
-        load_clips([folder])
+    with monkeypatch.context() as patch:
+        patch.setattr(clips_module, "CLIP_BYTES", clip.frames.numel() - 1)
+        with pytest.raises(LimitExceeded, match="memory; give fewer"):
+            load_clips([folder])
     Image.new("RGB", (3, 3)).save(folder / "011.png")
     with pytest.raises(ImageError, match="frame 11 is 3x3 px"):
         load_clips([folder])
+
+
+def test_video_files_are_loaded_as_clips(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    frames = numbered_clip(4, 5, 6).frames
+    pictures = [Picture(frame.numpy()) for frame in frames]
+    write_clip(clip_of(pictures, 25), tmp_path / "clip.mkv")
+    loaded = load_clips([tmp_path / "clip.mkv", tmp_path / "clip.mkv"])
+    assert all(torch.equal(clip.frames, frames) for clip in loaded)
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_clips([tmp_path / "nothing.mkv"])
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
@@ -279,3 +294,7 @@ def test_settings_give_what_is_trained_on_and_held_back(in_memory: bool, photogr
     assert data.sources == [str(photographs), str(clip), "a share of 0.8 made motion"]
     with pytest.raises(ConfigError, match="is also in clips"):
         ClipSettings("out", [str(photographs)], clips=[str(clip)], held_clips=[str(clip)])
+    with pytest.raises(ConfigError, match="holdback"):
+        ClipSettings("out", [str(photographs)], 0, held_clips=[str(held)])
+    with pytest.raises(ConfigError, match="frames"):
+        clips_of(settings, 16, 0, 0)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ import difflate
 from difflate.codecs.cdc import CdcCodec
 from difflate.codecs.diffae import DiffaeCodec
 from difflate.codecs.hyperprior import HyperpriorCodec
+from difflate.codecs.learned import LearnedCodec
 from difflate.codecs.loading import codec_for
 from difflate.codecs.vq import VqCodec
 from difflate.errors import FormatError
 from difflate.format import sections
 from difflate.format.container import read_dfl
+from difflate.format.stream import read_clip_file
 from difflate.options import IndexEncoding
 
 FOLDER = Path(__file__).parent / "golden"
@@ -25,9 +28,11 @@ EXPECTED = json.loads((FOLDER / "expected.json").read_text())
 PIXEL_TOLERANCE = 1
 NETWORK_TOLERANCE = 2
 """Levels: of pixels that a network in floating point has made."""
-VQ = [name for name in sorted(EXPECTED) if EXPECTED[name]["codec"].endswith("-8-8")]
-AUTOENCODED = [name for name in sorted(EXPECTED) if EXPECTED[name]["codec"].startswith("diffae")]
-LATENTS = [name for name in sorted(EXPECTED) if name not in VQ + AUTOENCODED]
+CLIPS = [name for name in sorted(EXPECTED) if "times" in EXPECTED[name]]
+IMAGES = [name for name in sorted(EXPECTED) if name not in CLIPS]
+VQ = [name for name in IMAGES if EXPECTED[name]["codec"].endswith("-8-8")]
+AUTOENCODED = [name for name in IMAGES if EXPECTED[name]["codec"].startswith("diffae")]
+LATENTS = [name for name in IMAGES if name not in VQ + AUTOENCODED]
 
 
 def check_pixels(name: str, data: bytes, tolerance: int) -> None:
@@ -78,6 +83,24 @@ def test_symbols_and_pixels(name):
             grid = torch.from_numpy(latent.grid.astype(np.int64))
             written = codec.coder.write(grid, file.grey, None, IndexEncoding(fixed_rate=fixed_rate))
             assert written[:2] == (number, section)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_clips(name):
+    data = (FOLDER / name).read_bytes()
+    codec = codec_for(data)
+    assert isinstance(codec, LearnedCodec)
+    assert codec.name == EXPECTED[name]["codec"]
+    symbols = b"".join(latent.symbols() for latent, _ in codec.read_latents(read_clip_file(data)))
+    assert hashlib.sha256(symbols).hexdigest() == EXPECTED[name]["symbols_sha256"]
+    clip = codec.decode_clip(data)
+    assert (clip.width, clip.height, clip.channels, clip.audio) == (41, 33, 1, b"sound")
+    assert (clip.rate, clip.time_base) == (Fraction(30000, 1001), Fraction(1, 90000))
+    frames = list(clip.frames)
+    assert [frame.time for frame in frames] == EXPECTED[name]["times"]
+    restored = np.concatenate([frame.pixels[0] for frame in frames]).astype(int)
+    reference = np.asarray(Image.open(FOLDER / name.replace(".dfl", ".png"))).astype(int)
+    assert np.abs(restored - reference).max() <= NETWORK_TOLERANCE
 
 
 def test_metadata_of_the_golden_file():

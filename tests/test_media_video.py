@@ -120,6 +120,13 @@ def test_a_stream_that_is_closed_raises_what_it_raised():
         write_clip(made(), Closed())
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm"])
+def test_the_same_clip_gives_the_same_file(suffix, tmp_path):
+    for name in ("a", "b"):
+        write_clip(made(), tmp_path / f"{name}.{suffix}")
+    assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
 def test_grey_y4m_is_exact():
     clip, file = CLIPS["grey"], io.BytesIO()
     write_clip(clip, file, format="y4m")

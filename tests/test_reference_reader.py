@@ -1,6 +1,8 @@
 """docs/format.md is complete: a reader written from it alone decodes what the package writes, with every model."""
 
+import dataclasses
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,12 @@ import torch
 
 import difflate
 import reference_reader
+from clip_helpers import moving
 from difflate.codecs.vq import VqCodec
 from difflate.entropy import ContextModel, SymbolWriter
 from difflate.entropy.context import exp_table, shapes
 from difflate.format.container import read_dfl
+from difflate.format.stream import read_clip_file
 from difflate.media.picture import Picture, open_image
 from difflate.models.codebooks import CodebookModel
 from difflate.quantize import ProductQuantizer, ResidualQuantizer
@@ -84,6 +88,22 @@ def test_the_fingerprint_is_that_of_the_model(bundled):
 def test_files_of_bundled_models(bundled, photo, fixed_rate):
     for picture in pictures(photo):
         check(*bundled, picture, fixed_rate)
+
+
+@pytest.mark.parametrize("clip", [moving(3), moving(1, 1, 1), moving(4, channels=1, times=[-9, -3, 2, 90])])
+def test_clips(clip):
+    codec, model = difflate.load("opq-32-8-8"), reference_reader.Model(WEIGHTS / "opq-32-8-8")
+    assert isinstance(codec, VqCodec)
+    data = codec.encode_clip(dataclasses.replace(clip, audio=b"sound"))
+    found, restored = reference_reader.decode_clip(data, model), codec.decode_clip(data)
+    assert (Fraction(*found.rate), Fraction(*found.time_base)) == (restored.rate, restored.time_base)
+    assert found.audio == b"sound"
+    assert found.times == [frame.time for frame in restored.frames]
+    latents = codec.read_latents(read_clip_file(data))
+    for theirs, ours, (latent, _) in zip(found.frames, restored.frames, latents, strict=True):
+        np.testing.assert_array_equal(theirs.symbols, latent.latent.grid)
+        assert theirs.pixels.shape == ours.pixels.shape
+        assert np.abs(theirs.pixels.astype(int) - ours.pixels).max() <= 1
 
 
 def test_more_sites_of_a_kind_than_are_coded_in_one_step(photo):

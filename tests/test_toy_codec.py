@@ -14,6 +14,7 @@ import difflate
 import difflate.integrations.pillow
 import toy_codec
 from cli_helpers import Run, picture
+from clip_helpers import moving, pixels
 from difflate import registry
 from difflate.generate import load_generator, sample
 from difflate.train.context import ContextNet
@@ -60,6 +61,14 @@ def test_the_commands_compress_restore_check_and_list_its_files(run: Run, folder
     code, _, error = run("compress", "photo.png", "--codec", NAME, "--steps", "3", "-o", "x.dfl")
     assert code == 2
     assert "--steps has no meaning for toy-8" in error
+
+
+def test_it_takes_clips(run: Run, folder: Path) -> None:
+    clip = moving(2)
+    Path("clip.dfl").write_bytes(difflate.encode_clip(clip, NAME))
+    assert run("verify", "clip.dfl")[0] == 0
+    assert json.loads(run("info", "clip.dfl", "--json")[1])["frames"] == 2
+    assert np.abs(pixels(difflate.decode_clip("clip.dfl")).astype(int) - pixels(clip)).mean() < 48
 
 
 def test_damage_is_told_as_for_every_codec(run: Run, folder: Path) -> None:

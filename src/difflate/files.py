@@ -107,9 +107,14 @@ def _cannot(path: Path, error: Exception) -> DifflateError:
 def atomic_write(path: Path, data: bytes, force: bool = True) -> None:
     """Writes ``data`` to ``path`` through a temporary file, making its folder if needed. Raises as `atomic_path`."""
     check_output(path, force)
+    make_folder(path)
+    with atomic_path(path, force) as temporary:
+        temporary.write_bytes(data)
+
+
+def make_folder(path: Path) -> None:
+    """Makes the folder that ``path`` is in. Raises DifflateError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _cannot(path, error) from error
-    with atomic_path(path, force) as temporary:
-        temporary.write_bytes(data)

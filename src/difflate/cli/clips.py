@@ -6,10 +6,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sized
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from difflate.media.clip import Clip, Frame
+
+T = TypeVar("T")
 
 
 def clip_line(width: int, height: int, frames: int, seconds: Fraction, size_bytes: int) -> str:
@@ -24,6 +26,13 @@ def clip_rates(width: int, height: int, frames: int, seconds: Fraction, size_byt
     return 8 * size_bytes / (width * height * frames), float(8 * size_bytes / seconds / 1000)
 
 
+def watched(things: Iterable[T], total: int | None, unit: str) -> Iterator[T]:
+    """``things``, their number shown on a terminal as they go by."""
+    from tqdm import tqdm
+
+    yield from tqdm(things, total=total, unit=unit, leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
+
+
 class Watched:
     """The frames of a clip as they go by: counted, and shown on a terminal."""
 
@@ -33,20 +42,14 @@ class Watched:
         """Of the frames that went by last."""
 
     def __iter__(self) -> Iterator[Frame]:
-        from tqdm import tqdm
-
         frames, self.times = self._clip.frames, []
-        total = len(frames) if isinstance(frames, Sized) else None
-        hidden = not sys.stderr.isatty()
-        with tqdm(total=total, unit="frame", leave=False, file=sys.stderr, disable=hidden) as bar:
-            for frame in frames:
-                self.times.append(frame.time)
-                yield frame
-                bar.update()
+        for frame in watched(frames, len(frames) if isinstance(frames, Sized) else None, "frame"):
+            self.times.append(frame.time)
+            yield frame
 
     def line(self, size_bytes: int) -> str:
         """What is said of the clip in a file of so many bytes."""
-        from difflate.media.clip import duration
+        from difflate.format.stream import duration
 
         clip = self._clip
         seconds = duration(self.times, clip.time_base, clip.rate)
@@ -66,8 +69,3 @@ def clips_in(folder: Path) -> list[Path]:
     from difflate.media.video import CLIP_SUFFIXES
 
     return files_in(folder, CLIP_SUFFIXES, [])
-
-
-def total_bytes(paths: Iterable[Path]) -> int:
-    """Of files."""
-    return sum(path.stat().st_size for path in paths)

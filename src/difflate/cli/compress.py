@@ -42,10 +42,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "compress",
         help="compress image files and clips",
-        description="Compress images and clips: .dfl files with a learned codec, or the own format of a classical one.\n"
-        "Without -o each output stands beside its input. What of an input is left out, or coded in another\nway, is "
-        "said on standard error. What is a clip is told by the suffix (.mp4, .mov, .mkv, .webm, .avi,\n.y4m …); a "
-        "folder of images or standard input is one with --clip.",
+        description="Compress images and clips: .dfl files with a learned codec, or the own format of a classical "
+        "one.\nWithout -o each output stands beside its input. What of an input is left out, or coded in another "
+        "way,\nis said on standard error. What is a clip is told by the suffix (.mp4, .mov, .mkv, .webm, .avi, .y4m "
+        "…);\na folder of images or standard input is one with --clip.",
         epilog=_EPILOG,
     )
     parser.add_argument(
@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
     from difflate.codecs.base import Codec, quality_for
     from difflate.codecs.loading import load
     from difflate.codecs.rate_search import check_request
-    from difflate.data.images import list_images
+    from difflate.data.images import files_in, list_images
+    from difflate.media.suffixes import SUFFIXES
 
     codec = load(args.codec, allow_download=args.allow_download)
     options = codec_options(args, "encoding")
@@ -96,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
         codec.encoding.of(options, codec.name)
 
     def inputs_in(folder: Path) -> list[Path]:
-        clips = [] if isinstance(codec, Codec) else clips_in(folder)
-        return clips or list_images([folder])
+        images = files_in(folder, SUFFIXES, []) if isinstance(codec, Codec) else []
+        return (not images and clips_in(folder)) or list_images([folder])
 
     jobs = plan(args.inputs, args.output, codec.suffix, inputs_in, whole_folders=args.clip)
     if len(jobs) == 1:
@@ -144,7 +145,7 @@ def _clip(source: Path, codec: Any, options: Mapping[str, Any], args: argparse.N
     from difflate.codecs.base import codec_of_clips
     from difflate.errors import ConfigError
     from difflate.format.webp import fallback_notes
-    from difflate.media.files import SUFFIXES
+    from difflate.media.suffixes import SUFFIXES
     from difflate.media.video import open_clip
 
     if args.bpp is not None or args.max_bytes is not None or args.metadata:
@@ -155,13 +156,12 @@ def _clip(source: Path, codec: Any, options: Mapping[str, Any], args: argparse.N
         raise ConfigError("--fps is for folders of images; a file has frame times of its own")
     if source.suffix.lower() in SUFFIXES - _ANIMATED:
         raise ConfigError("is one image; with --clip name the folder of the images that are its frames")
+    coder = codec_of_clips(codec)
     given = sys.stdin.buffer if source == STANDARD else source
     clip = open_clip(given, audio=args.audio == "copy", **({"fps": args.fps} if args.fps else {}))
     watched = Watched(clip)
     with spelled_as_flags():
-        data = codec_of_clips(codec).encode_clip(
-            dataclasses.replace(clip, frames=watched), quality=args.quality, **options
-        )
+        data = coder.encode_clip(dataclasses.replace(clip, frames=watched), quality=args.quality, **options)
     return Result(data, watched.line(len(data)), (*clip.notes, *fallback_notes(data)))
 
 
@@ -201,7 +201,7 @@ def _bar(codec: Any, options: Mapping[str, Any]) -> Iterator[None]:
 def _check_suffix(target: Path, suffix: str, codec: str) -> None:
     """Raises ConfigError for a name that promises another format than the codec writes."""
     from difflate.errors import ConfigError
-    from difflate.media.files import SUFFIXES
+    from difflate.media.suffixes import SUFFIXES
     from difflate.media.video import CLIP_SUFFIXES
 
     named = target.suffix.lower()

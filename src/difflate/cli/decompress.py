@@ -1,6 +1,9 @@
 """`difflate decompress INPUT…`."""
 
 import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difflate.cli.arguments import (
@@ -13,9 +16,13 @@ from difflate.cli.arguments import (
     spelled_as_flags,
 )
 from difflate.cli.batch import STANDARD, Job
+from difflate.cli.report import write_output
+from difflate.files import make_folder
 
 if TYPE_CHECKING:
+    from difflate.cli.batch import Result
     from difflate.codecs.base import Codec
+    from difflate.media.clip import Clip
     from difflate.media.picture import Picture
 
 _EPILOG = """examples:
@@ -23,7 +30,16 @@ _EPILOG = """examples:
   difflate decompress photo.dfl -o photo.jpg
   difflate decompress small/ -o restored/            all .dfl files below small/
   difflate decompress - -o - --format webp < photo.dfl > photo.webp
-  difflate decompress photo.dfl --refine             of opq-32-8-8: improved by its refiner"""
+  difflate decompress photo.dfl --refine             of opq-32-8-8: improved by its refiner
+  difflate decompress clip.dfl                       clip.mkv, beside it
+  difflate decompress clip.dfl -o clip.mp4
+  difflate decompress clip.dfl -o frames --format png
+  difflate decompress clip.dfl -o - | ffplay -
+  difflate decompress cut.dfl --salvage              what is left of a damaged clip"""
+_PEEKED_BYTES = 2**16
+"""Of a file, to know whether it is a clip: all that stands before its frames' section."""
+_VIDEO = ("mkv", "mp4", "webm", "y4m")
+"""Formats of clips; their frames are written as png."""
 _COMPRESSED = ((".dfl",), (".avif", ".jxl", ".webp"))
 """What is restored of a folder: the second group where there is none of the first."""
 _SAVE: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}, "AVIF": {"quality": 95}}
@@ -34,9 +50,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds the command to the command line."""
     parser = subparsers.add_parser(
         "decompress",
-        help="restore images from compressed files",
-        description="Restore images. The codec and its model are found from the file itself. Without -o each output "
-        "stands beside\nits input, as PNG; another format is chosen by the suffix of -o or by --format.",
+        help="restore images and clips from compressed files",
+        description="Restore images and clips. The codec and its model are found from the file itself. Without -o "
+        "each output\nstands beside its input, an image as PNG, a clip as .mkv (FFV1): what was restored is not lossy "
+        "a second\ntime. Another format is chosen by the suffix of -o or by --format: of clips .mp4 (H.264) or .webm "
+        "(VP9)\nfor players and browsers, .y4m, or png for a folder of frames. To standard output a clip is y4m.",
         epilog=_EPILOG,
     )
     parser.add_argument(
@@ -44,8 +62,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         nargs="+",
         type=input_path,
         metavar="INPUT",
-        help=".dfl or classical image files, folders of .dfl files (of .avif, .jxl and .webp, if there are none), or - "
-        "for stdin",
+        help=".dfl, classical image or video files, folders of .dfl files (of .avif, .jxl and .webp, if there are "
+        "none), or - for stdin",
     )
     parser.add_argument(
         "-o", "--output", type=output_path, metavar="OUT", help="file (one input), folder, or - for stdout"
@@ -53,21 +71,33 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--codec", type=name_of, metavar="FOLDER", help="for .dfl files: a model that is not bundled")
     add_download_option(parser)
     add_codec_options(parser, "decoding")
-    parser.add_argument("--format", metavar="SUFFIX", help="png, jpg, webp, avif, tif, bmp … (default: png)")
+    parser.add_argument(
+        "--format",
+        metavar="SUFFIX",
+        help="png, jpg, webp, avif, tif, bmp … (default: png), of clips mkv, "
+        "mp4, webm, y4m, or png: a folder of frames (default: mkv, on standard output y4m)",
+    )
+    parser.add_argument(
+        "--salvage", action="store_true", help="of a clip that was cut or damaged, restore the frames before the damage"
+    )
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Restores each input; returns the worst exit code."""
-    from difflate.cli.batch import Result, find_compressed, plan, run_jobs
+    from difflate.cli.batch import Result, find_compressed, plan, read_input, run_jobs
+    from difflate.cli.clips import taken_as_clip
     from difflate.codecs.loading import codec_for, load_for_files
     from difflate.errors import ConfigError
     from difflate.format import container
 
-    suffix = "." + (args.format or "png").lower().lstrip(".")
-    if _kind(suffix) is None:
-        raise ConfigError(f"--format (={args.format}) is no image format; choose png, jpg, webp, avif, tif or bmp")
+    named = args.format.lower().lstrip(".") if args.format else None
+    if named is not None and named not in _VIDEO and _kind(f".{named}") is None:
+        raise ConfigError(
+            f"--format (={args.format}) is no image format; choose png, jpg, webp, avif, tif or bmp, of "
+            "clips mkv, mp4, webm, y4m or png"
+        )
     with spelled_as_flags():
         codec: Codec | None = load_for_files(args.codec, args.allow_download) if args.codec else None
     options = codec_options(args, "decoding")
@@ -76,8 +106,14 @@ def run(args: argparse.Namespace) -> int:
 
         options["refiner"] = open_refiner(args.refiner, allow_download=args.allow_download)
 
-    def work(job: Job, data: bytes) -> Result:
-        kind = _kind(suffix if args.format or job.target == STANDARD else job.target.suffix.lower())
+    def work(job: Job) -> Result:
+        if job.source != STANDARD and taken_as_clip(job.source):
+            return _clip_of_video(job, named, options, args)
+        data = read_input(job.source)
+        if args.salvage or container.begins_as_clip(data[:_PEEKED_BYTES]):
+            return _clip(job, data, codec, named, options, args)
+        suffix = job.target.suffix.lower() if job.target != STANDARD and named is None else f".{named or 'png'}"
+        kind = _kind(suffix)
         if kind is None:
             raise ConfigError(
                 f"output (={job.target}) has a suffix of no image format; end it in .png, or use --format"
@@ -87,9 +123,123 @@ def run(args: argparse.Namespace) -> int:
             picture = chosen.decode(data, **options)
         return Result(image_file(picture, kind), f"{picture.width}x{picture.height} px", picture.notes)
 
-    return run_jobs(
-        plan(args.inputs, args.output, suffix, lambda folder: find_compressed(folder, *_COMPRESSED)), args, work
-    )
+    def suffix_of(source: Path) -> str:
+        if not _holds_clip(source):
+            return f".{named or 'png'}"
+        return f".{named or 'mkv'}" if named in (None, *_VIDEO) else ""
+
+    jobs = plan(args.inputs, args.output, suffix_of, lambda folder: find_compressed(folder, *_COMPRESSED))
+    frames = named is not None and named not in _VIDEO
+    jobs = [dataclasses.replace(job, folder=frames and _holds_clip(job.source)) for job in jobs]
+    return run_jobs(jobs, args, work)
+
+
+def _clip(
+    job: Job, data: bytes, codec: "Codec | None", named: str | None, options: dict[str, Any], args: argparse.Namespace
+) -> "Result":
+    """What writes the clip in the .dfl file ``data``, and what is said of it."""
+    from difflate.cli.batch import Result
+    from difflate.cli.clips import clip_line
+    from difflate.codecs.base import codec_of_clips
+    from difflate.codecs.loading import codec_of
+    from difflate.errors import ChecksumError, TruncatedError
+    from difflate.format.salvage import salvage_clip_file, salvageable
+    from difflate.format.stream import read_clip_file
+
+    try:
+        file = salvage_clip_file(data) if args.salvage else read_clip_file(data)
+    except (TruncatedError, ChecksumError) as error:
+        left = salvageable(data)
+        raise type(error)(f"{error}; --salvage restores {left} frames" if left else str(error)) from error
+    chosen = codec_of_clips(codec or codec_of(file.header))
+    with spelled_as_flags():
+        clip = chosen.decode_clip(data, **({"salvage": True} if args.salvage else {}), **options)
+    line = clip_line(clip.width, clip.height, file.frames, file.seconds, len(data))
+    return Result(_writer(clip, named, args.force), line)
+
+
+def _clip_of_video(job: Job, named: str | None, options: dict[str, Any], args: argparse.Namespace) -> "Result":
+    """What writes the clip in a video file as another one, and what is said of it."""
+    from difflate.cli.batch import Result
+    from difflate.cli.clips import Watched
+    from difflate.errors import ConfigError
+    from difflate.media.video import open_clip
+    from difflate.options import Options
+
+    if args.salvage:
+        raise ConfigError("--salvage is for .dfl files; leave it out")
+    Options.of(options, "video files")
+    clip = open_clip(job.source, audio=True)
+    watched = Watched(clip)
+    size_bytes = job.source.stat().st_size
+    writer = _writer(dataclasses.replace(clip, frames=watched), named, args.force)
+    return Result(writer, lambda: watched.line(size_bytes))
+
+
+def _writer(clip: "Clip", named: str | None, force: bool) -> Callable[[Path], Sequence[str]]:
+    """What writes ``clip`` in the format ``named``, else in that of the target's suffix; y4m to standard output."""
+    from difflate.cli.clips import Watched
+    from difflate.errors import ConfigError
+    from difflate.media.video import write_clip
+
+    if named not in (None, "png", *_VIDEO):
+        raise ConfigError(f"--format (={named}) is for images; choose mkv, mp4, webm, y4m, or png for its frames")
+
+    def write(target: Path) -> Sequence[str]:
+        shown = clip if isinstance(clip.frames, Watched) else dataclasses.replace(clip, frames=Watched(clip))
+        form = "folder" if named == "png" else named
+        if target == STANDARD:
+            notes = _write_to_output(shown, form)
+        else:
+            make_folder(target)
+            notes = write_clip(shown, target, format=form, force=force)
+        return [*clip.notes, *notes]
+
+    return write
+
+
+class _Output:
+    """Standard output as a file; `problem` is what writing to it raised."""
+
+    problem: Exception | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            write_output(data)
+        except Exception as error:
+            self.problem = error
+            raise
+        return len(data)
+
+
+def _write_to_output(clip: "Clip", form: str | None) -> Sequence[str]:
+    """Raises as `write_output`, and as `difflate.media.video.write_clip`."""
+    from difflate.errors import DifflateError
+    from difflate.media.video import write_clip
+
+    output: Any = _Output()
+    try:
+        return write_clip(clip, output, format=form)
+    except DifflateError:
+        if output.problem is not None:  # FFmpeg, which is between, knows only that there was one
+            raise output.problem from None
+        raise
+
+
+def _holds_clip(source: Path) -> bool:
+    """Whether the file ``source`` is a video or a .dfl file of a clip; False for what cannot be read, and stdin."""
+    from difflate.cli.clips import taken_as_clip
+    from difflate.format.container import begins_as_clip
+
+    if source == STANDARD or not source.is_file():
+        return False
+    if taken_as_clip(source):
+        return True
+    try:
+        with source.open("rb") as file:
+            return begins_as_clip(file.read(_PEEKED_BYTES))
+    except OSError:
+        return False
 
 
 def _kind(suffix: str) -> str | None:

@@ -16,7 +16,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "info",
         help="say what .dfl files hold",
-        description="Say what .dfl files hold: size, rate, model, how they were made, sections. Decodes nothing.",
+        description="Say what .dfl files hold: size, rate, frames, model, how they were made, sections. Decodes "
+        "nothing.",
         epilog="examples:\n  difflate info photo.dfl\n  difflate info photo.dfl --json\n  difflate info small/\n"
         "  difflate info photo.dfl --codec runs/diffae-small",
     )
@@ -59,13 +60,23 @@ def _text(row: dict[str, Any]) -> str:
         "file": row["file"],
         "format": f"dfl {row['version']}, {row['bytes']} bytes, of which {row['overhead_bytes']} overhead",
         "image": f"{row['width']}x{row['height']} px, {row['colour']}{', alpha' if row['alpha'] else ''}",
-        "rate": f"{row['bpp']:.4f} bits per pixel",
+        "clip": _clip_text(row) if "frames" in row else "",
+        "rate": f"{row['bpp']:.4f} bits per pixel" + (f", {row['kbit_per_s']:.1f} kbit/s" if "frames" in row else ""),
         "ratio": ", ".join(f"1:{ratio:.4g} {_RATIOS[name]}" for name, ratio in row["ratios"].items()),
         "model": f"{row['model'] or row['former_model'] or 'not bundled'} ({row['model_id']})",
         "settings": settings or "none",
         "sections": sections,
     }
     return "\n".join(f"{name:<9} {value}" for name, value in lines.items() if value)
+
+
+def _clip_text(row: dict[str, Any]) -> str:
+    times = "" if row["regular_times"] else ", variable times"
+    groups = f", groups of {row['group_frames']}" if row["group_frames"] > 1 else ""
+    return (
+        f"{row['frames']} frames, {row['frames_per_second']:.6g} a second ({row['rate']}), {row['seconds']:.2f} s"
+        f"{times}{groups}{', audio' if row['audio'] else ''}"
+    )
 
 
 def _printable(value: Any) -> Any:
@@ -79,10 +90,12 @@ def describe(data: bytes, config: dict[str, Any] | None = None) -> dict[str, Any
     ``config``: config.json of its model, if that is not bundled; raises ModelError if it is of another model.
     """
     from difflate import registry
+    from difflate.cli.clips import clip_rates
     from difflate.codecs.loading import check_written_with, model_of
     from difflate.format import sections
     from difflate.format.container import read_dfl
-    from difflate.format.webp import is_lossless
+    from difflate.format.stream import clip_of_file, is_clip_file
+    from difflate.format.webp import is_lossless, webp_frames
     from difflate.store.former import former_model
     from difflate.store.hub import bundled_models
 
@@ -93,25 +106,43 @@ def describe(data: bytes, config: dict[str, Any] | None = None) -> dict[str, Any
         check_written_with(config, file)
     elif model is not None:
         config = bundled_models()[model]
+    clip = clip_of_file(file) if is_clip_file(file) else None
+    frames, kept = (1, dict(file.sections)) if clip is None else (clip.frames, clip.kept())
     ratios = {} if kind is None or config is None else kind.ratios(config)
     if ratios:
-        ratios = {"file": 24 * file.width * file.height / (8 * len(data)), **ratios}
+        ratios = {"file": 24 * file.width * file.height * frames / (8 * len(data)), **ratios}
     webp = file.section(sections.WEBP)
     settings = {} if webp is None else {"coded_as": f"WebP, {'lossless' if is_lossless(webp) else 'lossy'}"}
+    told: dict[str, Any] = {}
+    if clip is not None:
+        if webp_count := webp_frames(clip):
+            settings = {"coded_as_webp": f"{webp_count} frames"}
+        told = {
+            "frames": frames,
+            "frames_per_second": float(clip.stream.rate),
+            "rate": str(clip.stream.rate),
+            "time_base": str(clip.stream.time_base),
+            "regular_times": isinstance(clip.stream.times, range),
+            "seconds": float(clip.seconds),
+            "group_frames": clip.stream.group_frames,
+            "audio": clip.audio is not None,
+            "kbit_per_s": clip_rates(file.width, file.height, frames, clip.seconds, len(data))[1],
+        }
     return {
         "version": f"{data[4] >> 4}.{data[4] & 15}",
         "bytes": len(data),
         "overhead_bytes": len(data) - sum(len(content) for _, content in file.sections),
         "width": file.width,
         "height": file.height,
+        **told,
         "colour": "grey" if file.grey else "rgb",
         "alpha": file.section(sections.ALPHA) is not None,
-        "bpp": 8 * len(data) / (file.width * file.height),
+        "bpp": 8 * len(data) / (file.width * file.height * frames),
         "codec": None if kind is None else kind.name,
         "model_id": file.model_id.hex(),
         "ratios": ratios,
         "model": model,
         "former_model": None if former is None else str(former),
-        "settings": settings | ({} if kind is None else kind.settings(dict(file.sections))),
+        "settings": settings | ({} if kind is None else kind.settings(kept)),
         "sections": [{"type": sections.NAMES[number], "bytes": len(content)} for number, content in file.sections],
     }

@@ -31,7 +31,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Checks each file; returns the worst exit code."""
+    from difflate.cli.clips import clip_line
     from difflate.format.container import read_dfl
+    from difflate.format.stream import clip_of_file, is_clip_file
 
     codec = None
     if args.codec and not args.quick:
@@ -45,25 +47,36 @@ def run(args: argparse.Namespace) -> int:
             with naming_source(path):
                 data = read_input(path)
                 file = read_dfl(data)
+                line = f"{file.width}x{file.height} px, {len(data)} bytes"
+                if is_clip_file(file):
+                    clip = clip_of_file(file)
+                    line = clip_line(file.width, file.height, clip.frames, clip.seconds, len(data))
                 if not args.quick:
                     _decode_symbols(data, codec)
         except Exception as error:
             worst = max(worst, report(error, args.verbose))
             continue
         name = "stdin" if path == STANDARD else path
-        print(f"{name}: {'intact' if args.quick else 'verified'}, {file.width}x{file.height} px, {len(data)} bytes")
+        print(f"{name}: {'intact' if args.quick else 'verified'}, {line}")
     return worst
 
 
 def _decode_symbols(data: bytes, codec: "Codec | None") -> None:
     """Decodes all that is exact in a file. Raises FormatError, ModelError."""
+    from difflate.cli.clips import watched
     from difflate.codecs.loading import codec_for
     from difflate.format import sections
     from difflate.format.alpha import decode_alpha
     from difflate.format.container import read_dfl
+    from difflate.format.stream import clip_of_file, is_clip_file
 
     file = read_dfl(data)
     chosen: Any = codec or codec_for(data)
+    if is_clip_file(file):
+        clip = clip_of_file(file)
+        for _ in watched(chosen.read_latents(clip), len(clip.groups), "group"):
+            pass
+        return
     chosen.read_latent(file)
     alpha = file.section(sections.ALPHA)
     if alpha is not None:

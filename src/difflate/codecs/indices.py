@@ -103,8 +103,9 @@ class IndexCoder:
         else:
             self.context.decode_sequence(grids, SymbolReader(data), given, past)
         for p, size in enumerate(self.sizes):
-            if grids[:, p].size and grids[:, p].max() >= size:
-                raise FormatError(f"an index (={grids[:, p].max()}) is above the {size} of its plane; get an intact copy")
+            largest = grids[:, p].max(initial=0)
+            if largest >= size:
+                raise FormatError(f"an index (={largest}) is above the {size} of its plane; get an intact copy")
         return grids
 
     def read(self, kept: Mapping[int, bytes], rows: int, columns: int, grey: bool) -> Indices:

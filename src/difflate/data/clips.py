@@ -12,12 +12,10 @@ from torch import Tensor
 
 from difflate.data import made as made_pictures
 from difflate.data.crops import Crops, Note, Sample, Samples, scaled
-from difflate.data.images import list_images
 from difflate.data.mixed import check_share, drawn_shares, without_colour
 from difflate.data.moving import clip_of_any
 from difflate.errors import ConfigError, LimitExceeded
-from difflate.media.clip import Clip, clip_of
-from difflate.media.picture import open_image
+from difflate.media.video import open_clip
 from difflate.seeds import Stream, numpy_generator
 
 CLIP_BYTES = 2**32
@@ -39,15 +37,14 @@ class LoadedClip:
 
 
 def load_clips(sources: Sequence[str | Path]) -> list[LoadedClip]:
-    """All frames of ``sources``: folders of numbered images. To train on, so they should be short.
+    """All frames of ``sources``: video files and folders of numbered images. To train on, so they should be short.
 
-    Raises ConfigError for a source that does not exist or has no images, ImageError for what cannot be read,
-    LimitExceeded if they need more than `CLIP_BYTES` together.
+    Raises what `difflate.media.video.open_clip` raises, and LimitExceeded if they need more than `CLIP_BYTES` together.
     """
     loaded, used = [], 0
     for source in map(Path, sources):
         frames = []
-        for frame in _open(source).frames:
+        for frame in open_clip(source).frames:
             used += frame.pixels.size
             if used > CLIP_BYTES:
                 raise LimitExceeded(
@@ -57,10 +54,6 @@ def load_clips(sources: Sequence[str | Path]) -> list[LoadedClip]:
             frames.append(frame.pixels)
         loaded.append(LoadedClip(source.name, torch.from_numpy(np.stack(frames))))
     return loaded
-
-
-def _open(source: Path) -> Clip:
-    return clip_of([open_image(path) for path in list_images([source], recursive=False)], 25)
 
 
 class ClipCrops(Samples):

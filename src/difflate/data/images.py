@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
 from difflate.errors import ConfigError
-from difflate.media.files import SUFFIXES
+from difflate.media.suffixes import SUFFIXES
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from difflate.data.images import check_images, check_not_compressed, files_in, is_hidden, log_hidden
 from difflate.errors import ConfigError, DifflateError, ImageError
 from difflate.limits import TEXT_BYTES
-from difflate.media.files import SUFFIXES, open_pil
+from difflate.media.files import open_pil
+from difflate.media.suffixes import SUFFIXES
 
 log = logging.getLogger(__name__)
 

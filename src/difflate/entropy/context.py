@@ -108,7 +108,8 @@ class ContextModel:
         ``given``: planes that hold one index all over and are not coded, since the reader knows it too. ``past``: the
         grid before, as large, which the reader has too; None: there is none. Only a model that looks back looks at it.
         """
-        self._run(self._flat(grid), *grid.shape[1:], given or {}, past, writer, None)
+        rows, columns = grid.shape[1:]
+        self._run(self._flat(grid), rows, columns, given or {}, past, writer, None)
 
     def decode(
         self,
@@ -143,8 +144,9 @@ class ContextModel:
         past: np.ndarray | None = None,
     ) -> None:
         """Fills ``grids: (T, P, rows, columns)``, the inverse of `encode_sequence`."""
+        rows, columns = grids.shape[2:]
         for grid in grids:
-            grid[...] = self.decode(*grid.shape[1:], reader, given, past)
+            grid[...] = self.decode(rows, columns, reader, given, past)
             past = grid
 
     def _flat(self, grid: np.ndarray) -> np.ndarray:
@@ -269,13 +271,13 @@ class ContextModel:
 
 
 def _keep(descriptors: np.ndarray, where: np.ndarray | slice, described: np.ndarray) -> None:
-    """Writes ``described: (n, descriptor)`` into rows ``where`` of ``descriptors``, whose last number is: there is one."""
+    """Writes ``described: (n, descriptor)`` into rows ``where`` of ``descriptors``, whose last number says "inside"."""
     descriptors[where, :-1] = np.clip(described, -ACTIVATION_MAX, ACTIVATION_MAX)
     descriptors[where, -1] = ACTIVATION_MAX
 
 
 def _features(near: np.ndarray) -> np.ndarray:
-    """(n, k * (descriptor + 1)) float32 of the descriptors ``near: (n, k, descriptor + 1)``; their last numbers last."""
+    """(n, k * (descriptor + 1)) float32 of ``near: (n, k, descriptor + 1)``; the last number of each comes last."""
     count, split = near.shape[1], near.shape[1] * DIMS.descriptor
     features = np.empty((len(near), split + count), np.float32)
     features[:, :split].reshape(len(near), count, -1)[...] = near[:, :, :-1]

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from difflate.errors import FormatError, NotDflError
+from difflate.errors import DifflateError, FormatError, NotDflError
 from difflate.format.container import read_sealed
 from difflate.format.stream import ClipFile, sealed_parts
 from difflate.format.varints import varint
@@ -44,3 +44,12 @@ def salvage_clip_file(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ClipFile:
     if clip.frames < total:
         notes.insert(0, f"salvaged {clip.frames} of {total} frames; what follows is damaged or missing")
     return replace(clip, notes=tuple(notes))
+
+
+def salvageable(data: bytes, limits: Limits = DEFAULT_LIMITS) -> str | None:
+    """How many frames of how many `salvage_clip_file` would give, as "12 of 30"; None: none."""
+    try:
+        clip = salvage_clip_file(data, limits)
+    except DifflateError:
+        return None
+    return f"{clip.frames} of {len(clip.stream.times)}"

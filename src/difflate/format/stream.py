@@ -22,7 +22,6 @@ from difflate.format import sections as kinds
 from difflate.format.container import DflFile, read_dfl, write_dfl
 from difflate.format.varints import Cursor, varint
 from difflate.limits import DEFAULT_LIMITS, Limits
-from difflate.media.clip import duration
 
 _LONGEST = 9
 """Bytes of a varint here."""
@@ -69,7 +68,9 @@ class Stream:
             2 * first if first >= 0 else -2 * first - 1, step,
         ]  # fmt: skip
         if max(*numbers, 2 * self.times[-1]) > _MOST:
-            raise ImageError("the clip's rate, time base or times have numbers that a file has no room for; give simpler ones")
+            raise ImageError(
+                "the clip's rate, time base or times have numbers that a file has no room for; give simpler ones"
+            )
         out = bytearray().join(map(varint, numbers))
         if not step:
             steps = (after - before for before, after in itertools.pairwise(self.times))
@@ -215,6 +216,15 @@ def sealed_parts(file: DflFile, limits: Limits) -> tuple[DflFile, Stream]:
         raise FormatError("the file has an image beside its clip; get an intact copy of it")
     stream = Stream.from_bytes(file.sections[len(before)][1], file.width, file.height, limits)
     return replace(file, sections=before), stream
+
+
+def duration(times: Sequence[int], time_base: Fraction, rate: Fraction) -> Fraction:
+    """Seconds from the first of ``times`` to the end of the last, which is shown as long as the one before it.
+
+    ``rate`` tells how long a single frame is shown.
+    """
+    last = (times[-1] - times[-2]) * time_base if len(times) > 1 else 1 / rate
+    return (times[-1] - times[0]) * time_base + last
 
 
 def _step(times: Sequence[int]) -> int:

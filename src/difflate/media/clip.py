@@ -51,15 +51,6 @@ class Clip:
         return replace(self, frames=tuple(self.frames))
 
 
-def duration(times: Sequence[int], time_base: Fraction, rate: Fraction) -> Fraction:
-    """Seconds from the first of ``times`` to the end of the last, which is shown as long as the one before it.
-
-    ``rate`` tells how long a single frame is shown.
-    """
-    last = (times[-1] - times[-2]) * time_base if len(times) > 1 else 1 / rate
-    return (times[-1] - times[0]) * time_base + last
-
-
 def clip_of(pictures: Sequence[Picture], fps: Fraction | int, limits: Limits = DEFAULT_LIMITS) -> Clip:
     """The clip of ``pictures``, grey if all are; colours are brought to sRGB. Frame n is shown at n / ``fps`` seconds.
 

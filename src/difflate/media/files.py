@@ -31,9 +31,6 @@ FORMATS = {
 }
 """The formats that are read, with Pillow's module and class. Pillow knows forty more that few use and fewer test."""
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2"}
-"""Suffixes of these formats, for images in folders; a file that is named itself may have any suffix."""
-
 PREFIX_BYTES = 64
 """What `sniff_format` looks at, in bytes: the longest list of brands of an AVIF file that is met in practice."""
 

@@ -18,8 +18,8 @@ from difflate.errors import ConfigError, DifflateError, ImageError, OutputExists
 from difflate.files import file_mode
 from difflate.limits import Limits
 from difflate.media.clip import Clip, Frame, check_frame
-from difflate.media.files import SUFFIXES
 from difflate.media.picture import Picture, open_image, to_srgb
+from difflate.media.suffixes import SUFFIXES
 from difflate.media.video_colour import interleaved
 
 _NUMBER = re.compile(r"(.*?)(\d+)")

@@ -155,8 +155,8 @@ class _Writing:
 
     def _container_options(self, sink: Any) -> dict[str, str]:
         if self._name != "mp4":
-            # sound that begins before zero, as that of most codecs does, would move the frames
-            return {"avoid_negative_ts": "disabled"}
+            # no random identifiers; sound that begins before zero, as that of most codecs does, would move the frames
+            return {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
         scale = str(self._clip.time_base.denominator)
         # to put the header first, ffmpeg opens what it has written once more, which is possible by name only
         first = {"movflags": "faststart"} if isinstance(sink, str) else {}

@@ -15,8 +15,8 @@ from difflate.codecs.base import Codec
 from difflate.errors import ConfigError
 from difflate.evaluate.markdown import cell, markdown_table
 from difflate.extras import require
-from difflate.media.files import SUFFIXES
 from difflate.media.picture import Picture, as_picture, open_image
+from difflate.media.suffixes import SUFFIXES
 from difflate.metrics.distortion import bits_per_pixel, psnr
 from difflate.metrics.pairs import planes_of_pair
 

@@ -118,7 +118,7 @@ def fit_clips(
     context: ContextModel, sizes: Sequence[int], clips: Iterable[np.ndarray], held_back: Iterable[np.ndarray],
     settings: ContextSettings, *, seed: int, progress: bool = False,
 ) -> tuple[ContextModel, IndexReport]:  # fmt: skip
-    """A context model of the form of ``context``, which looks back or does not, fitted to ``clips``; says what it saves.
+    """A context model of the form of ``context``, which may look back, fitted to ``clips``; and what it saves.
 
     ``clips``: arrays (T, P, h, w) of indices, at least one, images with T = 1; ``sizes``: how many indices each plane
     has; ``held_back``: what the coded bits are counted of, each clip one stream. With ``settings.steps`` 0 ``context``

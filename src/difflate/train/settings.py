@@ -134,7 +134,7 @@ class ClipSettings(ImageSettings):
     """Images and clips to train on, in clips of square crops."""
 
     clips: list[str] = field(default_factory=list)
-    """Folders of numbered images, each a clip. They are kept in memory, three bytes a pixel."""
+    """Video files and folders of numbered images. They are kept in memory, three bytes a pixel."""
     held_clips: list[str] = field(default_factory=list)
     """Clips for validation, which none of `clips` may be; they come before what is held back of the images."""
     moving: float = 0.8
@@ -146,6 +146,8 @@ class ClipSettings(ImageSettings):
         check_share(self.moving, "moving")
         if both := {Path(clip).resolve() for clip in self.clips} & {Path(clip).resolve() for clip in self.held_clips}:
             raise ConfigError(f"held_clips: {min(both)} is also in clips; train on it or hold it back")
+        if self.held_clips and self.holdback < 1:
+            raise ConfigError(f"holdback (={self.holdback}) must be at least 1 if there are held_clips")
 
 
 def check_crop(crop_px: int, multiple: int, key: str = "crop_px") -> None:
