@@ -23,8 +23,3 @@ def quantization_tables(image: Any) -> np.ndarray:
         if steps is not None and len(steps) == 64:
             row[:] = np.maximum(steps, 1)
     return found
-
-
-def turn_tables(tables: np.ndarray) -> np.ndarray:
-    """``tables: (2, 64)`` of an image whose rows and columns change places."""
-    return np.ascontiguousarray(tables.reshape(-1, 8, 8).swapaxes(1, 2).reshape(tables.shape))

@@ -115,7 +115,9 @@ def cost(settings: RestorerTraining) -> str:
         model = Restorer(settings.network, settings.process)
     height, width = _COST_PX
     work = multiply_adds(model.network, height, width)
-    return f"{parameters(model) / 1e6:.2f} million parameters, {work / 1e9:.1f} billion multiply-adds for {width}x{height}"
+    return (
+        f"{parameters(model) / 1e6:.2f} million parameters, {work / 1e9:.1f} billion multiply-adds for {width}x{height}"
+    )
 
 
 def _data(settings: RestorerTraining) -> Data:
