@@ -96,6 +96,13 @@ def test_the_network_knows_which_tables_are_unknown() -> None:
     assert told.std[1] < told.std[0]
 
 
+def test_a_folder_holds_all_of_it(model: Path) -> None:
+    pixels, tables = torch.from_numpy(photo(40, 50, 100).copy()), torch.full((2, 64), 20.0)
+    ours, theirs = (each.restore(pixels, tables).int() for each in (restorer_of(), load_restorer(model)))
+    assert (ours - theirs).abs().max() <= 1  # saved in half precision
+    assert (ours - theirs).abs().float().mean() < 0.01
+
+
 # Images
 
 
@@ -112,7 +119,7 @@ def test_tiles_are_the_whole_image(size: tuple[int, int], steps: int) -> None:
     restorer, pixels = restorer_of(), torch.from_numpy(photo(*size, 100).copy())
     tables = torch.full((2, 64), 20.0)
     whole, tiled = (restorer.restore(pixels, tables, steps=steps, tile_px=px) for px in (4096, 16))
-    assert (whole.int() - pixels.int()).abs().float().mean() > 0.5
+    assert (whole.int() - pixels.int()).abs().float().mean() > (0.5 if min(size) > 1 else 0)
     # what a second step sees of the first reaches further, and is little
     assert (whole.int() - tiled.int()).abs().float().mean() < (0.01 if steps == 1 else 0.2)
 
@@ -146,7 +153,7 @@ def test_a_finer_table_changes_less() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
 def test_a_codec_restores_what_it_decodes(kind: str, model: Path) -> None:
     data = file_of(image_of(), kind, quality=40)
-    plain, restored = (np.asarray(difflate.decode(data, **options)) for options in ({}, {"restorer": model}))
+    plain, restored = np.asarray(difflate.decode(data)), np.asarray(difflate.decode(data, restorer=model))
     expected = load_restorer(model).restore(torch.from_numpy(plain.transpose(2, 0, 1).copy()), tables_of(data))
     np.testing.assert_array_equal(restored, expected.numpy().transpose(1, 2, 0))
     assert not np.array_equal(plain, restored)

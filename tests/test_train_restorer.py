@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from coder_helpers import photo
+import difflate
+from coder_helpers import photo, psnr
 from difflate.cli.main import main
 from difflate.data.crops import Crops, collate
 from difflate.data.degraded import HELD_BACK_QUALITIES, Degradations, all_tables
@@ -78,7 +79,7 @@ def test_pairs_follow_from_their_numbers(images: Path) -> None:
     assert -1 in labels
     assert max(labels) < 800
     errors = [(s.pixels[:3].float() - s.pixels[3:].float()).square().mean().sqrt() for s in made]
-    assert 0.5 < min(errors)
+    assert min(errors) > 0.5
     assert max(errors) < 40
     other = degradations(images, seed=1).read(7)
     assert not torch.equal(other.pixels[3:], made[7].pixels[3:])
@@ -146,20 +147,36 @@ def test_lpips_is_of_the_restored_image(images: Path, monkeypatch: pytest.Monkey
         torch.testing.assert_close(values[key], expected)
 
 
-def test_training_restores_what_it_has_not_seen(images: Path, tmp_path: Path) -> None:
-    loop = {"max_steps": 60, "validate_every": 60, "pictures_every": 60, "lr": 1e-2}
-    out = RECIPE.run(settings(images, tmp_path, loop, one_step=1.0), "the command", progress=False)
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve smooth pictures: what JPEG makes of them is soon learned."""
+    path, rng = tmp_path_factory.mktemp("waves"), np.random.default_rng(0)
+    rows, columns = np.mgrid[:72, :80]
+    for number in range(12):
+        slopes = rng.normal(size=(3, 2)) / 14
+        planes = [128 + 100 * np.sin(a * rows + b * columns + c) for c, (a, b) in enumerate(slopes)]
+        Image.fromarray(np.stack(planes, 2).astype(np.uint8)).save(path / f"{number:02d}.png")
+    return path
+
+
+def test_training_restores_what_it_has_not_seen(waves: Path, tmp_path: Path) -> None:
+    loop = {"max_steps": 110, "validate_every": 110, "pictures_every": 110, "checkpoint_every": 110}
+    out = RECIPE.run(settings(waves, tmp_path, loop, one_step=1.0), "the command", progress=False)
     newest = checkpoint.latest(out / CHECKPOINTS)
     assert newest is not None
-    found = [values for _, values in checkpoint.read_head(newest)[0].validations]
-    assert found[0]["psnr_after_db"] == pytest.approx(found[0]["psnr_before_db"], abs=1e-4)
-    assert found[-1]["loss"] < found[0]["loss"]
-    assert found[-1]["psnr_after_db"] > found[-1]["psnr_before_db"] + 0.05
-    with Image.open(out / "pictures" / "step-00000060.png") as grid:
+    first, last = (values for _, values in checkpoint.read_head(newest)[0].validations)
+    assert first["psnr_after_db"] == pytest.approx(first["psnr_before_db"], abs=1e-4)
+    assert last["loss"] < first["loss"]
+    assert last["psnr_after_db"] > last["psnr_before_db"] + 0.1
+    with Image.open(out / "pictures" / "step-00000110.png") as grid:
         assert grid.mode == "RGB"
-    card = (out / "README.md").read_text()
-    assert "difflate restore" in card
-    assert isinstance(load_restorer(out), Restorer)
+    assert "difflate restore" in (out / "README.md").read_text()
+    restorer = load_restorer(out)
+    with Image.open(waves / "00.png") as image:
+        original, file = np.asarray(image), io.BytesIO()
+        image.save(file, "JPEG", quality=20)
+    plain, restored = difflate.decode(file.getvalue()), difflate.decode(file.getvalue(), restorer=restorer)
+    assert psnr(original, np.asarray(restored)) > psnr(original, np.asarray(plain))
 
 
 def test_resume_is_exact(images: Path, tmp_path: Path) -> None:
