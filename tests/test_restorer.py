@@ -268,7 +268,7 @@ def test_evaluations_restore(model: Path, tmp_path: Path) -> None:
     assert records[0].bytes == records[1].bytes
     assert records[0].values["psnr"] != records[1].values["psnr"]
     for name, message in (
-        ("jpeg+steps=2", "`steps` has a meaning only with `restore`"),
+        ("jpeg+steps=2", "`steps` has a meaning only where a file of this kind is restored"),
         ("png+restore=1", "`restore` has no meaning for png"),
         ("jpeg+restore=1+steps=0", "must be from 1"),
     ):

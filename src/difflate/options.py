@@ -140,7 +140,10 @@ class RestoredDecoding(Options):
                 raise ConfigError(f"`{name}` (={value}) must be from {least} to {most}")
         for name in ("steps", "seed", "tile_px"):
             if getattr(self, name) is not None and not self.restores:
-                raise ConfigError(f"`{name}` has a meaning only with `restore` or `restorer` here; leave it out")
+                raise ConfigError(
+                    f"`{name}` has a meaning only where a file of this kind is restored; leave it out, or use difflate "
+                    "restore, or restore=True in Python"
+                )
 
     @property
     def restores(self) -> bool:

@@ -36,8 +36,6 @@ _TABLES = 128
 _STD, _GROWTH, _STD_UNKNOWN = 1.1 / 127.5, 0.42, 6 / 127.5
 """The rms of what JPEG loses of photographs is 1.1·g^0.42 levels, g the geometric mean of the steps of luminance
 (measured for qualities of 5 to 95, within a third); of WebP and AVIF 6 levels are typical."""
-
-
 _AROUND_PX, _DETAIL = 4, 0.25
 """The network sees 9x9 px as a mean, and a quarter of the difference from it in the units that it answers in. Shown the
 image itself, where what is wrong is a tenth of what is there, it had learned nothing after 300 steps of which .2 dB
@@ -91,8 +89,8 @@ class Restorer(FolderModel):
         steps of the quantization of luminance and chroma, 0 where they are unknown."""
         known = tables > 0
         steps = tables.clamp_min(1).log2()
-        luminance = _STD * 2 ** (_GROWTH * steps[:, 0].mean(1))
-        std = torch.where(known[:, 0].all(1), luminance, _STD_UNKNOWN)
+        std = _STD * (_GROWTH * steps[:, 0].mean(1)).exp2()
+        std = std.masked_fill(~known[:, 0].all(1), _STD_UNKNOWN)
         means = F.avg_pool2d(F.pad(images, (_AROUND_PX,) * 4, mode="replicate"), 2 * _AROUND_PX + 1, 1)
         details = _DETAIL * (images - means) / expand(std, images)
         return Degraded(images, torch.cat([means, details], dim=1), ((steps + 1) / 9 * known).flatten(1), std)

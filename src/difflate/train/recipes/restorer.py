@@ -36,7 +36,7 @@ class RestorerTraining(CropSettings):
     one_step: float = 0.75
     """Share of the crops that are restored at once, from zeros; from the others the network learns to take steps from
     noise."""
-    rho: float = 0.5
+    rho: float = 0.7
     """ρ: share of the loss that is the LPIPS of the image that one step makes, from zeros or from noise."""
     lpips: Nets = "vgg"
     """Network that LPIPS looks with: vgg, alex, or [alex, vgg], the mean of both."""
