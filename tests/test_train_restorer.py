@@ -116,7 +116,7 @@ def test_before_training_the_loss_is_what_was_lost(images: Path) -> None:
     for one_step in (0.0, 1.0):
         task = task_of(one_step=one_step).train()
         pair, degraded = task._pairs(batch)
-        expected = ((pair - degraded.images) / degraded.std[:, None, None, None]).abs().mean()
+        expected = ((pair - degraded.images) / degraded.std[:, None, None, None]).square().mean()
         torch.testing.assert_close(task.loss(batch, draws)["loss"], expected)
 
 

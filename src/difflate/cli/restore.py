@@ -42,18 +42,26 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Restores each input; returns the worst exit code."""
-    from difflate.cli.batch import Result, find_compressed, plan, run_jobs
-    from difflate.cli.images import image_file, kind_of_file, suffix_of_format
+    from difflate.cli.batch import Result, find_compressed, plan, read_input, run_jobs
+    from difflate.cli.decompress import _kind, image_file
+    from difflate.errors import ConfigError
     from difflate.models.restorer import load_restorer
 
-    suffix = suffix_of_format(args.format)
+    suffix = "." + (args.format or "png").lower().lstrip(".")
+    if _kind(suffix) is None:
+        raise ConfigError(f"--format (={args.format}) is no image format; choose png, jpg, webp, avif, tif or bmp")
     options: dict[str, Any] = {name: getattr(args, name) for name in _FLAGS}
     with spelled_as_flags():
         RestoredDecoding.of({**options, "restore": True}, "restore")
     options["restorer"] = load_restorer(args.restorer, allow_download=args.allow_download)  # once for all inputs
 
-    def work(job: Job, data: bytes) -> Result:
-        kind = kind_of_file(suffix if args.format or job.target == STANDARD else job.target.suffix.lower(), job.target)
+    def work(job: Job) -> Result:
+        kind = _kind(suffix if args.format or job.target == STANDARD else job.target.suffix.lower())
+        if kind is None:
+            raise ConfigError(
+                f"output (={job.target}) has a suffix of no image format; end it in .png, or use --format"
+            )
+        data = read_input(job.source)
         with spelled_as_flags():
             picture = _lossy_codec(data).decode(data, **options)
         return Result(image_file(picture, kind), f"{picture.width}x{picture.height} px", picture.notes)

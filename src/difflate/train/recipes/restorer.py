@@ -36,7 +36,7 @@ class RestorerTraining(CropSettings):
     one_step: float = 0.75
     """Share of the crops that are restored at once, from zeros; from the others the network learns to take steps from
     noise."""
-    rho: float = 0.7
+    rho: float = 0.85
     """ρ: share of the loss that is the LPIPS of the image that one step makes, from zeros or from noise."""
     lpips: Nets = "vgg"
     """Network that LPIPS looks with: vgg, alex, or [alex, vgg], the mean of both."""
@@ -53,9 +53,10 @@ class RestorerTraining(CropSettings):
 
 
 class Restoration(Task):
-    """(1 - ρ)·L1 of x0 + ρ·LPIPS of a `Restorer`, from zeros or at a time that is drawn.
+    """(1 - ρ)·squared error of x0 + ρ·LPIPS of a `Restorer`, from zeros or at a time that is drawn.
 
-    x0 is what was lost in units of what is typical, so that all qualities count about alike.
+    x0 is what was lost in units of what is typical, so that all qualities count about alike. Absolute errors learn
+    nothing for long: most of what was lost is near 0, and so is the median of what it could be.
     """
 
     model: Restorer
@@ -78,7 +79,7 @@ class Restoration(Task):
         noise = noise.masked_fill(expand(at_once, noise), 0.0)
         x0 = model.to_x0(images, degraded)
         noisy = noisy_at(model.diffusion, x0, times, noise)
-        found = denoise_noisy(model.diffusion, model, x0, noisy, absolute=True, degraded=degraded)
+        found = denoise_noisy(model.diffusion, model, x0, noisy, degraded=degraded)
         losses, values = (1 - rho) * found.losses, {}
         if rho:
             seen = (model.to_images(found.x0, degraded).clamp(-1, 1).float(), images)
