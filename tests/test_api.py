@@ -117,8 +117,10 @@ def test_options_are_those_of_the_codec_and_are_checked_by_name() -> None:
         match="`sections` has no meaning for hyperprior-small, it takes `effort`, `exact_alpha`, `learned_only`, ",
     ):
         difflate.encode(PHOTO, "hyperprior-small", sections=[(0x44, b"")])
-    with pytest.raises(ConfigError, match="`steps` has no meaning for jpeg"):
+    with pytest.raises(ConfigError, match="`steps` has a meaning only where a file of this kind is restored"):
         difflate.decode(difflate.encode(PHOTO, "jpeg"), steps=3)
+    with pytest.raises(ConfigError, match="`gamma` has no meaning for jpeg, it takes `restore`, "):
+        difflate.decode(difflate.encode(PHOTO, "jpeg"), gamma=0.5)
     with pytest.raises(ConfigError, match=r"`seed` \(=-1\) must be from 0 to 4294967295$"):
         difflate.encode(PHOTO, "cdc-small", seed=-1)
     with pytest.raises(ConfigError, match="`tile_px` has a meaning only with `refine`"):

@@ -122,6 +122,36 @@ class IndexDecoding(Options):
 
 
 @dataclass(frozen=True)
+class RestoredDecoding(Options):
+    """Codecs that others wrote, whose images a restorer can improve."""
+
+    restore: bool | None = option("take back what the file has lost by a small network, the one that is bundled")
+    restorer: Any = option("folder of another restorer than the bundled one", "FOLDER")  # noqa: RUF009
+    steps: int | None = option(  # type: ignore[misc]
+        f"steps of diffusion, up to {_MAX_STEPS}; 1, the default: the restored image at once", "N"
+    )
+    seed: int | None = option("seed of the noise that more steps than one start from (default: 0)", "S")
+    tile_px: int | None = option("side of the tiles of large images (default: 896)", "PX")
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("steps", 1, _MAX_STEPS), ("seed", 0, _MAX_SEED)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise ConfigError(f"`{name}` (={value}) must be from {least} to {most}")
+        for name in ("steps", "seed", "tile_px"):
+            if getattr(self, name) is not None and not self.restores:
+                raise ConfigError(
+                    f"`{name}` has a meaning only where a file of this kind is restored; leave it out, or use difflate "
+                    "restore, or restore=True in Python"
+                )
+
+    @property
+    def restores(self) -> bool:
+        """Whether a restorer is asked for."""
+        return bool(self.restore) or self.restorer is not None
+
+
+@dataclass(frozen=True)
 class TransformEncoding(Encoding):
     """Codecs that see an image in tiles, and can look for better latents than those that they see at once."""
 

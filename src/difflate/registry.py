@@ -15,7 +15,7 @@ from difflate import options
 from difflate.errors import ConfigError
 from difflate.format import sections
 
-Role = Literal["codec", "refiner", "generator"]
+Role = Literal["codec", "refiner", "restorer", "generator"]
 WEIGHTS = Path(__file__).parent / "weights"
 QUALITY_STEPS = 65535
 """A quality in files: this is 100."""
@@ -156,6 +156,7 @@ for _row in (
         decoding=options.SamplingDecoding, about=_about_video, ratios=latent_ratios, settings=_diffae_settings,
     ),
     Kind("refiner", "refiner", "difflate.models.refiner:Refiner", "difflate decompress photo.dfl --refiner FOLDER"),
+    Kind("restorer", "restorer", "difflate.models.restorer:Restorer", "difflate restore photo.jpg --model FOLDER"),
     Kind("pixel-diffusion", "generator", "difflate.models.pixel_diffusion:PixelDiffusion", _SAMPLE),
     Kind("latent-diffusion", "generator", "difflate.models.latent_diffusion:LatentDiffusion", _SAMPLE),
     Kind("categorical-diffusion", "generator", "difflate.models.categorical_diffusion:CategoricalDiffusion", _SAMPLE),
@@ -188,6 +189,7 @@ RECIPES = {
     "cdc": "difflate.train.recipes.cdc",
     "autoencoder": "difflate.train.recipes.autoencoder",
     "refiner": "difflate.train.recipes.refiner",
+    "restorer": "difflate.train.recipes.restorer",
     "distil": "difflate.train.recipes.distil",
     "diffae": "difflate.train.recipes.diffae",
     "diffae-video": "difflate.train.recipes.diffae_video",

@@ -66,6 +66,8 @@ class Stream(enum.IntEnum):
     """Whether a training clip has made motion, and that motion, by the clip's number."""
     CLIP = 26
     """Place, time and direction of a crop of a real clip."""
+    DEGRADATION = 27
+    """By which file a training image of a restorer is degraded, and where its blocks begin."""
 
 
 def torch_generator(seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

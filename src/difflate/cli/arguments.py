@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,15 +54,25 @@ def add_codec_options(parser: argparse.ArgumentParser, side: Side) -> None:
         help = field.metadata["help"] if every else f"{', '.join(kinds)}: {field.metadata['help']}"
         if field.metadata["hint"]:
             help += f" (default: as the {'model' if side == 'encoding' else 'file'} says)"
-        value_type = type_of(cls, name)
-        if value_type is bool:  # False would be an option that is given
-            parser.add_argument(flag_of(name), action="store_true", default=None, dest=name, help=help)
-        else:
-            parse = name_of if value_type is str and not field.metadata["words"] else value_type
-            parser.add_argument(
-                flag_of(name), type=parse, metavar=field.metadata["metavar"],
-                dest=name, help=help,
-            )  # fmt: skip
+        _add_flag(parser, flag_of(name), field, cls, help)
+
+
+def add_options(parser: argparse.ArgumentParser, cls: type[Options], flags: Mapping[str, str]) -> None:
+    """Adds those options of ``cls`` that are named in ``flags``, under the flags there."""
+    for field in dataclasses.fields(cls):
+        if field.name in flags:
+            _add_flag(parser, flags[field.name], field, cls, field.metadata["help"])
+
+
+def _add_flag(
+    parser: argparse.ArgumentParser, flag: str, field: dataclasses.Field, cls: type[Options], help: str
+) -> None:
+    value_type = type_of(cls, field.name)
+    if value_type is bool:  # False would be an option that is given
+        parser.add_argument(flag, action="store_true", default=None, dest=field.name, help=help)
+    else:
+        parse = name_of if value_type is str and not field.metadata["words"] else value_type
+        parser.add_argument(flag, type=parse, metavar=field.metadata["metavar"], dest=field.name, help=help)
 
 
 def codec_options(args: argparse.Namespace, side: Side) -> dict[str, Any]:

@@ -11,7 +11,20 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from difflate import __version__
-from difflate.cli import codecs, compress, decompress, distance, eval, info, latents, reproduce, sample, train, verify
+from difflate.cli import (
+    codecs,
+    compress,
+    decompress,
+    distance,
+    eval,
+    info,
+    latents,
+    reproduce,
+    restore,
+    sample,
+    train,
+    verify,
+)
 from difflate.cli.report import log_to_stderr, report, write_output
 
 INTERRUPTED = 130
@@ -57,7 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"difflate {__version__}")
     parser.add_argument("--verbose", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (compress, decompress, info, verify, codecs, eval, latents, train, sample, distance, reproduce):
+    commands = (compress, decompress, restore, info, verify, codecs, eval, latents, train, sample, distance, reproduce)
+    for command in commands:
         command.add_parser(subparsers)
     for sub in subparsers.choices.values():
         sub.formatter_class = argparse.RawDescriptionHelpFormatter

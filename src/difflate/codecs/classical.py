@@ -23,7 +23,7 @@ from difflate.media.files import PREFIX_BYTES, open_pil, sniff_format
 from difflate.media.metadata import EXIF_PREFIX
 from difflate.media.modes import depth_to_8_bits
 from difflate.media.picture import Picture, from_array, from_pil, to_array, to_pil, to_srgb
-from difflate.options import AvifEncoding, Encoding, Options
+from difflate.options import AvifEncoding, Encoding, Options, RestoredDecoding
 
 _NAMES = {"JPEG": "jpeg", "WebP": "webp", "AVIF": "avif", "PNG": "png", "JPEG XL": "jxl"}
 
@@ -34,9 +34,19 @@ def classical_codecs() -> dict[str, PillowCodec | JpegXlCodec]:
         # 65500: libjpeg's own limit, below the 65535 that the format could hold
         # optimize: Huffman tables made for the image, a fifth fewer bytes at low quality
         PillowCodec(
-            "jpeg", ".jpg", (1, 100, 75), "JPEG", 65500, "JPEG, chroma at half size", {"optimize": True}, Options
+            "jpeg",
+            ".jpg",
+            (1, 100, 75),
+            "JPEG",
+            65500,
+            "JPEG, chroma at half size",
+            {"optimize": True},
+            Options,
+            RestoredDecoding,
         ),
-        PillowCodec("webp", ".webp", (0, 100, 80), "WebP", 16383, "WebP, lossy", {"method": 6}),
+        PillowCodec(
+            "webp", ".webp", (0, 100, 80), "WebP", 16383, "WebP, lossy", {"method": 6}, decoding=RestoredDecoding
+        ),
         # 32768: what libavif reads back; it writes larger ones
         PillowCodec(
             "avif",
@@ -46,6 +56,7 @@ def classical_codecs() -> dict[str, PillowCodec | JpegXlCodec]:
             32768,
             "AVIF (AV1), 8 bits, chroma at half size",
             encoding=AvifEncoding,
+            decoding=RestoredDecoding,
         ),
         PillowCodec("png", ".png", None, "PNG", None, "PNG, lossless", encoding=Options),
         JpegXlCodec(),
@@ -107,9 +118,18 @@ class PillowCodec:
         return file.getvalue()
 
     def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
-        """The picture in ``data`` with its metadata. Raises ConfigError, ImageError, LimitExceeded (at once)."""
-        self.decoding.of(options, self.name)
-        return from_pil(open_pil(data, (self.format,)), metadata=True, limits=limits)
+        """The picture in ``data`` with its metadata, perhaps restored (`RestoredDecoding`).
+
+        Raises ConfigError, ImageError, LimitExceeded (at once), ModelError (a restorer that is not here).
+        """
+        chosen = self.decoding.of(options, self.name)
+        image = open_pil(data, (self.format,))
+        picture = from_pil(image, metadata=True, limits=limits)
+        if isinstance(chosen, RestoredDecoding) and chosen.restores:
+            from difflate.codecs.restoring import restored  # imports torch
+
+            return restored(picture, image, chosen, limits)
+        return picture
 
     def _metadata_options(self, picture: Picture) -> dict[str, Any]:
         """How Pillow wants EXIF, ICC and XMP for this format."""

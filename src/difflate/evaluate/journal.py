@@ -13,6 +13,8 @@ from difflate.evaluate.records import Record
 
 _INFINITE = "infinite"
 """In a file, since JSON has no infinity."""
+_MODELS = ("refiner", "restorer")
+"""Options that name a model."""
 
 
 class Journal:
@@ -74,16 +76,19 @@ class Journal:
 
 
 def model_digest(codec: str) -> str:
-    """SHA-256 of the files of the model that a codec of that name, with or without options, is; empty for others."""
+    """SHA-256 of the files of the model that a codec of that name is, and of those that its options name; empty for
+    others."""
     from difflate.store.hub import model_folder
 
-    folder = model_folder(codec if Path(codec).is_dir() else codec.partition("+")[0])
+    name, *options = [codec] if Path(codec).is_dir() else codec.split("+")
+    parts = [value for key, _, value in (option.partition("=") for option in options) if key in _MODELS]
+    folders = [folder for folder in map(model_folder, (name, *parts)) if folder is not None]
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*")) if folder else ():
+    for path in (path for folder in folders for path in sorted(folder.glob("*"))):
         if path.suffix in (".json", ".safetensors"):
             with path.open("rb") as file:
                 digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest() if folder else ""
+    return digest.hexdigest() if folders else ""
 
 
 def _record(data: dict) -> Record:

@@ -39,6 +39,11 @@ def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array
 
 
+def turn_back(array: np.ndarray, orientation: int) -> np.ndarray:
+    """What `turn_upright` has turned, as it was stored; a view."""
+    return turn_upright(array, {6: 8, 8: 6}.get(orientation, orientation))
+
+
 def read_exif(image: Image.Image, turned: bool) -> bytes | None:
     """The EXIF block of ``image`` from its byte order mark on, orientation set to upright; None if it has none.
 

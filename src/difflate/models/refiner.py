@@ -17,8 +17,7 @@ from torch import Tensor
 
 from difflate.errors import ConfigError, ModelError
 from difflate.models.latent_space import LatentSpace
-from difflate.nn.padding import pad_to_multiple
-from difflate.nn.tiles import TILE_PX, Span, in_bands, sites_of
+from difflate.nn.tiles import TILE_PX, improve_in_tiles, sites_of
 from difflate.nn.unet import UNet, UNetConfig, reach_px
 from difflate.store import hub
 from difflate.store.folders import FolderModel
@@ -30,8 +29,6 @@ _GRID_PX = 8
 _SCALE = 0.1
 """Factor of what the network adds: about what a codec leaves. With 1 the first steps of a training are ten times too
 large; a network of which 70 steps make .4 dB had gained nothing after 130 (measured)."""
-_RAMP = 2
-"""Width, in sites, over which one tile fades into the next. Only attention makes them differ there."""
 _MAX_NOISE = 2.0
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 
@@ -90,19 +87,11 @@ class Refiner(FolderModel):
 
     def _refine_image(self, image: Tensor, noise: float, tile_px: int) -> Tensor:
         """(3, H, W) uint8 on the CPU, of ``image: (3, H, W)`` uint8."""
-        site = self._site_px
         device = next(self.parameters()).device
         noises = torch.tensor([noise], dtype=torch.float32, device=device)
-        grey = bool((image == image[:1]).all())
-
-        def restore(rows: Span, columns: Span) -> Tensor:
-            part = image[None, :, rows.start * site : rows.stop * site, columns.start * site : columns.stop * site]
-            refined = self(pad_to_multiple(part, site).to(device).float() / 127.5 - 1, noises)
-            return refined.mean(1, keepdim=True).expand(-1, 3, -1, -1) if grey else refined
-
-        margin = -(-reach_px(self.network) // site)
-        height, width = image.shape[1:]
-        return in_bands(restore, height, width, sites_of(tile_px, site), margin, _RAMP, site)
+        return improve_in_tiles(
+            lambda part, top, left: self(part, noises), image, tile_px, self._site_px, reach_px(self.network), device
+        )
 
     def check(self, space: LatentSpace) -> None:
         """Raises ModelError if this is a refiner for the images of another codec than ``space`` belongs to."""

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from difflate.errors import ConfigError
+from difflate.nn.padding import pad_to_multiple
 from difflate.seeds import Stream, torch_generator
 
 TILE_PX = 896
 """Default side of the tiles: decoding 45 megapixels then takes less than 2·10^9 bytes."""
+_RAMP = 2
+"""Width, in sites, over which tiles of images fade into each other. Only what sees further makes them differ there."""
 _NOISE_PX = 128
 """Side of the squares of a field of noise that have a generator each."""
 
@@ -91,6 +94,27 @@ def restore_in_tiles(
         return restore(part[None].to(device), rows.start, columns.start)
 
     return in_bands(image_of, height, width, sites_of(tile_px, stride_px), margin, ramp, stride_px, planes)
+
+
+def improve_in_tiles(
+    improve: Callable[[Tensor, int, int], Tensor], image: Tensor, tile_px: int, site_px: int, reach_px: int,
+    device: torch.device,
+) -> Tensor:  # fmt: skip
+    """(3, H, W) uint8 on the CPU, of ``image: (3, H, W)`` uint8, padded to sites of ``site_px``; grey stays grey.
+
+    ``improve``: a tile (1, 3, h, w) in [-1, 1] on ``device``, and its first row and column in pixels, to one as large.
+    What it makes of a pixel depends on nothing that is further away than ``reach_px``; what does fades over two sites.
+    """
+    grey = bool((image == image[:1]).all())
+
+    def restore(rows: Span, columns: Span) -> Tensor:
+        top, left = rows.start * site_px, columns.start * site_px
+        part = image[None, :, top : rows.stop * site_px, left : columns.stop * site_px]
+        improved = improve(pad_to_multiple(part, site_px).to(device).float() / 127.5 - 1, top, left)
+        return improved.mean(1, keepdim=True).expand(-1, 3, -1, -1) if grey else improved
+
+    height, width = image.shape[1:]
+    return in_bands(restore, height, width, sites_of(tile_px, site_px), -(-reach_px // site_px), _RAMP, site_px)
 
 
 def in_bands(
