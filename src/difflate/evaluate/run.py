@@ -22,10 +22,11 @@ from difflate.evaluate.options import load_with_options
 from difflate.evaluate.records import Record
 from difflate.evaluate.settings import CodecSetting, load_codec, parse_codecs
 from difflate.evaluate.versions import versions
+from difflate.format.stream import duration
 from difflate.limits import DEFAULT_LIMITS, Limits
-from difflate.media.clip import Clip, Frame, duration
-from difflate.media.files import SUFFIXES
+from difflate.media.clip import Clip, Frame
 from difflate.media.picture import Picture, open_image
+from difflate.media.suffixes import SUFFIXES
 from difflate.media.video import CLIP_SUFFIXES, open_clip
 from difflate.metrics.distortion import bits_per_pixel, compression_ratio
 from difflate.metrics.pairs import planes_of_pair
