@@ -38,7 +38,7 @@ def test_each_is_a_codec_of_clips_alone(name: str) -> None:
 def test_frames_sizes_and_times_come_back(
     name: str, size: tuple[int, int], times: range | list[int], time_base: Fraction
 ) -> None:
-    clip = moving(len(times), *size, times=times, time_base=time_base)
+    clip = replace(moving(len(times), *size, times=times), time_base=time_base)
     restored = CODECS[name].decode_clip(CODECS[name].encode_clip(clip, quality=10))
     frames = list(restored.frames)
     assert (restored.width, restored.height, restored.channels) == (*size, 3)
