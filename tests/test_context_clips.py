@@ -210,3 +210,17 @@ def test_a_folder_says_by_its_tensors_whether_its_model_looks_back(tmp_path: Pat
     again = Autoencoder.from_pretrained(tmp_path)
     assert again.context.looks_back
     assert again.fingerprint == model.fingerprint
+
+
+@pytest.mark.parametrize("looks_back", [False, True])
+def test_a_fitted_model_can_be_gone_on_from(looks_back: bool) -> None:
+    torch.manual_seed(3)
+    fitted = ContextNet([3, 5], looks_back).export()
+    again = ContextNet([3, 5], looks_back)
+    again.take(fitted)
+    assert all(np.array_equal(tensor, fitted.tensors[name]) for name, tensor in again.export().tensors.items())
+    kept = train_context(
+        [np.zeros((2, 2, 4, 4), np.uint16)], [3, 5], step_count=0, seed=0, report=lambda step, bits: None,
+        looks_back=looks_back, start=fitted,
+    )  # fmt: skip
+    assert all(np.array_equal(tensor, fitted.tensors[name]) for name, tensor in kept.tensors.items())

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _UNIT = 64
 """An activation or weight of 1.0 is the integer 64: weights reach almost ±2, activations 0 to 2."""
 SITES_PER_STEP = 12_000
+_GOING_ON = 0.5
+"""Of the learning rate, for a model that was fitted before."""
 _SHARE = 0.3
 """Share of a grid's sites that a step learns from: more grids in a step say more than all sites of a few."""
 _FIRST_SHARE = 1 / 16
@@ -88,6 +90,30 @@ class ContextNet(nn.Module):
         if looks_back:
             inputs = len(PAST) * (DIMS.descriptor + 1)
             self.past_w = nn.Parameter(_normal(KINDS, inputs, DIMS.trunk) / math.sqrt(inputs))
+
+    @torch.no_grad()
+    def take(self, context: ContextModel) -> None:
+        """Gives this network the weights of its integer form, of the same planes: the inverse of `export`."""
+
+        def w(name: str, units: int = _UNIT) -> Tensor:
+            return torch.from_numpy(context.tensors[name].astype(np.float32)) / units
+
+        self.trunk_w.copy_(w("trunk.weight"))
+        self.trunk_b.copy_(w("trunk.bias", _UNIT**2))
+        for name, tables in (("describe", self.describe), ("current", self.current)):
+            for number, table in enumerate(tables):
+                table.copy_(w(f"{name}.{number}"))
+        for number, stage in enumerate(self.stages):
+            assert isinstance(stage, _Stage)
+            name = f"stage.{number}."
+            stage.hidden_w.copy_(w(name + "hidden.weight"))
+            stage.hidden_b.copy_(w(name + "hidden.bias", _UNIT**2))
+            stage.out_w.copy_(w(name + "out.weight"))
+            stage.out_b.copy_(w(name + "out.bias", _UNIT**2))
+            if stage.prefix is not None:
+                stage.prefix.copy_(w(name + "prefix"))
+        if self.past_w is not None and context.looks_back:
+            self.past_w.copy_(w("past.weight"))
 
     def _features(self, planes: Tensor, near: Tensor) -> Tensor:
         """(n, k * (descriptor + 1)) of the sites ``near: (n, k)``, whether there is one included."""
@@ -230,15 +256,20 @@ def train_context(
     sites_per_step: int = SITES_PER_STEP,
     max_minutes: float | None = None,
     looks_back: bool = False,
+    start: ContextModel | None = None,
 ) -> ContextModel:
     """A context model fitted to ``grids``: arrays of indices, plane p below 2**plane_bits[p]; (P, rows, columns), or
     (T, P, rows, columns) for those of a clip. One that ``looks_back`` learns each from the one before, too.
 
     ``report(step, bits)`` gets the bits per site of each step. ``max_minutes`` shortens the schedule to what fits.
+    ``start``: what it goes on from, of the same planes; None: from random weights.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     net = ContextNet(plane_bits, looks_back)
+    if start is not None:
+        net.take(start)
+        learning_rate *= _GOING_ON
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, betas=(0.9, 0.98))
     data = _Grids(grids, looks_back)
     begin = time.monotonic()

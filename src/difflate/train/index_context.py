@@ -118,7 +118,8 @@ def fit_clips(
     context: ContextModel, sizes: Sequence[int], clips: Iterable[np.ndarray], held_back: Iterable[np.ndarray],
     settings: ContextSettings, *, seed: int, progress: bool = False,
 ) -> tuple[ContextModel, IndexReport]:  # fmt: skip
-    """A context model of the form of ``context``, which may look back, fitted to ``clips``; and what it saves.
+    """A context model of the form of ``context``, which may look back, fitted to ``clips``; and what it saves. One that
+    was fitted before is gone on from.
 
     ``clips``: arrays (T, P, h, w) of indices, at least one, images with T = 1; ``sizes``: how many indices each plane
     has; ``held_back``: what the coded bits are counted of, each clip one stream. With ``settings.steps`` 0 ``context``
@@ -129,6 +130,7 @@ def fit_clips(
         context = train_context_shown(
             clips, context.plane_bits, step_count=settings.steps, progress=progress, seed=seed,
             max_minutes=settings.minutes, sites_per_step=_SITES_PER_STEP, looks_back=context.looks_back,
+            start=context if context.tensors["trunk.weight"].any() else None,
         )  # fmt: skip
     flat = np.concatenate([grid.reshape(len(grid), -1) for clip in clips for grid in clip], axis=1)
     usage = code_usage(torch.from_numpy(flat.astype(np.int64).T), sizes)
