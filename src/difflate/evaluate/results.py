@@ -86,9 +86,9 @@ def _record(data: dict[str, Any]) -> Record:
             # a single frame has no difference to the one before, whatever is infinite otherwise
             infinite = measure.infinite and not (measure.of == "clips" and frames == 1)
             values[measure.key] = math.inf if value is None and infinite else value
-    for key, kind in (("image", str), ("codec", str), ("setting", str)):
-        if not isinstance(data[key], kind):
-            raise TypeError(f"{key} is no {kind.__name__}")
+    for key in ("image", "codec", "setting"):
+        if not isinstance(data[key], str):
+            raise TypeError(f"{key} is no text")
     for key in ("width", "height", "bytes"):
         if not (isinstance(data[key], int) and data[key] > 0) and error is None:
             raise TypeError(f"{key} is no size")
