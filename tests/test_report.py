@@ -5,6 +5,8 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from PIL import Image
 
 from difflate.cli.main import main
 from difflate.errors import ConfigError, FormatError, ImageError, VersionError
-from difflate.evaluate import Record
+from difflate.evaluate import Record, evaluate
 from difflate.evaluate import embed as embed_module
 from difflate.evaluate.compressai import distinct, read_overlay, to_compressai
 from difflate.evaluate.embed import embed, nearest, shown_images, target_rates
@@ -22,8 +24,13 @@ from difflate.evaluate.html import report_page
 from difflate.evaluate.matrix import bd_matrix
 from difflate.evaluate.means import Anchor, bd_rates, curves
 from difflate.evaluate.pictures import PictureFolder
+from difflate.evaluate.report import write_report
 from difflate.evaluate.results import read_results
+from difflate.limits import DEFAULT_LIMITS, Limits
+from difflate.media.clip import Clip, Frame
 from difflate.media.picture import Picture
+from difflate.media.video import write_clip
+from difflate.options import Options
 from report_helpers import small_report
 
 HYPERPRIOR = """{
@@ -210,6 +217,41 @@ def test_a_report_that_is_missing_or_has_lost_pictures(made: tuple[Path, list[Re
             path.write_bytes(b"cut")
     with pytest.raises(ImageError):
         report_page(results.records, results.protocol, pictures=pictures)
+
+
+class Darker:
+    """A codec of clips: its first frames are faithful, the last is one level too dark."""
+
+    name, suffix, quality_range = "darker", ".bin", None
+    encoding: type[Options] = Options
+    decoding: type[Options] = Options
+    clip: Clip
+
+    def encode_clip(
+        self, clip: Clip, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
+    ) -> bytes:
+        self.clip = clip.loaded()
+        return bytes(100)
+
+    def decode_clip(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Clip:
+        *faithful, last = self.clip.frames
+        return replace(self.clip, frames=[*faithful, Frame(last.pixels ^ 1, last.time)] if faithful else [last])
+
+
+def test_a_report_of_clips_has_a_page_and_is_read_again(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    for name, frames in (("a.mkv", 4), ("b.mkv", 1)):
+        pixels = [np.full((3, 64, 66), 50 + 20 * n, np.uint8) for n in range(frames)]
+        clip = Clip(66, 64, 3, Fraction(25), Fraction(1, 25), [Frame(p, n) for n, p in enumerate(pixels)])
+        write_clip(clip, tmp_path / name)
+    records = evaluate([tmp_path / "a.mkv", tmp_path / "b.mkv"], "darker", load=lambda name: Darker())  # pyright: ignore
+    assert [record.error for record in records] == [None, None]
+    write_report(records, tmp_path / "report")
+    assert read_results(tmp_path / "report").records == records
+    data = data_of((tmp_path / "report" / "report.html").read_text())
+    assert (data["kind"], data["images"], data["settings"][0]["images"]) == ("clips", 2, 2)
+    assert [image["pixels"] for image in data["shown"]] == [4 * 64 * 66, 64 * 66]
+    assert main(["study", str(tmp_path / "report")]) == 2  # no frame is kept
 
 
 # CompressAI's result files
