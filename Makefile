@@ -8,7 +8,7 @@ JOBS ?= auto
 # Models of the thesis' tables: folders to train on, and how long.
 DIFFAE ?= --images $(DATA)/imagenet $(DATA)/bsds --minutes 4 --steps 750
 
-.PHONY: setup demo test test-all lint bench table1 figure3 diffae-evidence clean
+.PHONY: setup demo test test-all test-browser lint bench table1 figure3 diffae-evidence clean
 setup: .venv/.done
 
 .venv/.done: pyproject.toml
@@ -26,6 +26,12 @@ test: setup
 
 test-all: setup
 	$(PY) -m pytest -n $(JOBS) --dist loadfile -m ''
+
+# The pages of reports and studies in headless Chromium.
+test-browser: setup
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+		echo 'test-browser needs Chromium and its driver: apt-get install chromium chromium-driver'; exit 1; }
+	$(PY) -m pytest -m browser
 
 lint: setup
 	$(PY) -m ruff check .

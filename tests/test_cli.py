@@ -93,7 +93,10 @@ def test_eval_writes_a_report(run: Run, folder: Path) -> None:
     assert err.startswith("difflate: bad.png: this is not an image format")
     assert err.count("\n") == 1
     assert "| jpeg:50 | 2 of 3 |" in out.decode()
-    assert files(folder / "report") == ["rate_distortion.png", "results.json", "results.md"]
+    assert files(folder / "report") == [
+        *(f"images/{image}/{name}.webp" for image in ("b.png", "photo.png") for name in (VQ, "jpeg@50", "original")),
+        "rate_distortion.png", "report.html", "results.json", "results.md",
+    ]  # fmt: skip
     report = json.loads((folder / "report" / "results.json").read_text())
     assert len(report["records"]) == 6
     code, out, err = run(*words[:3], *words[4:], "--json")

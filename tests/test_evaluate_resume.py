@@ -38,6 +38,7 @@ def codec(monkeypatch: pytest.MonkeyPatch) -> Interrupted:
     codec = Interrupted("coarse")
     monkeypatch.setattr(loading, "load", lambda name: codec)
     monkeypatch.setattr("difflate.evaluate.report.rate_distortion_png", lambda records: b"not drawn here")
+    monkeypatch.setattr("difflate.evaluate.html.report_page", lambda *_, **__: "not made here")
     return codec
 
 
@@ -62,7 +63,9 @@ def interrupt(codec: Interrupted, words: list[str]) -> list[str]:
 
 def results() -> dict:
     assert sorted(path.name for path in Path("report").iterdir()) == [
+        "images",
         "rate_distortion.png",
+        "report.html",
         "results.json",
         "results.md",
     ]
@@ -135,10 +138,17 @@ def another_measure(words: list[str], patch: pytest.MonkeyPatch) -> list[str]:
     return [*words, "--dists"]
 
 
+def no_pictures(words: list[str], patch: pytest.MonkeyPatch) -> list[str]:
+    return [*words, "--no-pictures"]
+
+
 @pytest.mark.parametrize(
     ("change", "measured"),
-    [(other_image, 4), (other_model, 6), (other_version, 6), (another_setting, 4), (another_measure, 6)],
-)
+    [
+        (other_image, 4), (other_model, 6), (other_version, 6), (another_setting, 4), (another_measure, 6),
+        (no_pictures, 6),
+    ],
+)  # fmt: skip
 def test_what_has_changed_is_measured_again(
     change: Callable, measured: int, codec: Interrupted, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,9 +204,13 @@ def test_a_full_disk_ends_the_run(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(journal_module.os, "fsync", full)
-    assert main(words) == 1
+    assert main([*words, "--no-pictures"]) == 1
     err = capsys.readouterr().err
     assert err == "difflate: report/records.jsonl: cannot be written (No space left on device); choose another folder\n"
+    assert main(words) == 1
+    err = capsys.readouterr().err
+    said = "report/images/0.png/original.webp: cannot be written (No space left on device); choose another output"
+    assert err == f"difflate: {said}\n"
 
 
 # How far it is

@@ -68,6 +68,10 @@ class Stream(enum.IntEnum):
     """Place, time and direction of a crop of a real clip."""
     DEGRADATION = 27
     """By which file a training image of a restorer is degraded, and where its blocks begin."""
+    STUDY_PAIRS = 40
+    """Which pairs of pictures people are asked about."""
+    STUDY_BOOTSTRAP = 41
+    """Which images a preference's interval is resampled from."""
 
 
 def torch_generator(seed: int, stream: int, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

@@ -16,6 +16,7 @@ from difflate.evaluate import measures
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from difflate.evaluate.compressai import Overlay
     from difflate.evaluate.journal import Journal
     from difflate.evaluate.means import Anchor
     from difflate.evaluate.records import Record
@@ -36,8 +37,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "eval",
         help="measure codecs on images or clips: rate, PSNR, SSIM, MS-SSIM, SSIMULACRA2 or flicker, times",
         description="Encodes every image with every codec setting to a file's bytes, decodes those bytes again, and "
-        "writes\nresults.json, results.md and rate_distortion.png. Alpha and metadata are left out of files and "
-        "metrics.\nClips, with their frames one after the other, are measured likewise, without their sound.\n"
+        "writes\nreport.html (a page for a browser: curves, tables, pictures side by side), results.json, results.md,\n"
+        "rate_distortion.png and the restored images. Alpha and metadata are left out of files and metrics.\n"
+        "Clips, with their frames one after the other, are measured likewise, without their sound.\n"
         "If it is interrupted, the same command with the same --out goes on.\nNeeds pip install "
         "'difflate[eval]'.",
         epilog="examples:\n  difflate eval kodak/ --out report/\n"
@@ -78,6 +80,23 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_download_option(parser)
     parser.add_argument("--out", type=Path, metavar="REPORT", help="folder for the report (default: none is written)")
+    parser.add_argument(
+        "--no-pictures", action="store_true", help="keep no restored images in REPORT, and show none in its page"
+    )
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="draw the curve of others beside those of the codecs in the page: a result file of CompressAI; may be "
+        "given several times",
+    )
+    parser.add_argument(
+        "--export-compressai",
+        action="store_true",
+        help="write each codec's curve as a result file of CompressAI too, into REPORT/compressai/",
+    )
     parser.add_argument("--max-images", type=int, metavar="N", help="stop after the first N images")
     parser.add_argument(
         "--holdback",
@@ -96,11 +115,15 @@ def run(args: argparse.Namespace) -> int:
     """The worst exit code of all images; the report and the table hold the images that could be measured."""
     from difflate.codecs import loading
     from difflate.evaluate.journal import Journal
+    from difflate.evaluate.machine import peak_memory_bytes
+    from difflate.evaluate.pictures import PictureFolder
     from difflate.evaluate.records import worst_exit_code
     from difflate.evaluate.report import JOURNAL, as_json, bd_table, check_output, table, write_report
     from difflate.evaluate.run import evaluate, find_images, kind_of_files
     from difflate.evaluate.settings import parse_codecs
 
+    _check_report_options(args)
+    overlays = _overlays(args)
     journal = Journal(args.out / JOURNAL) if args.out else None
     # who began the run that is to be gone on with agreed to overwrite what was there
     force = args.force or (journal is not None and journal.kept > 0)
@@ -116,18 +139,68 @@ def run(args: argparse.Namespace) -> int:
     anchor = _anchor(args, settings)
     if journal is not None and args.force:
         journal.remove()
+    pictures = PictureFolder(args.out) if args.out and kind == "images" and not args.no_pictures else None
     with Progress(len(images) * len(settings), journal) as progress:
-        records = evaluate(images, settings, load=load, also=_also(args), journal=journal, progress=progress.add)
-    command = _command(args)
+        records = evaluate(
+            images,
+            settings,
+            load=load,
+            also=_also(args),
+            journal=journal,
+            pictures=pictures,
+            progress=progress.add,
+        )
+    command, memory = _command(args), peak_memory_bytes()
     if args.out:
-        write_report(records, args.out, command=command, force=force, anchor=anchor)
+        write_report(
+            records,
+            args.out,
+            command=command,
+            force=force,
+            anchor=anchor,
+            overlays=overlays,
+            pictures=pictures,
+            peak_memory_bytes=memory,
+        )
+        if args.export_compressai:
+            _export(args.out, records, command)
     if journal is not None:
         journal.remove()
     if args.json:
-        print(json.dumps(as_json(records, command, anchor), allow_nan=False))
+        print(json.dumps(as_json(records, command, anchor, pictures is not None, memory), allow_nan=False))
     else:
         print("\n".join(part for part in (table(records), bd_table(records, anchor)) if part), end="")
     return worst_exit_code(records)
+
+
+def _check_report_options(args: argparse.Namespace) -> None:
+    """Raises ConfigError for options of a report without one."""
+    from difflate.errors import ConfigError
+
+    given = {
+        "--overlay": args.overlay,
+        "--export-compressai": args.export_compressai,
+        "--no-pictures": args.no_pictures,
+    }
+    for flag, value in given.items():
+        if value and not args.out:
+            raise ConfigError(f"{flag} is for the report; add --out REPORT")
+
+
+def _overlays(args: argparse.Namespace) -> "list[Overlay]":
+    """The curves of --overlay, read before hours of work. Raises ConfigError and FormatError."""
+    from difflate.evaluate.compressai import read_overlay
+
+    return [read_overlay(path) for path in args.overlay]
+
+
+def _export(folder: Path, records: "list[Record]", command: str) -> None:
+    from difflate import files
+    from difflate.evaluate.compressai import file_name, to_compressai
+
+    for codec, content in to_compressai(records, command).items():
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        files.atomic_write(folder / "compressai" / file_name(codec), text.encode())
 
 
 class Progress:

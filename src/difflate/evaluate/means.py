@@ -29,6 +29,15 @@ class Anchor:
 JPEG = Anchor()
 
 
+@dataclass(frozen=True)
+class Point:
+    """A codec setting on a curve."""
+
+    setting: str
+    bpp: float
+    value: float
+
+
 def nets_of(records: Iterable[Record]) -> dict[str, str]:
     """Key of a measure to the network that the records have it of.
 
@@ -79,6 +88,27 @@ def mean_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     return rows
 
 
+def curves(records: Sequence[Record]) -> dict[str, dict[str, list[Point]]]:
+    """For each codec and each measure with a curve the means of its settings, by rising rate.
+
+    Lossless settings are left to tables: their PSNR has no place on an axis, and their many bits would squeeze the
+    others into a corner.
+    """
+    columns = [measure for measure in measures_of(records) if measure.curve]
+    result: dict[str, dict[str, list[Point]]] = {}
+    for row in mean_rows(records):
+        if row["bpp"] is None or row["lossless"] == row[kind_of(records)]:
+            continue
+        curve = result.setdefault(row["codec"], {measure.key: [] for measure in columns})
+        for measure in columns:
+            if row[measure.key] is not None:
+                curve[measure.key].append(Point(row["setting"], row["bpp"], row[measure.key]))
+    for curve in result.values():
+        for points in curve.values():
+            points.sort(key=lambda point: (point.bpp, point.value))
+    return result
+
+
 def bd_rates(records: Sequence[Record], anchor: Anchor = JPEG) -> dict[str, dict[str, float | str]]:
     """BD-rate in percent against ``anchor``, for each other codec of four or more settings and each measure with one.
 
@@ -86,10 +116,7 @@ def bd_rates(records: Sequence[Record], anchor: Anchor = JPEG) -> dict[str, dict
     sentence stands in place of the number where the two curves do not allow one.
     """
     columns = [measure for measure in measures_of(records) if measure.curve]
-    groups: dict[str, list[Record]] = {}
-    for setting in _by_setting(records):
-        if any(record.error is None for record in setting):  # otherwise it is no point
-            groups.setdefault(setting[0].codec, []).extend(setting)
+    groups = by_codec(records)
     points = {codec: len(_by_setting(group)) for codec, group in groups.items()}
     result: dict[str, dict[str, float | str]] = {}
     for codec in groups:
@@ -98,11 +125,20 @@ def bd_rates(records: Sequence[Record], anchor: Anchor = JPEG) -> dict[str, dict
         result[codec] = {}
         for measure in columns:
             try:
-                curves = _curves(groups[anchor.codec], groups[codec], measure)
+                curves = curves_of_pair(groups[anchor.codec], groups[codec], measure)
                 result[codec][measure.bd_key] = bd_rate(*curves[0], *curves[1], rate_range=anchor.bpp_range)
             except ConfigError as error:
                 result[codec][measure.bd_key] = str(error)
     return result
+
+
+def by_codec(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each codec, without settings of which no image could be measured: they are no points."""
+    groups: dict[str, list[Record]] = {}
+    for setting in _by_setting(records):
+        if any(record.error is None for record in setting):
+            groups.setdefault(setting[0].codec, []).extend(setting)
+    return groups
 
 
 def _by_setting(records: Sequence[Record]) -> list[list[Record]]:
@@ -112,7 +148,7 @@ def _by_setting(records: Sequence[Record]) -> list[list[Record]]:
     return list(groups.values())
 
 
-def _curves(
+def curves_of_pair(
     reference: Sequence[Record], records: Sequence[Record], measure: Measure
 ) -> list[tuple[list[float], list[float]]]:
     """(rates, qualities) of two codecs, over the images that neither restores without an error.

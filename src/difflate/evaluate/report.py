@@ -1,22 +1,28 @@
-"""The report of a rate-distortion run: results.json, results.md and rate_distortion.png in one folder."""
+"""The report of a rate-distortion run: results.json, results.md, rate_distortion.png, report.html in one folder."""
 
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from difflate import files
 from difflate.errors import ConfigError
 from difflate.evaluate import measures
+from difflate.evaluate.machine import machine
 from difflate.evaluate.markdown import cell, markdown_table
-from difflate.evaluate.means import JPEG, Anchor, bd_rates, mean_rows, measures_of, nets_of
+from difflate.evaluate.means import JPEG, Anchor, bd_rates, curves, mean_rows, measures_of, nets_of
 from difflate.evaluate.measures import Kind, Measure
 from difflate.evaluate.records import Record, kind_of
+from difflate.evaluate.results import NAME, VERSION
 from difflate.evaluate.versions import versions
 from difflate.extras import require
 
-FILES = ("results.json", "results.md", "rate_distortion.png")
+if TYPE_CHECKING:
+    from difflate.evaluate.compressai import Overlay
+    from difflate.evaluate.pictures import PictureFolder
+
+FILES = (NAME, "results.md", "rate_distortion.png", "report.html")
 FRAMES = (
     "of the clip; psnr, ssim, ms_ssim, lpips and dists are means over them, of psnr over those with an error, unless "
     "none has one"
@@ -33,6 +39,8 @@ def definitions(kind: Kind = "images") -> dict[str, str]:
         "stored" + ", and no sound" * (kind == "clips"),
         **({"frames": FRAMES} if kind == "clips" else {}),
         **{measure.key: measure.definition for measure in measures.measures_for(kind)},
+        "peak_memory_bytes": "the most memory that the process had resident, from its start to the last measurement: "
+        "all codecs, models and measures together; null: not known",
         "means": f"of the values of the {kind} that could be measured, each {one} counting once; psnr: of those with "
         "an error, lossless ones are counted apart",
         "bd_rate_percent": "mean difference of bpp against bd_anchor at equal mean quality, piecewise cubic through "
@@ -56,24 +64,44 @@ def check_output(folder: Path, force: bool) -> None:
 
 
 def write_report(
-    records: Sequence[Record], folder: str | Path, *, command: str = "", force: bool = False, anchor: Anchor = JPEG
+    records: Sequence[Record],
+    folder: str | Path,
+    *,
+    command: str = "",
+    force: bool = False,
+    anchor: Anchor = JPEG,
+    overlays: "Sequence[Overlay]" = (),
+    pictures: "PictureFolder | None" = None,
+    peak_memory_bytes: int | None = None,
 ) -> list[Path]:
-    """Writes the three files into ``folder``, which is made if needed, and returns their paths.
+    """Writes the four files into ``folder``, which is made if needed, and returns their paths.
 
-    ``command`` is kept as the way to repeat the run. Raises as `check_output` and `mean_rows` do.
+    ``command`` is kept as the way to repeat the run. ``overlays``: curves of others for the page's plots; ``pictures``:
+    where those are that the run has kept. Raises as `check_output` and `mean_rows` do.
     """
+    from difflate.evaluate.html import report_page
+
     folder = Path(folder)
     check_output(folder, force)
     picture = rate_distortion_png(records)
-    text = json.dumps(as_json(records, command, anchor), indent=1, allow_nan=False) + "\n"
-    contents = (text.encode(), markdown(records, command, anchor).encode("utf-8", "backslashreplace"), picture)
+    results = as_json(records, command, anchor, pictures is not None, peak_memory_bytes)
+    page = report_page(records, results["protocol"], anchor=anchor, overlays=overlays, pictures=pictures)
+    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
+    texts = (text, markdown(records, command, anchor))
+    contents = (*(text.encode("utf-8", "backslashreplace") for text in texts), picture)
     paths = [folder / name for name in FILES]
-    for path, data in zip(paths, contents, strict=True):
+    for path, data in zip(paths, (*contents, page.encode("utf-8", "backslashreplace")), strict=True):
         files.atomic_write(path, data, force)
     return paths
 
 
-def as_json(records: Sequence[Record], command: str = "", anchor: Anchor = JPEG) -> dict[str, Any]:
+def as_json(
+    records: Sequence[Record],
+    command: str = "",
+    anchor: Anchor = JPEG,
+    pictures: bool = False,
+    peak_memory_bytes: int | None = None,
+) -> dict[str, Any]:
     """The contents of results.json: protocol, means, BD-rates and all records, without infinities."""
     means = [{key: None if value == math.inf else value for key, value in row.items()} for row in mean_rows(records)]
     nets, kind = nets_of(records), kind_of(records)
@@ -83,9 +111,13 @@ def as_json(records: Sequence[Record], command: str = "", anchor: Anchor = JPEG)
         "bd_anchor": anchor.codec,
         "bpp_range": anchor.bpp_range and list(anchor.bpp_range),
         "versions": versions(),
+        "machine": machine(),
+        "peak_memory_bytes": peak_memory_bytes,
+        "pictures": pictures,
         "definitions": definitions(kind),
     }
     return {
+        "version": VERSION,
         "protocol": protocol,
         "means": means,
         "bd_rate_percent": bd_rates(records, anchor),
@@ -162,17 +194,11 @@ def rate_distortion_png(records: Sequence[Record]) -> bytes:
     for measure in columns:
         labels[measure.key] += f" ({measure.unit})" * bool(measure.unit)
         labels[measure.key] += " (lower is better)" * measure.lower_is_better
-    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for row in mean_rows(records):
-        if row["bpp"] is None or row["lossless"] == row[kind_of(records)]:
-            continue
-        curve = curves.setdefault(row["codec"], {measure.key: [] for measure in columns})
-        for measure in columns:
-            if row[measure.key] is not None:
-                curve[measure.key].append((row["bpp"], row[measure.key]))
-    return quality_plots(
-        {codec: {key: sorted(points) for key, points in curve.items()} for codec, curve in curves.items()}, labels
-    )
+    drawn = {
+        codec: {key: [(point.bpp, point.value) for point in points] for key, points in curve.items()}
+        for codec, curve in curves(records).items()
+    }
+    return quality_plots(drawn, labels)
 
 
 def _title(measure: Measure, nets: dict[str, str]) -> str:

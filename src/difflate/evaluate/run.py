@@ -33,6 +33,7 @@ from difflate.metrics.pairs import planes_of_pair
 
 if TYPE_CHECKING:
     from difflate.evaluate.measures import Comparison
+    from difflate.evaluate.pictures import PictureFolder
     from difflate.metrics.clips import Running
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def evaluate(
     also: Mapping[str, str | None] | None = None,
     limits: Limits = DEFAULT_LIMITS,
     journal: Journal | None = None,
+    pictures: "PictureFolder | None" = None,
     progress: Callable[[Record], None] | None = None,
 ) -> list[Record]:
     """One record per image, or clip, and codec setting, images in the outer order; ``progress`` is called with each.
@@ -57,11 +59,12 @@ def evaluate(
 
     ``also``: optional measures, such as ``{"lpips": "alex"}`` (see `measures.comparisons`). ``journal``: where records
     are kept as they come; what it has of the same image, setting, model, measures and versions is not measured again.
+    ``pictures``: where images, not clips, are kept as they were and as they are restored, before their records are.
     Codecs get the pixels alone: alpha, EXIF, ICC and XMP are dropped before encoding, so that all files hold the same
     and the metrics see all they hold. Each codec encodes and decodes once outside of the timing before its first
     image. An image or codec that fails gives a record with its error and the run goes on.
     Raises ConfigError for images beside clips, for two of one name (records are told apart by it) and for missing
-    packages, what `parse_codecs` raises, and DifflateError if the journal cannot be written.
+    packages, what `parse_codecs` raises, and DifflateError if the journal or a picture cannot be written.
     """
     also = dict(also or {})
     paths = [Path(path) for path in images]
@@ -76,7 +79,7 @@ def evaluate(
     settings = parse_codecs(codecs if isinstance(codecs, str) else ",".join(map(str, codecs)), plain)
     names = dict.fromkeys(setting.codec for setting in settings)
     loaded = {name: load_with_options(name, plain) for name in names}
-    made = (OfImages if kind == "images" else OfClips)(loaded, compare, also, limits)
+    made = (OfImages if kind == "images" else OfClips)(loaded, compare, also, limits, pictures)
     measurer = cast("Measurer[Any]", made)
     models = {name: model_digest(name) for name in names} if journal is not None else {}
     records: list[Record] = []
@@ -87,7 +90,8 @@ def evaluate(
             if journal is None:
                 record = measurer.measure(path, read, setting)
             else:
-                key = _key(path.name, image, str(setting), models[setting.codec], sorted(compare), also, versions())
+                asked = (sorted(compare), also, pictures is not None)
+                key = _key(path.name, image, str(setting), models[setting.codec], *asked, versions())
                 record = journal.record(key)
                 if record is None:
                     record = measurer.measure(path, read, setting)
@@ -152,9 +156,14 @@ class Measurer(Generic[Read]):
     kind: Kind
 
     def __init__(
-        self, codecs: Mapping[str, Codec], compare: Mapping[str, Any], also: Mapping[str, str | None], limits: Limits
+        self,
+        codecs: Mapping[str, Codec],
+        compare: Mapping[str, Any],
+        also: Mapping[str, str | None],
+        limits: Limits,
+        pictures: "PictureFolder | None",
     ):
-        self.codecs, self.compare, self.limits = codecs, compare, limits
+        self.codecs, self.compare, self.limits, self.pictures = codecs, compare, limits, pictures
         self.nets = {key: net for key, net in also.items() if net is not None}
         self.warm: set[str] = set()
 
@@ -162,8 +171,8 @@ class Measurer(Generic[Read]):
         """What is in the file."""
         raise NotImplementedError
 
-    def fill(self, record: Record, read: Read) -> Record:
-        """``record`` with what was measured."""
+    def fill(self, record: Record, read: Read) -> tuple[Record, tuple[Picture, Picture] | None]:
+        """``record`` with what was measured; and original and restored picture, if they are to be kept."""
         raise NotImplementedError
 
     def read(self, path: Path) -> Read | Exception:
@@ -180,13 +189,16 @@ class Measurer(Generic[Read]):
             found = read()
             if isinstance(found, Exception):
                 raise found
-            return self.fill(record, found)
+            record, pair = self.fill(record, found)
         except DifflateError as error:
             return replace(record, error=str(error).removeprefix(f"{path}: "), exit_code=error.exit_code)
         except Exception as error:
             # a defect, or a library's own error: it must not cost the hours already measured
             logger.debug("%s on %s", setting, path, exc_info=True)
             return replace(record, error=f"{type(error).__name__}: {error}", exit_code=DifflateError.exit_code)
+        if self.pictures is not None and pair is not None:
+            self.pictures.keep(record, *pair)  # a disk that is full ends the run: it is no fault of the codec
+        return record
 
     def is_cold(self, name: str) -> bool:
         """Whether the codec has not run yet; from now on it has."""
@@ -205,8 +217,8 @@ class OfImages(Measurer[Picture]):
         """The pixels alone."""
         return Picture(open_image(path).pixels)
 
-    def fill(self, record: Record, read: Picture) -> Record:
-        """``record`` of that picture."""
+    def fill(self, record: Record, read: Picture) -> tuple[Record, tuple[Picture, Picture] | None]:
+        """``record`` of that picture, and the two that were compared."""
         codec, limits = codec_of_pictures(self.codecs[record.codec]), self.limits
         if self.is_cold(record.codec):
             codec.decode(codec.encode(read, quality=record.quality, limits=limits), limits=limits)
@@ -224,7 +236,7 @@ class OfImages(Measurer[Picture]):
             "decode_s": decoded_s - encoded_s,
         }
         size = {"width": read.width, "height": read.height, "bytes": len(data)}
-        return replace(record, **size, values=values, nets=self.nets)
+        return replace(record, **size, values=values, nets=self.nets), (first, second)
 
 
 class OfClips(Measurer[Clip]):
@@ -237,8 +249,8 @@ class OfClips(Measurer[Clip]):
         """Without its sound."""
         return open_clip(path, limits=self.limits)
 
-    def fill(self, record: Record, read: Clip) -> Record:
-        """``record`` of that clip."""
+    def fill(self, record: Record, read: Clip) -> tuple[Record, tuple[Picture, Picture] | None]:
+        """``record`` of that clip; none of its frames is kept."""
         codec, limits = codec_of_clips(self.codecs[record.codec]), self.limits
         if self.is_cold(record.codec):
             short = replace(read, frames=tuple(itertools.islice(read.frames, 1)))
@@ -267,7 +279,7 @@ class OfClips(Measurer[Clip]):
             "decode_s": decoding.spent_s,
         }
         size = {"width": read.width, "height": read.height, "frames": frames, "bytes": len(data)}
-        return replace(record, **size, values=values, nets=self.nets)
+        return replace(record, **size, values=values, nets=self.nets), None
 
 
 class _Timed:

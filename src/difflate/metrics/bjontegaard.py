@@ -39,6 +39,20 @@ def bd_rate(
     return 100 * math.expm1(mean)
 
 
+def bd_rate_overlap(
+    reference_rates: Sequence[float],
+    reference_qualities: Sequence[float],
+    rates: Sequence[float],
+    qualities: Sequence[float],
+    method: str = "pchip",
+    rate_range: tuple[float, float] | None = None,
+) -> tuple[float, float]:
+    """The lowest and highest quality that `bd_rate` compares the curves at. Arguments and errors as there."""
+    reference = _curve("the reference curve", reference_rates, reference_qualities)
+    curve = _curve("the curve", rates, qualities)
+    return _common((reference[1], reference[0]), (curve[1], curve[0]), _interpolator(method), "quality", rate_range)
+
+
 def bd_quality(
     reference_rates: Sequence[float],
     reference_qualities: Sequence[float],
@@ -78,9 +92,26 @@ def _mean_difference(
 
     ``rate_range``: only where exp(reference(x)) lies in it.
     """
+    interpolator = _interpolator(method)
+    low, high = _common(reference, curve, interpolator, axis, rate_range)
+    areas = [float(interpolator(x, y).integrate(low, high)) for x, y in (reference, curve)]
+    return (areas[1] - areas[0]) / float(high - low)
+
+
+def _interpolator(method: str) -> Any:
     if method not in METHODS:
         raise ConfigError(f"method (={method}) must be one of {', '.join(METHODS)}")
-    interpolator: Any = getattr(require("scipy.interpolate", "eval"), METHODS[method])
+    return getattr(require("scipy.interpolate", "eval"), METHODS[method])
+
+
+def _common(
+    reference: tuple[np.ndarray, np.ndarray],
+    curve: tuple[np.ndarray, np.ndarray],
+    interpolator: Any,
+    axis: str,
+    rate_range: tuple[float, float] | None,
+) -> tuple[float, float]:
+    """The lowest and highest x that both curves have, as in `_mean_difference`. Raises ConfigError if there is none."""
     low, high = max(reference[0][0], curve[0][0]), min(reference[0][-1], curve[0][-1])
     if rate_range is not None:
         if not 0 < rate_range[0] < rate_range[1] < math.inf:
@@ -89,8 +120,7 @@ def _mean_difference(
         low, high = max(low, ends[0]), min(high, ends[1])
     if low >= high:
         raise ConfigError(f"the two curves have no {axis} in common; measure them over overlapping ranges")
-    areas = [float(interpolator(x, y).integrate(low, high)) for x, y in (reference, curve)]
-    return (areas[1] - areas[0]) / float(high - low)
+    return float(low), float(high)
 
 
 def _quality_at(function: Any, x: np.ndarray, y: np.ndarray, value: float) -> float:
