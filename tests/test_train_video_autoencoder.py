@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import difflate
-from difflate import registry
 from clip_helpers import moving
+from difflate import registry
 from difflate.data.crops import Batch
 from difflate.errors import ConfigError
 from difflate.models.first_stage import first_stage
