@@ -92,7 +92,7 @@ def test_a_training_makes_a_codec_and_a_first_stage_and_resumes_exactly(images: 
     for stage in (half, STAGE):
         RECIPE.run(settings(images, tmp_path / "halves", stage), "the command")
     assert_same(tmp_path / "whole" / "stages" / "clips", tmp_path / "halves" / "stages" / "clips")
-    codec = difflate.load(tmp_path / "whole")
+    codec: Any = difflate.load(tmp_path / "whole")
     assert codec.kind.name == "video-autoencoder"
     assert len(tuple(codec.decode_clip(codec.encode_clip(moving(3))).frames)) == 3
     assert codec.model.context.tensors["past.weight"].any()
@@ -146,5 +146,5 @@ def test_a_training_that_shows_that_everything_works(name: str, images: Path, tm
     recipe = registry.recipe(name)
     words = [f"images={images}", f"out={tmp_path / 'out'}", "holdback=2"]
     found = read_settings(recipe.settings, CONFIGS / f"{name}-smoke.yaml", words)
-    codec = difflate.load(recipe.run(found))
+    codec: Any = difflate.load(recipe.run(found))
     assert codec.kind.name == name

@@ -85,7 +85,7 @@ def test_chunks_of_a_file_give_what_the_whole_clip_gives(
     model = model_of(stages[name])
     assert list(model.network.cond_channels or ()) == [6 * frames, 0]
     model.save_pretrained(tmp_path / "model")
-    codec = difflate.load(tmp_path / "model")
+    codec: Any = difflate.load(tmp_path / "model")
     clip = moving(21, 48, 32)
     data = codec.encode_clip(clip, seed=3)
     grids = [frame.grid for latent, _ in codec.read_latents(read_clip_file(data)) for frame in latent.frames]
