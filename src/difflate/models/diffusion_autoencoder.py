@@ -26,6 +26,7 @@ from difflate.models.first_stage import FirstStage, check_same, first_stage
 from difflate.models.text import TextEncoder, text_encoder
 from difflate.nn.encoder_kinds import EncoderConfig
 from difflate.nn.encoders import ConvConfig, resize_to
+from difflate.nn.folding import fold
 from difflate.nn.layers import by_frame
 from difflate.nn.temporal import Past
 from difflate.nn.unet import UNet, UNetConfig, with_following
@@ -54,7 +55,7 @@ class LatentDecoderConfig:
     0.05, with a text model 0.7."""
     first_stage: str | None = None
     """Folder of the model whose latent the diffusion runs in, of the recipe autoencoder or of diffusers (AutoencoderKL,
-    VQModel), or a repository in the cache; null: in the pixels."""
+    VQModel), of clips also of the recipe video-autoencoder, or a repository in the cache; null: in the pixels."""
     text: str | None = None
     """Folder of the CLIP text model (transformers) that tells the U-Net the text of an image, or a repository in the
     cache; null: texts mean nothing. It is named, not saved, and not trained."""
@@ -111,7 +112,8 @@ class DiffusionAutoencoder(FolderModel):
         self.decoder, self.process = decoder, process
         # the name stands in the keys of saved weights
         self.autoencoder = self._autoencoder()
-        self._stage = (first_stage(decoder.first_stage),)  # no submodule: it is not saved with the model
+        clips = self.autoencoder.looks_back
+        self._stage = (first_stage(decoder.first_stage, clips),)  # no submodule: it is not saved with the model
         self._text = (text_encoder(decoder.text) if decoder.text else None,)
         self.network = self._fit(network)
         self.unet = UNet(self.network)
@@ -138,7 +140,7 @@ class DiffusionAutoencoder(FolderModel):
                 f"latent's stride (={stride_px} px)"
             )
         follows = {
-            "cond_channels": [self.autoencoder.told_channels, *[0] * (len(network.widths) - 1)],
+            "cond_channels": [stage.frames * self.autoencoder.told_channels, *[0] * (len(network.widths) - 1)],
             "vector_channels": self.text.channels if self.text else 0,
             "noise_scale": self.process.noise_scale,
         }
@@ -214,8 +216,10 @@ class DiffusionAutoencoder(FolderModel):
             )
 
     def spatial(self, z: Tensor, height: int, width: int) -> list[Tensor]:
-        """What the U-Net is told of ``z: (B, channels, h', w')`` for x of ``height`` x ``width``."""
+        """What the U-Net is told of ``z: (B, channels, h', w')`` for x of ``height`` x ``width``; of a clip for each
+        frame of x what it is told of all frames that this one is of."""
         patch = self.network.patch
+        z = z if z.ndim == 4 else fold(z, self.stage.frames)
         return [by_frame(lambda frame: resize_to(frame, -(-height // patch), -(-width // patch)), z)]
 
     def hide(self, z: Tensor, where: Tensor) -> Tensor:
@@ -224,9 +228,11 @@ class DiffusionAutoencoder(FolderModel):
         return torch.where(expand(where, z), hidden.to(z.dtype), z)
 
     def noise_shape(self, z: Tensor) -> tuple[int, ...]:
-        """(B, c, h, w) of what decoding ``z: (B, channels, h', w')`` starts from; of clips with T before h."""
-        sites = self.stride_px // self.stage.stride_px
-        return len(z), self.stage.channels, *z.shape[2:-2], z.shape[-2] * sites, z.shape[-1] * sites
+        """(B, c, h, w) of what decoding ``z: (B, channels, h', w')`` starts from; of clips with T/frames before h,
+        those of the first stage."""
+        stage, (rows, columns) = self.stage, z.shape[-2:]
+        sites, frames = self.stride_px // stage.stride_px, [count // stage.frames for count in z.shape[2:-2]]
+        return len(z), stage.channels, *frames, rows * sites, columns * sites
 
     @torch.no_grad()
     def restore(
@@ -267,7 +273,7 @@ class DiffusionAutoencoder(FolderModel):
 
         model = guided(conditional, unconditional, guidance)
         *_, last = ddim(self.diffusion, model, self.diffusion.start_std() * noise, steps, clip=self.stage.bound)
-        return by_frame(self.stage.decode, last.x)
+        return self.stage.decode(last.x, past)
 
     def answer(self, noise: Tensor, z: Tensor, vector: Tensor | None = None) -> Tensor:
         """x0, same shape as ``noise: (B, c, h, w)``, that one step from there gives; with gradients, not clipped."""

@@ -70,6 +70,6 @@ def latent_space(codec: Any) -> LatentSpace:
         if isinstance(space, LatentSpace):
             return space
     raise ConfigError(
-        f"codec {codec.name!r} has no finite latent space; choose one that has, such as eopq-32-8-8 or opq-32-8-8, or "
-        "the folder of one"
+        f"codec {codec.name!r} has no finite latent space of images; choose one that has, such as eopq-32-8-8 or "
+        "opq-32-8-8, or the folder of one"
     )

@@ -1,4 +1,4 @@
-"""First stages that are models in folders: our own autoencoders, and those of diffusers.
+"""First stages that are models in folders: our own autoencoders, of images and of clips, and those of diffusers.
 
 What a diffusion model needs of one to be built stands in config.json; the weights are read when they are first used.
 """
@@ -6,6 +6,7 @@ What a diffusion model needs of one to be built stands in config.json; the weigh
 import functools
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from difflate.errors import ModelError
 from difflate.extras import require
 from difflate.models.autoencoder import Autoencoder
 from difflate.models.stored_network import StoredNetwork, digest_of
+from difflate.models.video_autoencoder import VideoAutoencoder
+from difflate.nn.layers import by_frame
+from difflate.nn.temporal import Past
 
 CLASSES = ("AutoencoderKL", "VQModel")
 """Of diffusers."""
@@ -29,10 +33,28 @@ class StoredStage(StoredNetwork):
     """A `difflate.models.first_stage.FirstStage` whose network is read when it is first used."""
 
     bound: float | None = None
+    frames = 1
 
     def __init__(self, folder: Path, stride_px: int, channels: int, scale: float):
         super().__init__(folder)
         self.stride_px, self.channels, self.scale = stride_px, channels, scale
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """See `difflate.models.first_stage.FirstStage`."""
+        return by_frame(self._encode, images)
+
+    def decode(self, x: Tensor, past: Past | None = None) -> Tensor:
+        """See `difflate.models.first_stage.FirstStage`."""
+        return by_frame(self._decode, x)
+
+    @abstractmethod
+    def _encode(self, images: Tensor) -> Tensor:
+        """(B, channels, H/s, W/s) of ``images: (B, 3, H, W)``."""
+
+    @abstractmethod
+    def _decode(self, x: Tensor) -> Tensor:
+        """(B, 3, s·h, s·w) of ``x: (B, channels, h, w)``."""
 
 
 class AutoencoderStage(StoredStage):
@@ -43,6 +65,9 @@ class AutoencoderStage(StoredStage):
         try:
             latent = config["latent"]
             values = int(latent["stride_px"]), int(latent["channels"]), 1 / float(latent["std"])
+            self.frames = int(latent.get("frames", 1))
+            if min(*values[:2], self.frames) < 1:
+                raise ValueError("a size of the latent is below 1")
             self._digest = hashlib.sha256(json.dumps(config["sha256"], sort_keys=True).encode()).hexdigest()
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise ModelError(f"first stage {folder}: config.json is damaged ({error}); get the folder again") from error
@@ -55,15 +80,34 @@ class AutoencoderStage(StoredStage):
     def load(self) -> Autoencoder:
         return Autoencoder.from_pretrained(self.folder)
 
+    def _encode(self, images: Tensor) -> Tensor:
+        """What decoders see, but not rounded in steps."""
+        return self._seen(self.network(images.device).encode(images))
+
+    def _decode(self, x: Tensor) -> Tensor:
+        return self.network(x.device).restore(x / self.scale)
+
+    def _seen(self, features: Tensor) -> Tensor:
+        """(B, channels, h, w) of ``features: (B, F, h, w)``, what the bottleneck is given."""
+        between = self.network(features.device).between
+        return between.latent(between.coded(features)) * self.scale
+
+
+class VideoAutoencoderStage(AutoencoderStage):
+    """A model of the recipe `video-autoencoder`, which also makes few frames of many (Rampas 2024, 3.4.1)."""
+
+    def load(self) -> VideoAutoencoder:
+        return VideoAutoencoder.from_pretrained(self.folder)
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """See `difflate.models.first_stage.FirstStage`: what decoders see, but not rounded in steps."""
-        network = self.network(images.device)
-        return network.between.latent(network.between.coded(network.encode(images))) * self.scale
+        """See `difflate.models.first_stage.FirstStage`; ``images`` are clips."""
+        return by_frame(self._seen, self.network(images.device).features(images))
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, past: Past | None = None) -> Tensor:
         """See `difflate.models.first_stage.FirstStage`."""
-        return self.network(x.device).restore(x / self.scale)
+        network = self.network(x.device)
+        return network.restore(network.expand(x / self.scale, past))
 
 
 class DiffusersStage(StoredStage):
@@ -101,13 +145,18 @@ class DiffusersStage(StoredStage):
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"first stage {self.folder}: cannot be loaded ({reason}); get the folder again") from error
 
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """See `difflate.models.first_stage.FirstStage`: the mean of an AutoencoderKL, a VQModel's before look-up."""
+    def _encode(self, images: Tensor) -> Tensor:
+        """The mean of an AutoencoderKL, a VQModel's before look-up."""
         found = self.network(images.device).encode(images)
         z = found.latents if self._class == "VQModel" else found.latent_dist.mean
         return (z - self.shift) * self.scale
 
-    def decode(self, x: Tensor) -> Tensor:
-        """See `difflate.models.first_stage.FirstStage`; a VQModel looks its codewords up."""
+    def _decode(self, x: Tensor) -> Tensor:
+        """A VQModel looks its codewords up."""
         return self.network(x.device).decode(x / self.scale + self.shift).sample
+
+
+OURS: dict[str, type[AutoencoderStage]] = {Autoencoder.kind: AutoencoderStage}
+"""By the kind of the model."""
+OURS_OF_CLIPS: dict[str, type[AutoencoderStage]] = {VideoAutoencoder.kind: VideoAutoencoderStage}
+"""Those that take nothing but clips."""

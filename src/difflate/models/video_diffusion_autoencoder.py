@@ -18,7 +18,10 @@ from difflate.nn.unet import UNetConfig
 
 
 class VideoDiffusionAutoencoder(DiffusionAutoencoder):
-    """A `VideoAutoencoder` and the diffusion model that decodes its latent; tensors are (B, C, T, H, W)."""
+    """A `VideoAutoencoder` and the diffusion model that decodes its latent; tensors are (B, C, T, H, W).
+
+    A first stage may make one frame of several; what the U-Net is told of these is then folded alike.
+    """
 
     kind = "diffae-video"
     autoencoder: VideoAutoencoder
@@ -38,6 +41,14 @@ class VideoDiffusionAutoencoder(DiffusionAutoencoder):
         super().__init__(encoder, bottleneck, head, decoder, network, process)
         if network.temporal == "none":
             raise ConfigError("network.temporal (=none) sees no frame but the present one; set it to conv or attention")
+
+    def _fit(self, network: UNetConfig) -> UNetConfig:
+        if self.folding.ratio % self.stage.frames:
+            raise ConfigError(
+                f"folding.ratio (={self.folding.ratio}) must be a multiple of the frames that the first stage "
+                f"makes one of (={self.stage.frames})"
+            )
+        return super()._fit(network)
 
     def _autoencoder(self) -> VideoAutoencoder:
         return VideoAutoencoder(self.encoder, self.bottleneck, self.head, self.folding)

@@ -1,16 +1,18 @@
-"""What a video diffusion autoencoder codes of the frames of a clip, chunk by chunk, and back, in tiles.
+"""What autoencoders of clips code of frames, chunk by chunk, and back, in tiles: by the plain decoder, or by diffusion.
 
 A chunk is the frames of a latent frame. What the layers along time have to see of the chunks before is kept for each
 tile, so neither the clip's length nor where it is cut changes what is made of a frame.
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from difflate.models.autoencoder_space import AutoencoderSpace
+from difflate.models.video_autoencoder import VideoAutoencoder
 from difflate.models.video_diffusion_autoencoder import VideoDiffusionAutoencoder
 from difflate.nn.encoders import conv_reach_sites
 from difflate.nn.folding import padded
@@ -36,11 +38,11 @@ class ClipPast:
 
 
 class VideoSpace(AutoencoderSpace):
-    """Chunks of frames to what files hold of them, and back by the plain decoder or by steps of diffusion."""
+    """Chunks of frames to what files hold of them, and back by the plain decoder."""
 
-    def __init__(self, name: str, model: VideoDiffusionAutoencoder):
-        super().__init__(name, model.autoencoder)
-        self.model, self.video = model, model.autoencoder
+    def __init__(self, name: str, video: VideoAutoencoder):
+        super().__init__(name, video)
+        self.video = video
 
     @property
     def chunk_frames(self) -> int:
@@ -64,39 +66,69 @@ class VideoSpace(AutoencoderSpace):
         return self.banded(features[None])[0].cpu()
 
     @torch.no_grad()
-    def restore(
-        self, latent: Tensor, frames: int, height: int, width: int, tile_px: int, steps: int, guidance: float,
-        seed: int, text: str, past: ClipPast,
-    ) -> Tensor:  # fmt: skip
-        """(``frames``, 3, ``height``, ``width``) uint8 on the CPU of ``latent: (C, h, w)``, a latent frame as files
-        have it, by ``steps`` steps; 0: by the plain decoder.
+    def decode(self, latent: Tensor, frames: int, height: int, width: int, tile_px: int, past: ClipPast) -> Tensor:
+        """(``frames``, 3, ``height``, ``width``) uint8 on the CPU: what the plain decoder makes of a latent frame as
+        files have it, ``latent: (C, h, w)``. ``frames``: up to `chunk_frames`."""
 
-        The noise of each frame follows from ``seed``, its number and the place. ``frames``: up to `chunk_frames`.
-        Raises ConfigError.
-        """
-        model, video, count = self.model, self.video, self.chunk_frames
-        model.check_text(text)
-        vector = model.told([text], self.device) if steps else None
-        sites = self.stride_px // model.stage.stride_px
+        def restored(told: Tensor, row: int, column: int, own: Past) -> Tensor:
+            return self.video.restore(told)
+
+        reach = conv_reach_sites(self.video.decoder)
+        return self._in_tiles(restored, latent, frames, height, width, tile_px, reach, past)
+
+    def _in_tiles(
+        self, restored: Callable[[Tensor, int, int, Past], Tensor], latent: Tensor, frames: int, height: int,
+        width: int, tile_px: int, reach: int, past: ClipPast,
+    ) -> Tensor:  # fmt: skip
+        """``restored``: what decoders are told of a tile, its first row and column and its past, to its frames (1, 3,
+        T, s·h', s·w') in [-1, 1]."""
+        count = self.chunk_frames
 
         def tile(part: Tensor, row: int, column: int) -> Tensor:
-            own = past.begin(row, column)
-            coded = part[:, :, None]
-            told = video.told(coded if coded.is_floating_point() else coded.long(), own)
-            if not steps:
-                return video.restore(told).flatten(1, 2)
-            _, channels, _, rows, columns = model.noise_shape(told)
-            noise = [
-                place_noise(seed, row * sites, column * sites, rows, columns, channels, past.frames + number)
-                for number in range(count)
-            ]
-            whole = torch.stack(noise, dim=2).to(told.device)
-            return model.restore(told, steps, whole, guidance, vector, own).flatten(1, 2)
+            own, coded = past.begin(row, column), part[:, :, None]
+            told = self.video.told(coded if coded.is_floating_point() else coded.long(), own)
+            return restored(told, row, column, own).flatten(1, 2)
 
-        reach = -(-reach_px(model.network) // sites) if steps else conv_reach_sites(video.decoder)
         images = restore_in_tiles(
             tile, latent.numpy(), height, width, tile_px, self.margin(reach), self.ramp, self.stride_px, self.device,
             planes=3 * count,
         )  # fmt: skip
         past.frames += count
         return images.unflatten(0, (3, count)).transpose(0, 1)[:frames]
+
+
+class VideoDiffusionSpace(VideoSpace):
+    """The same, and back by steps of diffusion."""
+
+    def __init__(self, name: str, model: VideoDiffusionAutoencoder):
+        super().__init__(name, model.autoencoder)
+        self.model = model
+
+    @torch.no_grad()
+    def sample(
+        self, latent: Tensor, frames: int, height: int, width: int, tile_px: int, steps: int, guidance: float,
+        seed: int, text: str, past: ClipPast,
+    ) -> Tensor:  # fmt: skip
+        """See `VideoSpace.decode`: what ``steps`` steps make of ``latent``; none: `VideoSpace.decode`.
+
+        The noise of each frame of what the diffusion runs on follows from ``seed``, its number and the place. Raises
+        ConfigError.
+        """
+        model, stage = self.model, self.model.stage
+        model.check_text(text)
+        if not steps:
+            return self.decode(latent, frames, height, width, tile_px, past)
+        vector = model.told([text], self.device)
+        sites, first = self.stride_px // stage.stride_px, past.frames // stage.frames
+
+        def restored(told: Tensor, row: int, column: int, own: Past) -> Tensor:
+            _, channels, count, rows, columns = model.noise_shape(told)
+            noise = [
+                place_noise(seed, row * sites, column * sites, rows, columns, channels, first + number)
+                for number in range(count)
+            ]
+            whole = torch.stack(noise, dim=2).to(told.device)
+            return model.restore(told, steps, whole, guidance, vector, own)
+
+        reach = -(-reach_px(model.network) // sites)
+        return self._in_tiles(restored, latent, frames, height, width, tile_px, reach, past)

@@ -30,10 +30,10 @@ def _video(widths: tuple[int, ...], temporal: TemporalKind, attention: Attention
     """The decoder of clips (Rampas 2024, 3.4.1): without any attention, and with attention in space and along time.
 
     The thesis gives the counts of parameters alone, 734 million and 1.3 billion; its 3D convolutions are ours of frames
-    and along time.
+    and along time. Told are 16 channels for each of the two frames that its first stage makes one.
     """
     attentions = ("none", "none", attention, attention)
-    return replace(_diffae(widths), attention=attentions, temporal=temporal)
+    return replace(_diffae(widths, latent_channels=32), attention=attentions, temporal=temporal)
 
 
 PRESETS = {

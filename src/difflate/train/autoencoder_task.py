@@ -10,10 +10,11 @@ from difflate.data.crops import Batch
 from difflate.errors import ConfigError
 from difflate.models.autoencoder import Autoencoder
 from difflate.nn.colour import signed_to_uint8
+from difflate.nn.layers import frames_of
 from difflate.train import perceptual_loss
 from difflate.train.adversary import AdversarialTask, AdversarySettings
 from difflate.train.draws import Draws
-from difflate.train.perceptual_loss import Nets, check_nets, shifted
+from difflate.train.perceptual_loss import Nets, check_nets, distances
 from difflate.train.settings import LoopSettings, check_crop
 from difflate.train.structure import psnr_db
 
@@ -51,8 +52,24 @@ class ReconstructionStage:
             raise ConfigError("absolute, squared and perceptual are all 0; there is nothing to learn from")
 
 
+@dataclass(frozen=True)
+class ClipReconstructionStage(ReconstructionStage):
+    """The same of clips; the adversary judges frames."""
+
+    frames: int = 8
+    """Of a clip, a multiple of folding.ratio."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frames < 1:
+            raise ConfigError(f"frames (={self.frames}) must be at least 1")
+
+
 class AutoencoderTask(AdversarialTask):
-    """Errors of pixels + LPIPS + what the bottleneck asks for [+ an adversary] of an `Autoencoder`."""
+    """Errors of pixels + LPIPS + what the bottleneck asks for [+ an adversary] of an `Autoencoder`, of images or clips.
+
+    Clips have T before H everywhere; LPIPS and the adversary look at their frames.
+    """
 
     model: Autoencoder
 
@@ -69,7 +86,7 @@ class AutoencoderTask(AdversarialTask):
         stage, model = self.stage, self.model
         images = batch.images(self.device)
         passed = model(images, draws.generators())
-        restored = model.restore(passed.z)[:, :, : images.shape[2], : images.shape[3]].float()
+        restored = model.restore(passed.z)[..., : images.shape[-2], : images.shape[-1]].float()
         judged = None
         if self.adversary is not None and self.training:
             restored, judged = self.adversary.split(restored, draws)
@@ -81,23 +98,24 @@ class AutoencoderTask(AdversarialTask):
             losses = losses + stage.squared * errors.square().mean(1)
         values = {"psnr_db": psnr_db(restored, images), **passed.scalars}
         if stage.perceptual:
-            seen = (restored.clamp(-1, 1), images)
-            perceptual = self.lpips(*(shifted(seen, draws.shift()) if self.training else seen))
+            shift = draws.shift() if self.training else None
+            perceptual = distances(self.lpips, restored.clamp(-1, 1), images, shift)
             losses = losses + stage.perceptual * perceptual
             values["lpips"] = perceptual.mean()
         loss = losses.mean()
         if self.adversary is not None:
+            made, originals = frames_of((restored if judged is None else judged).clamp(-1, 1)), frames_of(images)
             if judged is not None:
-                loss = loss + self.adversary.deceive(judged.clamp(-1, 1), images)
+                loss = loss + self.adversary.deceive(made, originals)
             else:
-                values["critic_loss"] = self.adversary.told(restored.clamp(-1, 1), images)
+                values["critic_loss"] = self.adversary.told(made, originals)
         return {"loss": loss, **values}
 
     @torch.no_grad()
     def pictures(self) -> Tensor | None:
-        """(2·B, 3, H, W) uint8: what is shown, and the same restored."""
+        """(2·B, 3, H, W) uint8: what is shown, and the same restored; of clips all frames."""
         if self.shown is None:
             return None
         images = self.shown.to(self.device).float() / 127.5 - 1
-        restored = self.model.restore(self.model(images).z)[:, :, : images.shape[2], : images.shape[3]]
-        return torch.cat([self.shown, signed_to_uint8(restored).cpu()])
+        restored = self.model.restore(self.model(images).z)[..., : images.shape[-2], : images.shape[-1]]
+        return frames_of(torch.cat([self.shown, signed_to_uint8(restored).cpu()]))

@@ -21,7 +21,7 @@ from difflate.train import perceptual_loss
 from difflate.train.adversary import AdversarialTask
 from difflate.train.diffusion_loss import Denoised, denoise_once
 from difflate.train.draws import Draws
-from difflate.train.perceptual_loss import shifted, visibility
+from difflate.train.perceptual_loss import distances, visibility
 from difflate.train.settings import LoopSettings
 from difflate.train.stages import AutoencodingStage
 from difflate.train.structure import psnr_db
@@ -145,7 +145,7 @@ class DiffaeTask(AdversarialTask):
     def _decoded(self, z: Tensor, vector: Tensor | None, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """x0 as the network finds it, and (B,) losses: from noise alone, or at a time that is drawn."""
         model, stage = self.model, self.stage
-        x = by_frame(model.stage.encode, images)
+        x = model.stage.encode(images)
         if stage.one_step:
             return model.answer(normal(x.shape, draws.generators(), x.device), z, vector), x.new_zeros(len(x))
         if self.dropped:
@@ -156,7 +156,7 @@ class DiffaeTask(AdversarialTask):
 
     def _restored(self, x0: Tensor) -> Tensor:
         """(B, 3, H, W) float32, not clamped."""
-        return by_frame(self.model.stage.decode, x0).float()
+        return self.model.stage.decode(x0).float()
 
     def _asked_along_time(self, x0: Tensor, images: Tensor) -> Tensor | float:
         """(B,) what is asked of clips beside; of images nothing is."""
@@ -170,12 +170,7 @@ class DiffaeTask(AdversarialTask):
 
     def _perceptual(self, restored: Tensor, images: Tensor, draws: Draws) -> Tensor:
         """(B,) LPIPS of images in [-1, 1], of clips the mean of their frames'."""
-        pair = frames_of(restored), frames_of(images)
-        return (
-            self.lpips(*(shifted(pair, draws.shift()) if self.training else pair))
-            .unflatten(0, (len(images), -1))
-            .mean(1)
-        )
+        return distances(self.lpips, restored, images, draws.shift() if self.training else None)
 
     def _head_loss(self, head: Tensor, seen: Tensor, draws: Draws) -> Tensor:
         rho = self.stage.head_rho

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflate.errors import ConfigError
+from difflate.nn.layers import frames_of
 
 Net = Literal["alex", "vgg"]
 Nets = Net | list[Net]
@@ -44,6 +45,13 @@ def check_nets(nets: Nets) -> None:
     """Raises ConfigError for an empty list and for a network that is named twice."""
     if not isinstance(nets, str) and (not nets or len(set(nets)) < len(nets)):
         raise ConfigError(f"lpips (={nets}) must be alex, vgg or [alex, vgg]")
+
+
+def distances(lpips: nn.Module, made: Tensor, originals: Tensor, shift: Tensor | None) -> Tensor:
+    """(B,) ``lpips`` of images in [-1, 1], of clips the mean of their frames'. ``shift``: see `shifted`; None: none."""
+    pair = frames_of(made), frames_of(originals)
+    found = lpips(*(pair if shift is None else shifted(pair, shift)))
+    return found.unflatten(0, (len(originals), -1)).mean(1)
 
 
 def visibility(images: Tensor) -> Tensor:

@@ -150,6 +150,12 @@ class ClipSettings(ImageSettings):
             raise ConfigError(f"holdback (={self.holdback}) must be at least 1 if there are held_clips")
 
 
+def check_frames(frames: int, ratio: int, stage: str) -> None:
+    """Raises ConfigError for clips of ``frames`` frames, of a stage, whose last latent frame would be of fewer."""
+    if frames % ratio:
+        raise ConfigError(f"{stage}.frames (={frames}) must be a multiple of folding.ratio (={ratio})")
+
+
 def check_crop(crop_px: int, multiple: int, key: str = "crop_px") -> None:
     """Raises ConfigError for a side of crops that is not a multiple of ``multiple``."""
     if crop_px < 1 or crop_px % multiple:

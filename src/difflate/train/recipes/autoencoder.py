@@ -1,8 +1,10 @@
 """Recipe `autoencoder`: an encoder, a bottleneck and a plain decoder. Its bottleneck and losses make it an AE, a VAE, a
 VQ-VAE or a VQGAN; with a stride of 4 it is what latent diffusion calls a first stage."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,7 +52,7 @@ class AutoencoderTraining(ImageSettings):
             raise ConfigError("stages is empty; there is nothing to train")
         check_names(self.stages)
         with torch.device("meta"):
-            model = build_model(self)  # what does not fit together is said here
+            model = self.build_model()  # what does not fit together is said here
         for stage in self.stages:
             check_crop(stage.crop_px, model.stride_px, f"stages.{stage.name}: crop_px")
         if model.between.sizes is not None or self.context == ContextSettings():
@@ -59,16 +61,15 @@ class AutoencoderTraining(ImageSettings):
             f"context is set for the bottleneck {self.bottleneck.kind}, which has no indices; leave it out"
         )
 
-
-def build_model(settings: AutoencoderTraining) -> Autoencoder:
-    """The model, untrained. Raises ConfigError for settings that do not fit."""
-    return Autoencoder(settings.encoder, settings.bottleneck, settings.decoder)
+    def build_model(self) -> Autoencoder:
+        """The model, untrained. Raises ConfigError for settings that do not fit."""
+        return Autoencoder(self.encoder, self.bottleneck, self.decoder)
 
 
 def cost(settings: AutoencoderTraining) -> str:
     """What the networks of ``settings`` take, in one line; nothing of it is allocated."""
     with torch.device("meta"):
-        model = build_model(settings)
+        model = settings.build_model()
     encoder, bottleneck, decoder = (parameters(part) / 1e6 for part in (model.encode, model.between, model.decode))
     return (
         f"{encoder:.2f} million parameters of the encoder, {bottleneck:.3f} of the bottleneck and {decoder:.2f} of the "
@@ -76,10 +77,21 @@ def cost(settings: AutoencoderTraining) -> str:
     )
 
 
-def _train(settings: AutoencoderTraining, command: str, progress: bool) -> Path:
-    check_out(Path(settings.out))
-    torch.manual_seed(settings.stages[0].training.seed)
-    model = build_model(settings)
+def train_autoencoder(
+    settings: Any,
+    recipe: str,
+    model: Autoencoder,
+    *,
+    command: str,
+    progress: bool,
+    shown: int,
+    finish: Callable[[], str],
+    data_of: Callable[[Any], Data] | None = None,
+) -> Path:
+    """Trains ``model`` in the stages of ``settings``, and calls ``finish``, which fits its context model.
+
+    ``shown``: how many images, or clips, pictures are of. ``data_of``: see `train_stages`.
+    """
     start = None
     if settings.init_from is not None:
         take_weights(model, settings.init_from, "init_from")
@@ -91,22 +103,33 @@ def _train(settings: AutoencoderTraining, command: str, progress: bool) -> Path:
             perceptual_loss.load_lpips(stage.lpips)  # if it is missing: now, not in hours
 
     def task(stage: ReconstructionStage, data: Data) -> AutoencoderTask:
-        return AutoencoderTask(model, stage, first_images(data.held_back, _PICTURES))
+        return AutoencoderTask(model, stage, first_images(data.held_back, shown))
 
     def take(saved: Autoencoder) -> None:
         if model.between.exact is not None and saved.between.exact is not None:
             model.between.exact.keep(saved.between.exact)  # also where `save_dtype` has rounded the weights
 
-    def finish(data: Data) -> str:
+    return train_stages(
+        settings, recipe, model, start, command=command, progress=progress, task=task,
+        apart=lambda stage: {"init_from", "allow_download", "context"}, take=take, finish=lambda data: finish(),
+        data_of=data_of,
+    )  # fmt: skip
+
+
+def _train(settings: AutoencoderTraining, command: str, progress: bool) -> Path:
+    check_out(Path(settings.out))
+    torch.manual_seed(settings.stages[0].training.seed)
+    model = settings.build_model()
+
+    def finish() -> str:
         return finish_indices(
             model, Path(settings.out).name, settings.images, settings.holdback, settings.context,
             seed=settings.stages[-1].training.seed, progress=progress,
         )  # fmt: skip
 
-    return train_stages(
-        settings, "autoencoder", model, start, command=command, progress=progress, task=task,
-        apart=lambda stage: {"init_from", "allow_download", "context"}, take=take, finish=finish,
-    )  # fmt: skip
+    return train_autoencoder(
+        settings, "autoencoder", model, command=command, progress=progress, shown=_PICTURES, finish=finish
+    )
 
 
 RECIPE = Recipe("autoencoder", AutoencoderTraining, _train, cost)

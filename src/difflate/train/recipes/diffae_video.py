@@ -15,7 +15,7 @@ from difflate.train.clip_context import finish_clip_indices
 from difflate.train.diffae_task import DiffaeTask
 from difflate.train.recipe import Data, Recipe, clips_of, first_images
 from difflate.train.recipes.diffae import DiffaeTraining, start_of, train_diffae
-from difflate.train.settings import ClipSettings
+from difflate.train.settings import ClipSettings, check_frames
 from difflate.train.staged import check_out
 from difflate.train.stages import CLIP_KINDS, ClipStage
 from difflate.train.start import take_fitting
@@ -38,11 +38,7 @@ class DiffaeVideoTraining(ClipSettings, DiffaeTraining):
     def __post_init__(self) -> None:
         super().__post_init__()
         for stage in self.stages:
-            if stage.frames % self.folding.ratio:
-                raise ConfigError(
-                    f"stages.{stage.name}.frames (={stage.frames}) must be a multiple of folding.ratio "
-                    f"(={self.folding.ratio})"
-                )
+            check_frames(stage.frames, self.folding.ratio, f"stages.{stage.name}")
         if self.init_from is not None and self.init_image is not None:
             raise ConfigError("init_from and init_image are both given; take one of them")
 
@@ -70,12 +66,12 @@ def cost(settings: DiffaeVideoTraining) -> str:
     with torch.device("meta"):
         model = settings.build_model()
     height, width = (side // model.stage.stride_px for side in _COST_PX)
-    coder = model.autoencoder
+    coder, work = model.autoencoder, multiply_adds(model.network, height, width) / model.stage.frames
     encoder = parameters(coder.encode) + parameters(coder.compress)
     decoder = parameters(coder.decode) + parameters(coder.expand)
     return (
         f"{encoder / 1e6:.2f} million parameters of encoder and compression, {decoder / 1e6:.2f} of expansion and head "
-        f"and {parameters(model.unet) / 1e6:.2f} of the U-Net; {multiply_adds(model.network, height, width) / 1e9:.1f} "
+        f"and {parameters(model.unet) / 1e6:.2f} of the U-Net; {work / 1e9:.1f} "
         f"billion multiply-adds of the U-Net a step for a frame of {_COST_PX[1]}x{_COST_PX[0]}"
     )
 
