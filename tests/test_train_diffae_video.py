@@ -1,4 +1,4 @@
-"""Recipe `diffae-video`: it learns from clips, starts from a model of images, resumes exactly, fits its context model."""
+"""Recipe `diffae-video`: it learns from clips, starts from a model of images, resumes exactly, fits its context."""
 
 import dataclasses
 from pathlib import Path
@@ -36,8 +36,10 @@ LOOP = LoopSettings(
 )  # fmt: skip
 STAGE = ClipStage("clips", crop_px=32, frames=4, one_step=True, flicker=0.5, training=LOOP)
 VIDEO: dict[str, Any] = {
-    **SHAPE, "folding": FoldingConfig(2, "fold", 6, 8), "network": dataclasses.replace(SHAPE["network"], temporal="conv")
-}  # fmt: skip
+    **SHAPE,
+    "folding": FoldingConfig(2, "fold", 6, 8),
+    "network": dataclasses.replace(SHAPE["network"], temporal="conv"),
+}
 
 
 def model_of() -> VideoDiffusionAutoencoder:
