@@ -57,7 +57,8 @@ def pack_all(folder: Path, out: Path) -> None:
         for path in sorted((out / name).glob("*.safetensors")):
             deflate_file(path)
             before, after = load_tensors(folder / name / path.name), load_tensors(path)
-            assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+            assert before.keys() == after.keys()
+            assert all(torch.equal(value, after[key]) for key, value in before.items())
         if DIGESTS in config:
             config[DIGESTS] = {file: digest_of(out / name / file) for file in config[DIGESTS]}
     for name, config in configs.items():

@@ -156,7 +156,7 @@ def _deflated(value: Tensor) -> bytearray:
     items = value.detach().cpu().contiguous().reshape(-1, 1).view(torch.uint8)
     # quantized weights repeat nothing: a search for repetitions takes longer and finds none
     compressor = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL + 1, zlib.Z_HUFFMAN_ONLY)
-    return bytearray(compressor.compress(items.t().contiguous().numpy()) + compressor.flush())
+    return bytearray(compressor.compress(items.t().contiguous().numpy().data) + compressor.flush())
 
 
 def _is_head(entry: Any) -> bool:
