@@ -18,6 +18,7 @@ from torch import Tensor
 
 import difflate
 from coder_helpers import photo
+from difflate.codecs.learned import LearnedCodec
 from difflate.codecs.loading import load
 from difflate.errors import ModelError
 from difflate.media.picture import Picture
@@ -207,6 +208,8 @@ def test_bundled_models_are_packed_and_load_from_plain_folders_too(name: str, tm
         assert packed < 0.92 * path.stat().st_size
     (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "sha256"}))
     ours, theirs = load(folder), load(name)
+    assert isinstance(ours, LearnedCodec)
+    assert isinstance(theirs, LearnedCodec)
     assert ours.fingerprint == theirs.fingerprint
     picture = Picture(photo(40, 48))
     assert ours.encode(picture) == theirs.encode(picture)
