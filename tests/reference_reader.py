@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors import safe_open
 
 from reference_coder import ReferenceReader
 
@@ -42,12 +42,25 @@ class Network:
         return self._context[name]
 
 
+def load_model_file(path: Path) -> dict[str, np.ndarray]:
+    """The tensors, unpacked."""
+    with safe_open(path, "np") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        packed = json.loads((file.metadata() or {}).get("deflate", "{}"))
+    for name, (kind, shape) in packed.items():
+        planes = np.frombuffer(zlib.decompress(stored.pop(f"{name}.deflate").tobytes()), np.uint8)
+        stored[name] = np.empty(shape, f"<{kind[0].lower()}{int(kind[1:]) // 8}")
+        for i, plane in enumerate(np.split(planes, stored[name].itemsize)):
+            stored[name].reshape(-1, 1).view(np.uint8)[:, i] = plane
+    return stored
+
+
 class Model(Network):
     """What config.json and model.safetensors say, with the names of the document."""
 
     def __init__(self, folder: Path):
         self.config = json.loads((folder / "config.json").read_text("utf-8"))
-        self.tensors = load_file(folder / "model.safetensors")
+        self.tensors = load_model_file(folder / "model.safetensors")
         start = "context."
         network = {name[len(start) :]: tensor for name, tensor in self.tensors.items() if name.startswith(start)}
         super().__init__(self.config["plane_bits"], network)

@@ -33,7 +33,7 @@ def _set(**changes: object) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_flip, "model: the weights are not those that the model was saved with"),
+        (_flip, "model/model.safetensors: damaged"),
         (_cut, "model/model.safetensors: damaged"),
         (lambda model: (model / "config.json").unlink(), "config.json is missing"),
         (lambda model: (model / "model.safetensors").unlink(), "model.safetensors is missing"),

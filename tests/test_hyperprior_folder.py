@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 
 import difflate
 from coder_helpers import GROUPS, one_rate_model, photo, tiny_codec, tiny_model
@@ -20,6 +19,7 @@ from difflate.models.exact import EXACT
 from difflate.models.transform_coder import TransformModel
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
+from difflate.store.deflated import load_arrays, save_arrays
 from difflate.store.fingerprint import fingerprint
 from difflate.train.average import Average
 
@@ -46,7 +46,7 @@ def id_of(folder: Path) -> bytes:
 
 def set_exact(folder: Path, tensors: dict[str, np.ndarray]) -> None:
     """Forges exact.safetensors and the fingerprint that goes with it."""
-    save_file(tensors, str(folder / EXACT))
+    save_arrays(tensors, folder / EXACT)
     config = json.loads((folder / "config.json").read_text())
     config["fingerprint"] = fingerprint("hyperprior", tensors).hex()
     (folder / "config.json").write_text(json.dumps(config))
@@ -222,7 +222,7 @@ def test_a_configuration_without_a_key_is_told(key: str, copied: Path) -> None:
     ],
 )
 def test_forged_integers_are_refused_before_they_are_used(name, change, message, copied: Path, capsys) -> None:
-    tensors = load_file(str(copied / EXACT))
+    tensors = load_arrays(copied / EXACT)
     set_exact(copied, tensors | {name: np.ascontiguousarray(change(tensors[name]))})
     with pytest.raises(ModelError, match=message) as caught:
         load(copied)
@@ -237,14 +237,14 @@ def test_integers_of_other_shapes_do_not_fill_a_model_in_8_bits(tmp_path: Path) 
     for name, other in (("wide", HyperpriorConfig(channels=8, width=16, features=24)), ("one", None)):
         model = TransformModel(tiny_model().transform, other) if other else one_rate_model()
         model.save_pretrained(tmp_path / name)
-        set_exact(tmp_path / "light", load_file(str(tmp_path / name / EXACT)))
+        set_exact(tmp_path / "light", load_arrays(tmp_path / name / EXACT))
         with pytest.raises(ModelError, match=r"must be|does not fit"):
             load(tmp_path / "light")
 
 
 def test_integers_of_a_model_of_other_width_are_refused(copied: Path) -> None:
     one_rate_model().save_pretrained(copied / "other")
-    tensors = load_file(str(copied / "other" / EXACT))
+    tensors = load_arrays(copied / "other" / EXACT)
     set_exact(copied, {name: value[: (value.size // 2)] if "low" in name else value for name, value in tensors.items()})
     with pytest.raises(ModelError):
         load(copied)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from coder_helpers import photo, tiny_model
 from difflate import registry
@@ -22,6 +21,7 @@ from difflate.models.diffusion_decoder import DecoderConfig, DiffusionDecoder
 from difflate.models.exact import EXACT
 from difflate.models.transform_coder import TransformModel
 from difflate.nn.unet import UNetConfig
+from difflate.store.deflated import load_tensors
 from difflate.store.references import FROM
 
 PICTURE = Picture(photo(48, 40, 200, 300))
@@ -140,7 +140,7 @@ def _config(**entries: object) -> Callable[[Path], None]:
         (_other_weights, "its coder is another coder than that in"),
         (lambda models: tiny_model(1).save_pretrained(models / "coder"), "its coder is another coder than that in"),
         (lambda models: shutil.rmtree(models / "coder"), "neither bundled nor a folder beside it"),
-        (_damage, "coder: model.safetensors is not what the model was saved with"),
+        (_damage, "coder/model.safetensors: damaged"),
         (_referring(sha256=None), "another coder"),
         (_referring(sha256={}), "another coder"),
         (_referring(fingerprint="00"), "another coder"),
@@ -193,7 +193,7 @@ def test_a_whole_decoder_in_8_bits_has_its_coders_integers_once(tmp_path: Path) 
     model = decoder(tiny_model())
     model.save_pretrained(tmp_path / "decoder", dtype="int8")
     left_out = {f"coder.entropy.{name}" for name in model.coder.entropy.fixed_names}  # type: ignore[union-attr]
-    names = load_file(tmp_path / "decoder" / "model.safetensors").keys()
+    names = load_tensors(tmp_path / "decoder" / "model.safetensors").keys()
     assert "coder.entropy.analysis.0.bias" in names
     assert names.isdisjoint(left_out)
     loaded = DiffusionDecoder.from_pretrained(tmp_path / "decoder")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 import difflate
@@ -25,6 +25,7 @@ from difflate.models.transform_coder import TransformModel
 from difflate.nn.entropy_network import HyperpriorConfig
 from difflate.nn.transforms import TransformConfig
 from difflate.nn.unet import UNetConfig
+from difflate.store.deflated import load_tensors
 from difflate.store.weights import LOW, SCALE, dequantize, differs, pack, quantize, unpack
 from difflate.train.output import holds_model
 
@@ -61,7 +62,7 @@ def light(whole: Path) -> Path:
 
 
 def stored(folder: Path) -> dict[str, Tensor]:
-    return load_file(folder / "model.safetensors")
+    return load_tensors(folder / "model.safetensors")
 
 
 @settings(max_examples=50, deadline=None)
@@ -300,3 +301,22 @@ def test_a_folder_is_converted(light: Path, whole: Path, tmp_path: Path, capsys,
             script["main"](words)
     with pytest.raises(DifflateError):
         script["convert"](tmp_path / "nothing", tmp_path / "x", "int8", {})
+
+
+def test_a_folder_of_models_is_packed_as_it_is_stored(tmp_path: Path, capsys, pytestconfig) -> None:
+    """A decoder still finds the coder that it names by the digest of its files."""
+    main = runpy.run_path(str(pytestconfig.rootpath / "examples" / "convert_weights.py"))["main"]
+    plain = tmp_path / "plain"
+    for name in ("hyperprior-small", "cdc-small", "opq-32-8-8"):
+        shutil.copytree(difflate.registry.WEIGHTS / name, plain / name)
+        for path in (plain / name).glob("*.safetensors"):
+            save_file(load_tensors(path), path)
+    main([str(plain), str(tmp_path / "packed"), "--dtype", "stored"])
+    assert capsys.readouterr().out.count(" MiB") == 2
+    for path in plain.rglob("*"):
+        if path.is_file():
+            name = path.relative_to(plain)
+            assert (tmp_path / "packed" / name).read_bytes() == (difflate.registry.WEIGHTS / name).read_bytes(), name
+    assert difflate.load(tmp_path / "packed" / "cdc-small").fingerprint == difflate.load("cdc-small").fingerprint
+    with pytest.raises(SystemExit, match="holds no folders of models"):
+        main([str(tmp_path / "packed" / "cdc-small"), str(tmp_path / "x"), "--dtype", "stored"])

@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from difflate.diffusion.draws import Generators
 from difflate.entropy.context import ContextModel, exp_table, shapes
 from difflate.errors import ConfigError, ModelError
-from difflate.files import atomic_path
 from difflate.models.bottlenecks import BottleneckConfig, Passed
 from difflate.nn.encoder_kinds import EncoderConfig, build_encoder
 from difflate.nn.encoders import ConvConfig, ConvDecoder
 from difflate.store.config import read_config
+from difflate.store.deflated import load_arrays, save_arrays
 from difflate.store.fingerprint import fingerprint
 from difflate.store.folders import FolderModel
 
@@ -118,8 +117,7 @@ class Autoencoder(FolderModel):
         """Writes what files are coded with into a model's folder; gives its entries of config.json."""
         if self.between.exact is not None:
             return self.between.exact.save(folder) | self.exact_entries()
-        with atomic_path(folder / CONTEXT) as temporary:
-            save_file({k: np.ascontiguousarray(v) for k, v in self.context.tensors.items()}, str(temporary))
+        save_arrays(self.context.tensors, folder / CONTEXT)
         return self.exact_entries()
 
     def exact_entries(self) -> dict[str, Any]:
@@ -138,7 +136,7 @@ class Autoencoder(FolderModel):
         path = folder / CONTEXT
         if not path.is_file():
             raise ModelError(f"{folder}: {CONTEXT} is missing; get the model folder again")
-        self._context = ContextModel(self.plane_bits, load_file(str(path)))
+        self._context = ContextModel(self.plane_bits, load_arrays(path))
         if self.fingerprint.hex() != read_config(folder).get("fingerprint"):
             raise ModelError(f"{folder}: {CONTEXT} is not what the model was saved with; get the folder again")
 

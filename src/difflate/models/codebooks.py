@@ -15,17 +15,17 @@ from typing import Any, Self
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from difflate.entropy import ContextModel
 from difflate.errors import ConfigError, ModelError
-from difflate.files import atomic_path, atomic_write
+from difflate.files import atomic_write
 from difflate.nn.colour import rgb_to_ycrcb, ycrcb_to_rgb, ycrcb_to_signed_rgb
 from difflate.nn.padding import pad_to_multiple
 from difflate.nn.patches import from_patches, to_patches
 from difflate.quantize import ProductQuantizer, Quantizer, ResidualQuantizer
 from difflate.store.config import CARD, CONFIG, read_config
+from difflate.store.deflated import load_arrays, save_arrays
 from difflate.store.fingerprint import fingerprint
 
 KIND = "vq"
@@ -164,8 +164,7 @@ class CodebookModel(nn.Module):
             "plane_bits": self.context.plane_bits,
             "fingerprint": self.fingerprint.hex(),
         }
-        with atomic_path(folder / WEIGHTS) as temporary:
-            save_file(self.exact_tensors(), str(temporary), metadata={"format": "np"})
+        save_arrays(self.exact_tensors(), folder / WEIGHTS)
         atomic_write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         atomic_write(folder / CARD, card.encode())
 
@@ -174,10 +173,10 @@ class CodebookModel(nn.Module):
         """The model in a folder. Raises ModelError if a file is missing, or altered since it was written."""
         config, path = _read_vq_config(folder), folder / WEIGHTS
         try:
-            tensors = load_file(str(path))
+            tensors = load_arrays(path)
         except FileNotFoundError as error:
             raise ModelError(f"{folder}: {WEIGHTS} is missing; get the model folder again") from error
-        except (OSError, SafetensorError, ValueError, KeyError, struct.error) as error:
+        except (OSError, SafetensorError, TypeError, ValueError, KeyError, struct.error) as error:
             raise ModelError(f"{path}: damaged ({error}); get the model folder again") from error
         try:
             model = cls(*_parts(config, tensors))

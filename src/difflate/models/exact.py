@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
 from difflate.entropy.gaussian import gaussian_tables
 from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder, coder_from
 from difflate.errors import ModelError
-from difflate.files import atomic_path
 from difflate.nn.entropy_network import HyperpriorNetwork
 from difflate.nn.factorized_network import FactorizedNetwork
 from difflate.store.config import read_config
+from difflate.store.deflated import load_arrays, save_arrays
 from difflate.store.fingerprint import fingerprint
 
 EXACT = "exact.safetensors"
@@ -58,8 +57,7 @@ class ExactEntropy:
     def save(self, folder: Path) -> dict[str, Any]:
         """Writes exact.safetensors into a model's folder; gives its entries of config.json."""
         tensors = self.coder.exact_tensors()
-        with atomic_path(folder / EXACT) as temporary:
-            save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, str(temporary))
+        save_arrays(tensors, folder / EXACT)
         return {"fingerprint": self.fingerprint_of(tensors).hex()}
 
     def load(self, folder: Path) -> None:
@@ -67,7 +65,7 @@ class ExactEntropy:
         path = folder / EXACT
         if not path.is_file():
             raise ModelError(f"{folder}: {EXACT} is missing; get the model folder again")
-        tensors = load_file(str(path))
+        tensors = load_arrays(path)
         if self.fingerprint_of(tensors).hex() != read_config(folder).get("fingerprint"):
             raise ModelError(f"{folder}: {EXACT} is not what the model was saved with; get the folder again")
         self._stored = coder_from(tensors), self._digest()

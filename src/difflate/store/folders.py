@@ -18,6 +18,7 @@ from difflate import registry
 from difflate.errors import ConfigError, DifflateError, LimitExceeded, ModelError
 from difflate.files import atomic_write, file_mode
 from difflate.store.config import CARD, CONFIG, read_config
+from difflate.store.deflated import deflate_file
 from difflate.store.hub import MODEL_FILES
 from difflate.store.references import named, reference_to, references, resolve
 from difflate.store.unfilled import Unfilled
@@ -35,7 +36,7 @@ from difflate.store.weights import (
 TEMPORARY = ".difflate-model-"
 """How the names begin of what a save that was killed leaves."""
 _INDEX = "model.safetensors.index.json"
-_KIND, _DIGESTS = "kind", "sha256"
+_KIND, DIGESTS = "kind", "sha256"
 _SPARE_NUMBERS = 1 << 22
 """What a model may hold while it is built beside twice its weights: constants and what they are made from."""
 
@@ -80,8 +81,8 @@ class FolderModel(nn.Module):
             raise DifflateError(f"{folder}: cannot be written ({error}); choose another folder") from error
         if dtype == torch.int8:
             entries |= {FORMAT: INT8}
-        digests = {path.name: _digest(path) for path in weight_files(folder)}
-        config = {**self.config_dict(), **entries, **referred, _DIGESTS: digests}
+        digests = {path.name: digest_of(path) for path in weight_files(folder)}
+        config = {**self.config_dict(), **entries, **referred, DIGESTS: digests}
         atomic_write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         atomic_write(folder / CARD, (self.card or self._plain_card()).encode())
         return self.push_to_hub(repo_id or folder.name) if push_to_hub else None
@@ -161,6 +162,8 @@ class FolderModel(nn.Module):
         with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as name:
             save_torch_state_dict(state, name, max_shard_size=max_shard_size)
             written = sorted(Path(name).iterdir())
+            for path in weight_files(Path(name)) if dtype == torch.int8 else ():
+                deflate_file(path)
             for path in written:
                 with path.open("rb+") as file:
                     os.fsync(file.fileno())
@@ -226,8 +229,8 @@ class FolderModel(nn.Module):
             raise ModelError(f"{folder}: the weights do not fit {CONFIG} ({error}); get the folder again") from error
         beside = model.names_beside(tuple(parts))
         load_weights(model, folder, config.get(FORMAT), lambda name: name.split(".")[0] not in parts, beside)
-        for file, digest in (config.get(_DIGESTS) or {}).items():
-            if not (folder / file).is_file() or _digest(folder / file) != digest:
+        for file, digest in (config.get(DIGESTS) or {}).items():
+            if not (folder / file).is_file() or digest_of(folder / file) != digest:
                 raise ModelError(f"{folder}: {file} is not what the model was saved with; get the folder again")
         for part, place in parts.items():
             model._take_part(part, place, folder)
@@ -270,6 +273,7 @@ def _decode_argument(hint: Any, value: Any) -> Any:
     return kind(**{key: entry for key, entry in value.items() if key in known})  # type: ignore[operator]
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Of a file, as config.json has it under `DIGESTS`."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,8 +6,8 @@ A float tensor is stored as float32, float16 or bfloat16, or in 8 bits with a sc
 
 as the int8 tensor NAME, of the shape of W, and the float32 tensor NAME.scale, (rows,). Where that is too coarse, in 10
 bits: q, from -511 to 511, is 4 · NAME + low. The two bits of low, 0 to 3, of four numbers each are a byte of the uint8
-tensor NAME.low, (⌈numbers / 4⌉,), those of the first number lowest. config.json then has ``"format": "int8"``. Models
-are loaded to float32 whatever they are stored in.
+tensor NAME.low, (⌈numbers / 4⌉,), those of the first number lowest. config.json then has ``"format": "int8"``, and the
+file is packed (`difflate.store.deflated`). Models are loaded to float32 whatever they are stored in.
 """
 
 import math
@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from difflate.errors import ConfigError, ModelError
 from difflate.store.config import CONFIG
+from difflate.store.deflated import TensorFile
 
 FORMAT, INT8 = "format", "int8"
 """Key of config.json, and its value for weights in 8 bits; without the key weights are floats."""
@@ -159,7 +159,7 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     """Each tensor of the folder's weights, from the heads of the files.
 
     Only `weight_files` are opened, and as safetensors only: the index of shards, a file from anywhere, could name
-    others. Raises ModelError if there are none, SafetensorError if they are damaged.
+    others. Raises ModelError if there are none, SafetensorError or ModelError if they are damaged.
     """
     paths = weight_files(folder)
     if not paths:
@@ -170,10 +170,8 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
 def _heads(paths: Sequence[Path]) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for path in paths:
-        with safe_open(str(path), "pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                head = file.get_slice(name)
-                found[name] = Stored(path, head.get_dtype(), tuple(head.get_shape()))
+        with TensorFile(path) as file:
+            found |= {name: Stored(path, *head) for name, head in file.heads.items()}
     return found
 
 
@@ -195,7 +193,7 @@ def load_weights(
 
     ``format``: that of config.json. ``stored_here``: whether a tensor of that name is in the folder. ``beside``: names
     that may be missing from weights in 8 bits; these tensors of ``module`` are then left as they are. Raises ModelError
-    if weights are missing or do not fit, SafetensorError if they are damaged.
+    if weights are missing or do not fit, that or SafetensorError if they are damaged.
     """
     if format not in (None, INT8):
         raise ModelError(
@@ -255,6 +253,6 @@ def differs(module: nn.Module, folder: Path, beside: Set[str] = frozenset()) -> 
 def _read(stored: Mapping[str, Stored], names: list[str]) -> dict[str, Tensor]:
     tensors = {}
     for path in {stored[name].file for name in names}:
-        with safe_open(str(path), "pt") as file:
-            tensors |= {name: file.get_tensor(name) for name in names if stored[name].file == path}
+        with TensorFile(path) as file:
+            tensors |= {name: file.read(name) for name in names if stored[name].file == path}
     return tensors
