@@ -133,7 +133,7 @@ def _measured(
         "features": functools.partial(Collecting, lookers),
     }
     codec = load_with_options(setting.codec, load_codec)
-    measurer = OfClips({setting.codec: codec}, compare, {}, DEFAULT_LIMITS)
+    measurer = OfClips({setting.codec: codec}, compare, {}, DEFAULT_LIMITS, None)
     records = [measurer.measure(path, functools.partial(measurer.read, path), setting) for path in paths]
     for record in records:
         if record.error:
