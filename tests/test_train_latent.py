@@ -227,6 +227,7 @@ def test_terms_out_of_range(terms: dict) -> None:
     ("name", "million", "kind"),
     [
         ("cats-latent-small", 10.2, LatentDiffusion),
+        ("cats-diffae-small", 4.5, LatentDiffusion),
         ("cats-categorical-small", 6.7, CategoricalDiffusion),
         ("latent-paper", 48.7, LatentDiffusion),
         ("categorical-paper", 50.5, CategoricalDiffusion),
