@@ -6,7 +6,6 @@ import torch
 
 from benchmarks.timing import Fact, Results, Timings, stopwatch
 from difflate.generate import LatentDiffusion, load_generator, sample
-from difflate.models.refiner import load_refiner
 from difflate.nn import UNet, UNetConfig
 from difflate.nn.presets import PRESETS as NETWORKS
 from difflate.nn.unet import multiply_adds, parameters
@@ -24,9 +23,7 @@ def run(rounds: int) -> Results:
     if not isinstance(model, LatentDiffusion):
         raise SystemExit(f"model ({MODEL}) must be one of latents")
     px, latent = model.image_px, model.shape((model.image_px, model.image_px))
-    refiner = load_refiner(model.space)
     z = torch.rand(SAMPLES, *latent, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    decoded = model.images(z)
     in_latents, in_pixels = _step(model.network, *latent), _step(_in_pixels(model.network), 3, px, px)
     few = max(1, rounds // ROUNDS_SHARE)
     programs = {
@@ -34,7 +31,6 @@ def run(rounds: int) -> Results:
         "pixels": stopwatch(in_pixels),
         "samples": stopwatch(lambda: list(sample(model, SAMPLES, steps=STEPS, batch=SAMPLES))),
         "decoding": stopwatch(lambda: model.images(z)),
-        "refining": stopwatch(lambda: refiner.refine(decoded, refiner.max_noise)),
     }
     timings = Timings(programs, few, warm_up=1)
     row = timings.row(f"a step of {MODEL} at {px} px", "latents", "pixels")
@@ -54,7 +50,6 @@ def run(rounds: int) -> Results:
         Fact(f"{MODEL}, samples/s, {STEPS} steps, {SAMPLES} at once", 1 / seconds),
         Fact("share of decoding in that, %", 100 * timings.ms("decoding") / 1e3 / SAMPLES / seconds),
         Fact(f"decoding, ms an image of {px} px (softness {model.softness:g})", timings.ms("decoding") / SAMPLES),
-        Fact(f"refining, ms an image of {px} px", timings.ms("refining") / SAMPLES),
     ]  # fmt: skip
     return Results([row], facts)
 

@@ -4,7 +4,7 @@
     python examples/train_bundled.py --data data/ --minutes 10 --only hyperprior-small cdc-small   # on a fast GPU
 
 ``--data`` holds the folders that the configurations name: photos/, imagenet/ and bsds/ of photographs for the codecs,
-catfaces/ of squares of 128 px for the generator. Each model has its share of the minutes. What is trained already is
+cats/ and catfaces/ of squares of 128 px for the generator. Each model has its share of the minutes. What is trained already is
 left as it is, and what was interrupted goes on, so a second call with more minutes continues the first. The weights of
 LPIPS must be in torch's cache (docs/metrics.md). What comes out are folders in ``--out``, for --codec and `difflate
 sample`; `examples/convert_weights.py` makes them as light as the bundled ones.
@@ -19,7 +19,8 @@ from pathlib import Path
 VARY = Path(__file__).resolve().with_name("vary_faces.py")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PHOTOGRAPHS = ("photos", "imagenet", "bsds")
-FACES = "catfaces"
+CATS, FACES = "cats", "catfaces"
+SIZE = ["--size", "256"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ MODELS = {
     ],
     "refiner-opq-32-8-8": [Part("refiner-opq-32-8-8", 0.03, "training", records=False)],
     "refiner-eopq-32-8-8": [Part("refiner-opq-32-8-8", 0.02, "training", records=False)],
-    "cats-small": [Part("cats-latent-small", 0.2, "training", records=False)],
+    "cats-whole": [Part("cats-diffae-small", 0.07, "training")],
+    "cats-small": [Part("cats-diffae-small", 0.13, "training")],
 }
 
 
@@ -74,7 +76,7 @@ def main() -> None:
             settings.append(f"{part.prefix}.max_minutes={args.minutes * part.share / whole:.4f}")
             if on_gpu:
                 settings += [f"{part.prefix}.workers=8", f"{part.prefix}.cuda_graph={str(part.records).lower()}"]
-        if on_gpu and name != "cats-small":
+        if on_gpu and not name.startswith("cats"):
             settings.append("in_memory=true")
         command = [sys.executable, "-m", "difflate", "train", str(CONFIGS / f"{parts[0].config}.yaml"), *settings]
         print(" ".join(command[2:]), flush=True)
@@ -89,19 +91,27 @@ def main() -> None:
 
 def _data(name: str, args: argparse.Namespace) -> list[str]:
     """The settings that say what a model is trained on."""
-    if name == "cats-small":
-        latents = args.out / "latents-catfaces"
-        if not latents.exists():
-            varied = args.out / "catfaces-varied"
-            subprocess.run([sys.executable, str(VARY), str(args.data / FACES), str(varied)], check=True)
-            command = ["latents", str(varied), "--codec", "eopq-32-8-8", "--no-flips", "-o", str(latents)]
-            subprocess.run([sys.executable, "-m", "difflate", *command], check=True)
+    if name == "cats-whole":
+        latents = args.out / "latents-cats"
+        _write_latents(args.data / CATS, latents, *SIZE)
         return [f"latents=[{latents}]"]
+    if name == "cats-small":
+        latents, varied, whole = (args.out / folder for folder in ("latents-catfaces", "catfaces-varied", "cats-whole"))
+        if not latents.exists() and not varied.exists():
+            subprocess.run([sys.executable, str(VARY), str(args.data / FACES), str(varied), *SIZE], check=True)
+        _write_latents(varied, latents)
+        return [f"latents=[{latents}]", *([f"training.init_from={whole}"] if whole.exists() else [])]
     images = [f"images=[{','.join(str(args.data / folder) for folder in PHOTOGRAPHS)}]"]
     if name == "cdc-small":
         coder = args.out / "hyperprior-small"
         return [*images, f"coder_from={coder if coder.exists() else 'hyperprior-small'}"]
     return [*images, f"codec={name.removeprefix('refiner-')}"] if name.startswith("refiner-") else images
+
+
+def _write_latents(images: Path, latents: Path, *options: str) -> None:
+    if not latents.exists():
+        command = ["latents", str(images), "--codec", "diffae-small", "--no-flips", *options, "-o", str(latents)]
+        subprocess.run([sys.executable, "-m", "difflate", *command], check=True)
 
 
 if __name__ == "__main__":

@@ -42,18 +42,18 @@ def test_refined_images_are_nearer_to_the_original(name: str) -> None:
 
 def test_the_generator_is_small_and_says_what_it_is() -> None:
     folder = WEIGHTS / GENERATOR
-    assert sum(path.stat().st_size for path in folder.iterdir()) <= 16 * 2**20
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 5 * 2**20
     card = (folder / "README.md").read_text()
-    for words in ("license: apache-2.0", "difflate train configs/cats-latent-small.yaml", "Kaggle"):
+    for words in ("license: apache-2.0", "difflate train configs/cats-diffae-small.yaml", "Kaggle"):
         assert words in card
     assert {value.dtype for value in load_generator(GENERATOR).state_dict().values()} == {torch.float32}
 
 
 def test_its_samples_are_smooth_and_differ() -> None:
-    model = load_generator(GENERATOR, refine=True)
+    model = load_generator(GENERATOR)
     assert isinstance(model, LatentDiffusion)
     images = torch.cat(list(sample(model, 3, steps=8, batch=2)))
-    assert images.shape == (3, 3, 128, 128)
+    assert images.shape == (3, 3, 256, 256)
     values = images.float()
     assert values.diff(dim=3).abs().mean() < 0.4 * values.std()  # of noise it is 1.1 times
     assert (values[0] - values[1]).abs().mean() > 10
@@ -71,12 +71,13 @@ def test_the_command_needs_no_network(
     monkeypatch.chdir(tmp_path)
     Path(GENERATOR).mkdir()  # of samples, for instance; the bundled one is meant
     words = ["sample", GENERATOR, "-n", "4", "--steps", "3"]
-    assert main([*words, "--refine", "-o", "cats.png", "--trace", "steps.png"]) == 0
-    assert main([*words, "-o", "plain.png"]) == 0
-    assert main([*words, "-o", "rounded.png", "--softness", "0"]) == 0
-    found = [Image.open(name) for name in ("cats.png", "plain.png", "rounded.png")]
-    assert {image.size for image in found} == {(2 * 128 + 2, 2 * 128 + 2)}
-    assert len({image.tobytes() for image in found}) == 3
+    assert main([*words, "-o", "cats.png", "--trace", "steps.png"]) == 0
+    assert main([*words, "-o", "soft.png", "--softness", "0.2"]) == 0
+    found = [Image.open(name) for name in ("cats.png", "soft.png")]
+    assert {image.size for image in found} == {(2 * 256 + 2, 2 * 256 + 2)}
+    assert len({image.tobytes() for image in found}) == 2
+    assert main([*words, "--refine", "-o", "refined.png"]) == 2
+    assert "diffae-small" in capsys.readouterr().err
     assert main(["sample", "dogs-small", "-o", "dogs.png"]) == 2
     assert "name cats-small, which is bundled" in capsys.readouterr().err
 

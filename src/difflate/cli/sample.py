@@ -30,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="generate images with a trained model",
         description="Generates images. -o names a PNG file for a grid of them, or a folder for a file each. Image i of "
         "a seed is\nthe same, but for rounding, whatever -n and --batch are. An interruption keeps what is finished.",
-        epilog="examples:\n  difflate sample cats-small -n 16 -o cats.png --refine\n"
+        epilog="examples:\n  difflate sample cats-small -n 16 -o cats.png\n"
         "  difflate sample cats-small -n 4 -o cats.png --trace steps.png\n"
         "  difflate sample runs/cats-32-small -n 1000 -o samples/ --seed 7",
     )
