@@ -4,10 +4,10 @@
     python examples/train_bundled.py --data data/ --minutes 10 --only hyperprior-small cdc-small   # on a fast GPU
 
 ``--data`` holds the folders that the configurations name: photos/, imagenet/ and bsds/ of photographs for the codecs,
-cats/ and catfaces/ of squares of 128 px for the generator. Each model has its share of the minutes. What is trained already is
-left as it is, and what was interrupted goes on, so a second call with more minutes continues the first. The weights of
-LPIPS must be in torch's cache (docs/metrics.md). What comes out are folders in ``--out``, for --codec and `difflate
-sample`; `examples/convert_weights.py` makes them as light as the bundled ones.
+cats/ and catfaces/ of squares of 128 px for the generator. Each model has its share of the minutes. What is trained
+already is left as it is, and what was interrupted goes on, so a second call with more minutes continues the first.
+The weights of LPIPS must be in torch's cache (docs/metrics.md). What comes out are folders in ``--out``, for --codec
+and `difflate sample`; `examples/convert_weights.py` makes them as light as the bundled ones.
 """
 
 import argparse

@@ -60,7 +60,7 @@ def scaled(image: Image.Image, side: int | None) -> Image.Image:
 
 
 def vary(image: Image.Image, rng: np.random.Generator, side: int | None = None) -> Image.Image:
-    """``image`` turned, enlarged and shifted a little; what is beyond its edges is mirrored. ``side`` as of `scaled`."""
+    """``image`` turned, enlarged and shifted a little; its surroundings are mirrored. ``side`` as of `scaled`."""
     angle, scale = np.deg2rad(rng.uniform(-DEGREES, DEGREES)), 1 / rng.uniform(1, ENLARGED)
     shift = rng.uniform(-SHIFT_PX, SHIFT_PX, 2)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
