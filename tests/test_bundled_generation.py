@@ -76,7 +76,7 @@ def test_the_command_needs_no_network(
     found = [Image.open(name) for name in ("cats.png", "soft.png")]
     assert {image.size for image in found} == {(2 * 256 + 2, 2 * 256 + 2)}
     assert len({image.tobytes() for image in found}) == 2
-    assert main([*words, "--refine", "-o", "refined.png"]) == 2
+    assert main([*words, "--refine", "-o", "refined.png"]) == 4
     assert "diffae-small" in capsys.readouterr().err
     assert main(["sample", "dogs-small", "-o", "dogs.png"]) == 2
     assert "name cats-small, which is bundled" in capsys.readouterr().err
