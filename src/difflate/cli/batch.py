@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from difflate.bulk.work import Result
 from difflate.cli.report import report, write_output
 from difflate.data.images import files_in, log_hidden
 from difflate.errors import ConfigError, DifflateError, LimitExceeded, naming
 from difflate.files import atomic_write, check_output
+from difflate.limits import INPUT_BYTES
 
 STANDARD = Path("-")
-MAX_INPUT_BYTES = 2**30
-"""What is read into memory at most: twice the largest image that is within the limits, not compressed at all."""
+MAX_INPUT_BYTES = INPUT_BYTES
 _CHUNK_BYTES = 2**20
 
 
@@ -90,18 +91,6 @@ def output_for(path: Path, root: Path, output: str | None, suffix: Suffix) -> Pa
     else:
         target = path.with_suffix(ending) if path.name.strip(".") else path  # with_suffix refuses ".."
     return target if output is None else Path(output, target.relative_to(root))
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was made of an input."""
-
-    data: bytes | Callable[[Path], Sequence[str]]
-    """The output, or what writes it to the job's target and gives further notes: it is complete or not there."""
-    line: str | Callable[[], str]
-    """What is said of it on standard output."""
-    notes: Sequence[str] = ()
-    """What of the input was left out, for standard error."""
 
 
 def run_jobs(jobs: list[Job], args: argparse.Namespace, work: Callable[[Job], Result]) -> int:
