@@ -36,8 +36,8 @@ class Entry:
     """When the input was last changed, in nanoseconds."""
     bytes: int = 0
     """Of the output."""
-    crc32: int = 0
-    """Of the output."""
+    sha256: str = ""
+    """Of the output, as sha256sum prints it."""
     width: int | None = None
     height: int | None = None
     images: int = 1
@@ -76,8 +76,8 @@ class Entry:
 
 
 _KINDS: dict[str, Any] = {
-    **dict.fromkeys(("source", "output", "error"), str),
-    **dict.fromkeys(("source_bytes", "source_mtime_ns", "bytes", "crc32", "images", "pixels", "code"), int),
+    **dict.fromkeys(("source", "output", "sha256", "error"), str),
+    **dict.fromkeys(("source_bytes", "source_mtime_ns", "bytes", "images", "pixels", "code"), int),
     **dict.fromkeys(("width", "height"), int),
     "seconds": (int, float),
 }

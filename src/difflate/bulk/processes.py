@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -18,12 +18,12 @@ from difflate.bulk.manifest import Entry
 from difflate.bulk.tasks import Load, Task, died, perform
 from difflate.errors import DifflateError
 
-_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Read when numpy and torch are imported. As many processes as cores leave none for further threads."""
 _END_S = 5.0
 
 
-def in_processes(tasks: Sequence[Task], load: Load, jobs: int) -> Iterator[tuple[Task, Entry]]:
+def in_processes(tasks: Sequence[Task], load: Load, jobs: int) -> Generator[tuple[Task, Entry], None, None]:
     """What `perform` gives of each task, as it comes, from ``jobs`` processes that have called ``load`` once each.
 
     A task whose process dies is begun again as often as it may be. Raises what ``load`` raises, DifflateError if a
@@ -33,7 +33,8 @@ def in_processes(tasks: Sequence[Task], load: Load, jobs: int) -> Iterator[tuple
     workers: list[_Worker] = []
     try:
         while True:
-            while waiting and len(workers) < min(jobs, len(waiting) + sum(worker.task is not None for worker in workers)):
+            busy = sum(worker.task is not None for worker in workers)
+            while waiting and len(workers) < min(jobs, len(waiting) + busy):
                 workers.append(_Worker(load))
             for worker in workers:
                 if worker.ready and worker.task is None and waiting:
@@ -103,7 +104,7 @@ class _Worker:
 def _heard(workers: list[_Worker]) -> list[_Worker]:
     """Those that have something to say; waits for one."""
     of = {worker.connection: worker for worker in workers if worker.task is not None or not worker.ready}
-    return [of[connection] for connection in wait([*of]) if isinstance(connection, Connection)]
+    return [of[connection] for connection in wait([*of])]  # pyright: ignore[reportArgumentType]
 
 
 def _serve(connection: Connection, load: Load) -> None:
@@ -130,7 +131,7 @@ def single_thread() -> None:
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

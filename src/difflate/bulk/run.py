@@ -4,14 +4,14 @@ import contextlib
 import filecmp
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from difflate.bulk.manifest import Entry, Manifest
 from difflate.bulk.processes import in_processes
-from difflate.bulk.tasks import Load, Task, size_and_crc
+from difflate.bulk.tasks import Load, Task, sha256
 from difflate.errors import ConfigError, DifflateError, exit_code_of, told
 from difflate.files import check_output, place
 
@@ -49,7 +49,7 @@ def run_bulk(
     shards: bool = False,
     gpu: bool = False,
     force: bool = False,
-) -> Iterator[Done]:
+) -> Generator[Done, None, None]:
     """What comes of each of ``inputs``, as it comes; outputs in the folder ``out``, or below it.
 
     ``settings``: (JSON) what outputs depend on; a manifest in ``out`` that was made with others is refused. ``load``:
@@ -75,7 +75,8 @@ def run_bulk(
                 elif entry is not None and entry.error is None and _stands(entry, each):
                     yield Done(entry, kept=True)
                 elif entry is None and not manifest.resumed and (problem := _in_the_way(each.target, force)):
-                    yield Done(_failed(Entry(str(each.source), output), problem))
+                    manifest.add(entry := _failed(Entry(str(each.source), output), problem))
+                    yield Done(entry)
                 else:
                     path = scratch / f"{number}{each.target.suffix}"
                     tasks.append(Task(number, str(each.source), output, str(each.target), str(path), shards))
@@ -103,7 +104,7 @@ def _stands(entry: Entry, given: Input) -> bool:
             return False
         if given.target.stat().st_size != entry.bytes:
             return False
-        return size_and_crc(given.target) == (entry.bytes, entry.crc32)
+        return sha256(given.target) == entry.sha256
     except OSError:
         return False
 
@@ -127,7 +128,7 @@ def _placed(task: Task, entry: Entry, force: bool) -> Entry:
         if force or not (target.is_file() and filecmp.cmp(scratch, target, shallow=False)):
             place(scratch, target, force)
     except (DifflateError, OSError) as error:
-        return _failed(replace(entry, bytes=0, crc32=0), error)
+        return _failed(replace(entry, bytes=0, sha256=""), error)
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
@@ -144,7 +145,8 @@ def _scratch(out: Path) -> Iterator[Path]:
     for old in out.glob(f"{_SCRATCH}*"):
         shutil.rmtree(old, ignore_errors=True)
     try:
-        with tempfile.TemporaryDirectory(dir=out, prefix=_SCRATCH, ignore_cleanup_errors=True) as name:
-            yield Path(name)
+        folder = tempfile.TemporaryDirectory(dir=out, prefix=_SCRATCH, ignore_cleanup_errors=True)
     except OSError as error:
         raise DifflateError(f"{out}: cannot be written ({error.strerror or error}); choose another output") from error
+    with folder as name:
+        yield Path(name)

@@ -44,24 +44,27 @@ def convert(source: Path, target: Path, work: Work) -> Converted:
     Raises ConfigError for what is no plain tar archive, OSError.
     """
     done, names = Converted(), set[str]()
-    with _Deaths(target.with_suffix(".at")) as deaths, source.open("rb") as archive:
-        with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
-            try:
-                for number, member in enumerate(tar_members(source)):
-                    if is_hidden(PurePosixPath(member.name)):
-                        done.hidden += 1
-                        continue
-                    try:
-                        with naming(member.name):
-                            deaths.begin(number)
-                            name, data = _made(member, archive, names, done, work)
-                    except Exception as error:
-                        done.fail(member.name, error)
-                        continue
-                    names.add(name)
-                    tar.addfile(_header(member, name, len(data)), io.BytesIO(data))
-            except TruncatedError as error:
-                done.fail("", error)
+    with (
+        _Deaths(target.with_suffix(".at")) as deaths,
+        source.open("rb") as archive,
+        tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        try:
+            for number, member in enumerate(tar_members(source)):
+                if is_hidden(PurePosixPath(member.name)):
+                    done.hidden += 1
+                    continue
+                try:
+                    with naming(member.name):
+                        deaths.begin(number)
+                        name, data = _made(member, archive, names, done, work)
+                except Exception as error:
+                    done.fail(member.name, error)
+                    continue
+                names.add(name)
+                tar.addfile(_header(member, name, len(data)), io.BytesIO(data))
+        except TruncatedError as error:
+            done.fail("", error)
     return done
 
 

@@ -1,8 +1,8 @@
 """One input of many, as a worker gets it."""
 
 import contextlib
+import hashlib
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +14,8 @@ from difflate.errors import DifflateError, exit_code_of, naming, told
 from difflate.files import atomic_write
 
 Load = Callable[[], Work]
-"""What each worker calls once. It goes to another process, so it is a function of a module, or a `functools.partial`."""
+"""What each worker calls once. It goes to other processes: a function of a module, or a `functools.partial` of one."""
 _FILE_TRIES, _SHARD_TRIES = 2, 16
-_CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ def perform(task: Task, work: Work) -> Entry:
                 status = source.stat()
                 entry = replace(entry, source_bytes=status.st_size, source_mtime_ns=status.st_mtime_ns)
             entry = _shard(entry, source, scratch, work) if task.shard else _file(entry, task, work)
-            size, crc = size_and_crc(scratch)
-        return replace(entry, bytes=size, crc32=crc, seconds=_seconds(began))
+            digest = sha256(scratch)
+        return replace(entry, bytes=scratch.stat().st_size, sha256=digest, seconds=_seconds(began))
     except Exception as error:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
@@ -63,13 +62,10 @@ def died(task: Task, how: str) -> Entry:
     return Entry(task.source, task.output, error=told(error), code=error.exit_code)
 
 
-def size_and_crc(path: Path) -> tuple[int, int]:
-    """Bytes and CRC-32 of a file. Raises OSError."""
-    size = crc = 0
-    with path.open("rb") as file:
-        while part := file.read(_CHUNK_BYTES):
-            size, crc = size + len(part), zlib.crc32(part, crc)
-    return size, crc
+def sha256(path: Path) -> str:
+    """Of the file's bytes. Raises OSError."""
+    with path.open("rb") as file:  # no CRC-32: that of all intact .dfl files is the same, for they end in it
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _file(entry: Entry, task: Task, work: Work) -> Entry:

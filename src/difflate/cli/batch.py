@@ -5,7 +5,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -138,13 +138,18 @@ def _check(job: Job, force: bool, made: dict[Path, Path]) -> None:
         if sys.stdout.isatty():
             raise ConfigError("standard output is a terminal, which cannot show files; name a file with -o")
         return
+    check_name(job, made)
+    if not job.folder:
+        check_output(job.target, force)
+
+
+def check_name(job: Job, made: Mapping[Path, Path]) -> None:
+    """Raises ConfigError for an output that is the input, or in ``made`` already: outputs, `real`, and their inputs."""
     target = real(job.target)
     if target in made:
         raise ConfigError(f"{job.source}: {job.target} is already made from {made[target]}; name another with -o")
     if job.source != STANDARD and target == real(job.source):
         raise ConfigError(f"{job.source}: the output would be the input itself; name another with -o")
-    if not job.folder:
-        check_output(job.target, force)
 
 
 def real(path: Path) -> Path:

@@ -153,9 +153,7 @@ def tar_members(shard: Path) -> Iterator[tarfile.TarInfo]:
     except (tarfile.TarError, OSError) as error:
         if not read:
             raise ConfigError(f"{shard}: is not an uncompressed tar archive ({error}); unpack or repack it") from error
-        raise TruncatedError(
-            f"{shard}: is damaged ({error}); only the {read} members before that are used"
-        ) from error
+        raise TruncatedError(f"{shard}: is damaged ({error}); only the {read} members before that are used") from error
 
 
 def _braces(name: str) -> Iterable[str]:
