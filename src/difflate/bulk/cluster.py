@@ -8,12 +8,12 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from difflate.bulk.manifest import Entry
 from difflate.bulk.processes import single_thread
-from difflate.bulk.tasks import Load, Task, died, perform
+from difflate.bulk.tasks import Load, Made, Task, died, perform
 from difflate.errors import exit_code_of, told
 from difflate.extras import require
 
@@ -21,9 +21,7 @@ _BLOCK = 16
 """Files that an actor takes at once; Ray spends some milliseconds on each block."""
 
 
-def on_ray(
-    tasks: Sequence[Task], load: Load, jobs: int, gpu: bool = False
-) -> Generator[tuple[Task, Entry], None, None]:
+def on_ray(tasks: Sequence[Task], load: Load, jobs: int, gpu: bool = False) -> Made:
     """What `perform` gives of each task, as it comes, from ``jobs`` actors with a core each.
 
     With ``gpu`` they share the GPUs of the cluster. The cluster is the one that runs already (``RAY_ADDRESS``), else

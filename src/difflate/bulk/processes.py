@@ -10,20 +10,20 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from difflate.bulk.manifest import Entry
-from difflate.bulk.tasks import Load, Task, died, perform
+from difflate.bulk.tasks import Load, Made, Task, died, perform
 from difflate.errors import DifflateError
 
-_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_THREADS: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Read when numpy and torch are imported. As many processes as cores leave none for further threads."""
 _END_S = 5.0
 
 
-def in_processes(tasks: Sequence[Task], load: Load, jobs: int) -> Generator[tuple[Task, Entry], None, None]:
+def in_processes(tasks: Sequence[Task], load: Load, jobs: int) -> Made:
     """What `perform` gives of each task, as it comes, from ``jobs`` processes that have called ``load`` once each.
 
     A task whose process dies is begun again as often as it may be. Raises what ``load`` raises, DifflateError if a

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +36,10 @@ class Task:
     def tries(self) -> int:
         """Workers that it may cost. A shard goes on without the member that costs it two."""
         return _SHARD_TRIES if self.shard else _FILE_TRIES
+
+
+Made = Generator[tuple[Task, Entry], None, None]
+"""Tasks and what came of them, as they come."""
 
 
 def perform(task: Task, work: Work) -> Entry:
