@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -315,8 +316,9 @@ def test_shards_by_a_learned_codec(run: Run, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_on_a_cluster_of_ray(low: Path) -> None:
+def test_on_a_cluster_of_ray(low: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray.data")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # its workers need the helpers of this file
     (low / "once.low").write_text(f"die once {low.parent / 'flag'}")
     (low / "poison.low").write_text("die")
     (low / "wrong.low").write_text("bad")
@@ -326,3 +328,5 @@ def test_on_a_cluster_of_ray(low: Path) -> None:
     assert "2 workers died over it" in found["poison"]
     assert files(low.parent / "up") == ["abcd.up", "efgh.up", "ij.up", "manifest.jsonl", "once.up"]
     assert outcome(go(low, jobs=2, engine="ray"))["abcd"] == "kept"
+    with pytest.raises(DifflateError, match="every worker of Ray died"):
+        list(run_bulk(inputs(low, low.parent / "new"), low.parent / "new", load_nothing, {}, engine="ray"))
