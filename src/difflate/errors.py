@@ -70,6 +70,17 @@ class VerificationFailed(DifflateError):
     exit_code = 7
 
 
+def told(error: BaseException) -> str:
+    """``error`` in one line."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    return message if isinstance(error, DifflateError) else f"unexpected {type(error).__name__}: {message}"
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What a command ends with because of ``error``."""
+    return error.exit_code if isinstance(error, DifflateError) else 1
+
+
 UNNAMED = "image data"
 """What the library calls bytes without a name."""
 

@@ -6,6 +6,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from difflate.errors import ConfigError, DifflateError, OutputExists
 
@@ -62,19 +63,35 @@ def atomic_path(path: Path, force: bool = True) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(file_mode(target))
-        if force:
-            temporary.replace(target)
-        else:
-            _rename_new(temporary, target)
+        _rename(temporary, target, force)
     except FileExistsError as error:
         raise _exists(path) from error
     except OSError as error:
         raise _cannot(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def place(temporary: Path, path: Path, force: bool) -> None:
+    """Gives a file that is complete its name, in the same file system. Raises as `atomic_path`."""
+    check_output(path, force)
+    make_folder(path)
+    try:
+        _rename(temporary, Path(os.path.realpath(path)), force)
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except OSError as error:
+        raise _cannot(path, error) from error
+
+
+def _rename(temporary: Path, target: Path, force: bool) -> None:
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.chmod(file_mode(target))
+    if force:
+        temporary.replace(target)
+    else:
+        _rename_new(temporary, target)
 
 
 def file_mode(path: Path) -> int:
@@ -118,3 +135,17 @@ def make_folder(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _cannot(path, error) from error
+
+
+def drop_unfinished_line(file: BinaryIO) -> bool:
+    """Cuts off what a process that was killed had begun to write, and goes to the end; whether there was any."""
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        return False
+    file.seek(size - 1)
+    if file.read(1) == b"\n":
+        return False
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)
+    file.seek(0, os.SEEK_END)
+    return True

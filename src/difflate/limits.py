@@ -6,6 +6,8 @@ from difflate.errors import LimitExceeded
 
 TEXT_BYTES = 4096
 """Of a text that goes with an image, as UTF-8."""
+INPUT_BYTES = 2**30
+"""Of an input that is read into memory: twice the largest image that is within the limits, not compressed at all."""
 _ADVICE = "; if you trust it, raise the limit from Python with limits="
 
 

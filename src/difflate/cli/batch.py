@@ -5,19 +5,20 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from difflate.bulk.work import Result
 from difflate.cli.report import report, write_output
 from difflate.data.images import files_in, log_hidden
 from difflate.errors import ConfigError, DifflateError, LimitExceeded, naming
 from difflate.files import atomic_write, check_output
+from difflate.limits import INPUT_BYTES
 
 STANDARD = Path("-")
-MAX_INPUT_BYTES = 2**30
-"""What is read into memory at most: twice the largest image that is within the limits, not compressed at all."""
+MAX_INPUT_BYTES = INPUT_BYTES
 _CHUNK_BYTES = 2**20
 
 
@@ -92,18 +93,6 @@ def output_for(path: Path, root: Path, output: str | None, suffix: Suffix) -> Pa
     return target if output is None else Path(output, target.relative_to(root))
 
 
-@dataclass(frozen=True)
-class Result:
-    """What was made of an input."""
-
-    data: bytes | Callable[[Path], Sequence[str]]
-    """The output, or what writes it to the job's target and gives further notes: it is complete or not there."""
-    line: str | Callable[[], str]
-    """What is said of it on standard output."""
-    notes: Sequence[str] = ()
-    """What of the input was left out, for standard error."""
-
-
 def run_jobs(jobs: list[Job], args: argparse.Namespace, work: Callable[[Job], Result]) -> int:
     """Runs ``work(job)`` on each job and writes what it gives; returns the worst exit code."""
     from tqdm import tqdm
@@ -149,13 +138,18 @@ def _check(job: Job, force: bool, made: dict[Path, Path]) -> None:
         if sys.stdout.isatty():
             raise ConfigError("standard output is a terminal, which cannot show files; name a file with -o")
         return
+    check_name(job, made)
+    if not job.folder:
+        check_output(job.target, force)
+
+
+def check_name(job: Job, made: Mapping[Path, Path]) -> None:
+    """Raises ConfigError for an output that is the input, or in ``made`` already: outputs, `real`, and their inputs."""
     target = real(job.target)
     if target in made:
         raise ConfigError(f"{job.source}: {job.target} is already made from {made[target]}; name another with -o")
     if job.source != STANDARD and target == real(job.source):
         raise ConfigError(f"{job.source}: the output would be the input itself; name another with -o")
-    if not job.folder:
-        check_output(job.target, force)
 
 
 def real(path: Path) -> Path:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -18,9 +19,11 @@ from difflate.cli.arguments import (
     output_path,
     spelled_as_flags,
 )
+from difflate.cli.bulk import add_bulk_options
+from difflate.cli.device import add_device_option
 
 if TYPE_CHECKING:
-    from difflate.cli.batch import Result
+    from difflate.bulk.work import Result
 
 _EPILOG = """examples:
   difflate compress photo.png                        photo.dfl, beside it
@@ -28,6 +31,8 @@ _EPILOG = """examples:
   difflate compress photo.png --bpp 0.3              at most 0.3 bits per pixel
   difflate compress photo.png --effort 7             fewer bits for the same image, after a minute
   difflate compress holiday/ -o small/               all images below holiday/
+  difflate compress holiday/ -o small/ --jobs 8      by 8 processes; again: what is missing
+  difflate compress tars/ -o coded/ --shards --jobs 8
   difflate compress - -o - < photo.png > photo.dfl
   difflate compress clip.mp4 --codec diffae-small    clip.dfl, beside it
   difflate compress clip.mp4 --codec diffae-small --audio copy -o with-sound.dfl
@@ -76,55 +81,96 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--metadata", action="store_true", help="keep EXIF, ICC profile and XMP (default: convert to sRGB)"
     )
+    add_device_option(parser, "cpu")
+    add_bulk_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compresses each input; returns the worst exit code."""
-    from difflate.cli.batch import STANDARD, Job, Result, plan, run_jobs
-    from difflate.cli.clips import clips_in, taken_as_clip
-    from difflate.codecs.base import Codec, quality_for
-    from difflate.codecs.loading import load
-    from difflate.codecs.rate_search import check_request
+    from difflate.cli.batch import plan, run_jobs
+    from difflate.cli.bulk import in_bulk, run_in_bulk
+    from difflate.cli.clips import clips_in
+    from difflate.codecs.base import Codec
     from difflate.data.images import files_in, list_images
     from difflate.media.suffixes import SUFFIXES
 
-    codec = load(args.codec, allow_download=args.allow_download)
-    options = codec_options(args, "encoding")
-    with spelled_as_flags():  # what is wrong with all files is said once
-        check_request(args.quality, args.bpp, args.max_bytes)
-        quality_for(codec, args.quality)
-        codec.encoding.of(options, codec.name)
+    bulk = in_bulk(args)
+    work = _Compressing(args, device=None if bulk else args.device)
+    codec, options = work.codec, work.options
 
     def inputs_in(folder: Path) -> list[Path]:
         images = files_in(folder, SUFFIXES, []) if isinstance(codec, Codec) else []
         return (not images and clips_in(folder)) or list_images([folder])
 
+    if bulk:
+        settings = {key: getattr(args, key) for key in ("quality", "bpp", "max_bytes", "metadata", "audio")}
+        model = getattr(codec, "fingerprint", b"").hex() or None
+        settings = {"command": "compress", "codec": codec.name, "model": model, **settings, "options": options}
+        load = functools.partial(_Compressing, args, args.device)
+        return run_in_bulk(args, load, settings, codec.suffix, inputs_in)
     jobs = plan(args.inputs, args.output, codec.suffix, inputs_in, whole_folders=args.clip)
     if len(jobs) == 1:
         _check_suffix(jobs[0].target, codec.suffix, codec.name)
 
-    def work(job: Job) -> Result:
-        if args.clip or (job.source != STANDARD and taken_as_clip(job.source)):
-            return _clip(job.source, codec, options, args)
-        return _picture(job.source, codec, options, args)
-
     with _bar(codec, options):
-        return run_jobs(jobs, args, work)
+        return run_jobs(jobs, args, lambda job: work.file(job.source, job.target))
 
 
-def _picture(source: Path, codec: Any, options: Mapping[str, Any], args: argparse.Namespace) -> "Result":
-    """The file of the image ``source``, and what is said of it."""
-    from difflate.cli.batch import Result, read_input
-    from difflate.codecs.base import codec_of_pictures
-    from difflate.codecs.rate_search import encode_picture
+class _Compressing:
+    """What is done with each input: a `difflate.bulk.work.Work`."""
+
+    def __init__(self, args: argparse.Namespace, device: str | None):
+        """Loads the codec. Raises what is wrong with all inputs."""
+        from difflate.cli.device import move_codec
+        from difflate.codecs.base import quality_for
+        from difflate.codecs.loading import load
+        from difflate.codecs.rate_search import check_request
+
+        self.codec: Any = load(args.codec, allow_download=args.allow_download)
+        self.options = codec_options(args, "encoding")
+        self._args = args
+        with spelled_as_flags():
+            check_request(args.quality, args.bpp, args.max_bytes)
+            quality_for(self.codec, args.quality)
+            self.codec.encoding.of(self.options, self.codec.name)
+        move_codec(self.codec, device)
+
+    def file(self, source: Path, target: Path) -> "Result":
+        from difflate.cli.batch import STANDARD, read_input
+        from difflate.cli.clips import taken_as_clip
+
+        if self._args.clip or (source != STANDARD and taken_as_clip(source)):
+            return _clip(source, self.codec, self.options, self._args)
+        _check_picture(self._args)
+        return _picture(read_input(source), self.codec, self.options, self._args)
+
+    def suffix_of_member(self, name: str) -> str | None:
+        from difflate.media.suffixes import SUFFIXES
+
+        return self.codec.suffix if Path(name).suffix.lower() in SUFFIXES else None
+
+    def member(self, name: str, data: bytes) -> "Result":
+        _check_picture(self._args)
+        return _picture(data, self.codec, self.options, self._args)
+
+
+def _check_picture(args: argparse.Namespace) -> None:
+    """Raises ConfigError for options of clips."""
     from difflate.errors import ConfigError
-    from difflate.format.webp import fallback_notes
-    from difflate.media.picture import open_image
 
     if args.audio or args.fps:
         raise ConfigError("--audio and --fps are for clips; leave them out, or add --clip")
-    data = read_input(source)
+
+
+def _picture(data: bytes, codec: Any, options: Mapping[str, Any], args: argparse.Namespace) -> "Result":
+    """The file of the image in the file ``data``, and what is said of it."""
+    from difflate.bulk.work import Result
+    from difflate.codecs.base import codec_of_pictures
+    from difflate.codecs.rate_search import encode_picture
+    from difflate.format.webp import fallback_notes
+    from difflate.media.picture import open_image
+
     picture = open_image(data, metadata=args.metadata)
     with spelled_as_flags():
         coded = encode_picture(
@@ -135,12 +181,14 @@ def _picture(source: Path, codec: Any, options: Mapping[str, Any], args: argpars
     size = f"{picture.width}x{picture.height}"
     reached = f", the most that {codec.name} gives" if coded.short else ""
     line = f"{size} px, {len(data)} -> {len(coded.data)} bytes, {bpp:.3f} bpp{reached}"
-    return Result(coded.data, line, (*picture.notes, *fallback_notes(coded.data)))
+    notes = (*picture.notes, *fallback_notes(coded.data))
+    return Result(coded.data, line, notes, (picture.width, picture.height))
 
 
 def _clip(source: Path, codec: Any, options: Mapping[str, Any], args: argparse.Namespace) -> "Result":
     """The file of the clip ``source``, and what is said of it."""
-    from difflate.cli.batch import STANDARD, Result
+    from difflate.bulk.work import Result
+    from difflate.cli.batch import STANDARD
     from difflate.cli.clips import Watched
     from difflate.codecs.base import codec_of_clips
     from difflate.errors import ConfigError
@@ -162,7 +210,8 @@ def _clip(source: Path, codec: Any, options: Mapping[str, Any], args: argparse.N
     watched = Watched(clip)
     with spelled_as_flags():
         data = coder.encode_clip(dataclasses.replace(clip, frames=watched), quality=args.quality, **options)
-    return Result(data, watched.line(len(data)), (*clip.notes, *fallback_notes(data)))
+    notes = (*clip.notes, *fallback_notes(data))
+    return Result(data, watched.line(len(data)), notes, (clip.width, clip.height))
 
 
 def _fps(text: str) -> Fraction:

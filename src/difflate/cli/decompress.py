@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,14 @@ from difflate.cli.arguments import (
     output_path,
     spelled_as_flags,
 )
-from difflate.cli.batch import STANDARD, Job
+from difflate.cli.batch import STANDARD
+from difflate.cli.bulk import add_bulk_options
+from difflate.cli.device import add_device_option
 from difflate.cli.report import write_output
 from difflate.files import make_folder
 
 if TYPE_CHECKING:
-    from difflate.cli.batch import Result
+    from difflate.bulk.work import Result
     from difflate.codecs.base import Codec
     from difflate.media.clip import Clip
     from difflate.media.picture import Picture
@@ -29,6 +32,7 @@ _EPILOG = """examples:
   difflate decompress photo.dfl                      photo.png, beside it
   difflate decompress photo.dfl -o photo.jpg
   difflate decompress small/ -o restored/            all .dfl files below small/
+  difflate decompress small/ -o restored/ --jobs 8   by 8 processes; again: what is missing
   difflate decompress - -o - --format webp < photo.dfl > photo.webp
   difflate decompress photo.dfl --refine             of opq-32-8-8: improved by its refiner
   difflate decompress clip.dfl                       clip.mkv, beside it
@@ -81,64 +85,106 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--salvage", action="store_true", help="of a clip that was cut or damaged, restore the frames before the damage"
     )
     parser.add_argument("-f", "--force", action="store_true", help="overwrite outputs")
+    add_device_option(parser, "cpu")
+    add_bulk_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Restores each input; returns the worst exit code."""
-    from difflate.cli.batch import Result, find_compressed, plan, read_input, run_jobs
-    from difflate.cli.clips import taken_as_clip
-    from difflate.codecs.loading import codec_for, load_for_files
-    from difflate.errors import ConfigError
-    from difflate.format import container
+    from difflate.cli.batch import find_compressed, plan, run_jobs
+    from difflate.cli.bulk import in_bulk, run_in_bulk
 
-    named = args.format.lower().lstrip(".") if args.format else None
-    if named is not None and named not in _VIDEO and _kind(f".{named}") is None:
-        raise ConfigError(
-            f"--format (={args.format}) is no image format; choose png, jpg, webp, avif, tif or bmp, of "
-            "clips mkv, mp4, webm, y4m or png"
-        )
-    with spelled_as_flags():
-        codec: Codec | None = load_for_files(args.codec, args.allow_download) if args.codec else None
-    options = codec_options(args, "decoding")
-    if "refiner" in options:  # read once for all inputs
-        from difflate.models.refiner import open_refiner
-
-        options["refiner"] = open_refiner(args.refiner, allow_download=args.allow_download)
-
-    def work(job: Job) -> Result:
-        if job.source != STANDARD and taken_as_clip(job.source):
-            return _clip_of_video(job, named, options, args)
-        data = read_input(job.source)
-        if args.salvage or container.begins_as_clip(data[:_PEEKED_BYTES]):
-            return _clip(job, data, codec, named, options, args)
-        suffix = job.target.suffix.lower() if job.target != STANDARD and named is None else f".{named or 'png'}"
-        kind = _kind(suffix)
-        if kind is None:
-            raise ConfigError(
-                f"output (={job.target}) has a suffix of no image format; end it in .png, or use --format"
-            )
-        chosen = codec if codec and data.startswith(container.MAGIC) else codec_for(data)
-        with spelled_as_flags():
-            picture = chosen.decode(data, **options)
-        return Result(image_file(picture, kind), f"{picture.width}x{picture.height} px", picture.notes)
+    bulk = in_bulk(args)
+    work = _Restoring(args, device=None if bulk else args.device)
+    named = work.named
 
     def suffix_of(source: Path) -> str:
         if not _holds_clip(source):
             return f".{named or 'png'}"
         return f".{named or 'mkv'}" if named in (None, *_VIDEO) else ""
 
-    jobs = plan(args.inputs, args.output, suffix_of, lambda folder: find_compressed(folder, *_COMPRESSED))
+    def find(folder: Path) -> list[Path]:
+        return find_compressed(folder, *_COMPRESSED)
+
+    if bulk:
+        settings = {"command": "decompress", "codec": args.codec, "format": named, "salvage": args.salvage}
+        settings |= {"model": getattr(work.codec, "fingerprint", b"").hex() or None}
+        load = functools.partial(_Restoring, args, args.device)
+        return run_in_bulk(args, load, {**settings, "options": codec_options(args, "decoding")}, suffix_of, find)
+    jobs = plan(args.inputs, args.output, suffix_of, find)
     frames = named is not None and named not in _VIDEO
     jobs = [dataclasses.replace(job, folder=frames and _holds_clip(job.source)) for job in jobs]
-    return run_jobs(jobs, args, work)
+    return run_jobs(jobs, args, lambda job: work.file(job.source, job.target))
+
+
+class _Restoring:
+    """What is done with each input: a `difflate.bulk.work.Work`."""
+
+    def __init__(self, args: argparse.Namespace, device: str | None):
+        """Loads what is named. Raises what is wrong with all inputs."""
+        from difflate.cli.device import device_of
+        from difflate.codecs.loading import load_for_files
+        from difflate.errors import ConfigError
+
+        self.named = args.format.lower().lstrip(".") if args.format else None
+        if self.named is not None and self.named not in _VIDEO and _kind(f".{self.named}") is None:
+            raise ConfigError(
+                f"--format (={args.format}) is no image format; choose png, jpg, webp, avif, tif or bmp, of "
+                "clips mkv, mp4, webm, y4m or png"
+            )
+        self._args, self._device = args, device and device_of(device)
+        with spelled_as_flags():
+            self.codec: Codec | None = load_for_files(args.codec, args.allow_download) if args.codec else None
+        self._options = codec_options(args, "decoding")
+        if "refiner" in self._options:  # read once for all inputs
+            from difflate.models.refiner import open_refiner
+
+            self._options["refiner"] = open_refiner(args.refiner, allow_download=args.allow_download)
+
+    def file(self, source: Path, target: Path) -> "Result":
+        from difflate.cli.batch import read_input
+        from difflate.cli.clips import taken_as_clip
+        from difflate.format import container
+
+        if source != STANDARD and taken_as_clip(source):
+            return _clip_of_video(source, self.named, self._options, self._args)
+        data = read_input(source)
+        if self._args.salvage or container.begins_as_clip(data[:_PEEKED_BYTES]):
+            return _clip(data, self.codec, self.named, self._options, self._args)
+        return self._picture(data, target)
+
+    def suffix_of_member(self, name: str) -> str | None:
+        compressed = {suffix for group in _COMPRESSED for suffix in group}
+        return f".{self.named or 'png'}" if Path(name).suffix.lower() in compressed else None
+
+    def member(self, name: str, data: bytes) -> "Result":
+        return self._picture(data, Path(name).with_suffix(f".{self.named or 'png'}"))
+
+    def _picture(self, data: bytes, target: Path) -> "Result":
+        from difflate.bulk.work import Result
+        from difflate.codecs.loading import codec_for
+        from difflate.errors import ConfigError
+        from difflate.format import container
+
+        suffix = target.suffix.lower() if target != STANDARD and self.named is None else f".{self.named or 'png'}"
+        kind = _kind(suffix)
+        if kind is None:
+            raise ConfigError(f"output (={target}) has a suffix of no image format; end it in .png, or use --format")
+        chosen: Any = self.codec if self.codec and data.startswith(container.MAGIC) else codec_for(data)
+        if self._device is not None and hasattr(chosen, "to"):
+            chosen.to(self._device)
+        with spelled_as_flags():
+            picture = chosen.decode(data, **self._options)
+        line = f"{picture.width}x{picture.height} px"
+        return Result(image_file(picture, kind), line, picture.notes, (picture.width, picture.height))
 
 
 def _clip(
-    job: Job, data: bytes, codec: "Codec | None", named: str | None, options: dict[str, Any], args: argparse.Namespace
+    data: bytes, codec: "Codec | None", named: str | None, options: dict[str, Any], args: argparse.Namespace
 ) -> "Result":
     """What writes the clip in the .dfl file ``data``, and what is said of it."""
-    from difflate.cli.batch import Result
+    from difflate.bulk.work import Result
     from difflate.cli.clips import clip_line
     from difflate.codecs.base import codec_of_clips
     from difflate.codecs.loading import codec_of
@@ -155,12 +201,12 @@ def _clip(
     with spelled_as_flags():
         clip = chosen.decode_clip(data, **({"salvage": True} if args.salvage else {}), **options)
     line = clip_line(clip.width, clip.height, file.frames, file.seconds, len(data))
-    return Result(_writer(clip, named, args.force), line)
+    return Result(_writer(clip, named, args.force), line, size=(clip.width, clip.height))
 
 
-def _clip_of_video(job: Job, named: str | None, options: dict[str, Any], args: argparse.Namespace) -> "Result":
+def _clip_of_video(source: Path, named: str | None, options: dict[str, Any], args: argparse.Namespace) -> "Result":
     """What writes the clip in a video file as another one, and what is said of it."""
-    from difflate.cli.batch import Result
+    from difflate.bulk.work import Result
     from difflate.cli.clips import Watched
     from difflate.errors import ConfigError
     from difflate.media.video import open_clip
@@ -169,11 +215,11 @@ def _clip_of_video(job: Job, named: str | None, options: dict[str, Any], args: a
     if args.salvage:
         raise ConfigError("--salvage is for .dfl files; leave it out")
     Options.of(options, "video files")
-    clip = open_clip(job.source, audio=True)
+    clip = open_clip(source, audio=True)
     watched = Watched(clip)
-    size_bytes = job.source.stat().st_size
+    size_bytes = source.stat().st_size
     writer = _writer(dataclasses.replace(clip, frames=watched), named, args.force)
-    return Result(writer, lambda: watched.line(size_bytes))
+    return Result(writer, lambda: watched.line(size_bytes), size=(clip.width, clip.height))
 
 
 def _writer(clip: "Clip", named: str | None, force: bool) -> Callable[[Path], Sequence[str]]:

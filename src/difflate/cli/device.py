@@ -1,15 +1,26 @@
 """--device."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 
-def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """Adds --device."""
-    parser.add_argument("--device", default=None, help="cpu, cuda … (default: cuda if there is one)")
+def add_device_option(parser: argparse.ArgumentParser, default: str = "cuda if there is one") -> None:
+    """Adds --device; ``default`` is what its absence means."""
+    parser.add_argument("--device", default=None, help=f"cpu, cuda … (default: {default})")
+
+
+def move_codec(codec: Any, device: str | None) -> None:
+    """Moves the networks of ``codec`` to the device that was named, if one was. Raises ConfigError."""
+    from difflate.errors import ConfigError
+
+    if device is None:
+        return
+    if not hasattr(codec, "to"):
+        raise ConfigError(f"--device (={device}): {codec.name} has no networks; leave it out")
+    codec.to(device_of(device))
 
 
 def device_of(name: str | None) -> "torch.device":

@@ -5,7 +5,7 @@ import logging
 import sys
 import traceback
 
-from difflate.errors import DifflateError
+from difflate.errors import DifflateError, exit_code_of, told
 
 
 def report(error: Exception, verbose: bool) -> int:
@@ -14,11 +14,9 @@ def report(error: Exception, verbose: bool) -> int:
         traceback.print_exception(error)
     if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         error = output_error(error)  # of a print; those of files are told where they are written
-    message = " ".join(str(error).split()) or type(error).__name__
-    if not isinstance(error, DifflateError):
-        message = f"unexpected {type(error).__name__}: {message}; run again with --verbose for details"
-    print(f"difflate: {message}", file=sys.stderr)
-    return error.exit_code if isinstance(error, DifflateError) else 1
+    hint = "" if isinstance(error, DifflateError) else "; run again with --verbose for details"
+    print(f"difflate: {told(error)}{hint}", file=sys.stderr)
+    return exit_code_of(error)
 
 
 class LineFormatter(logging.Formatter):

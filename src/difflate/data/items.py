@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from difflate.data.images import check_images, check_not_compressed, files_in, is_hidden, log_hidden
-from difflate.errors import ConfigError, DifflateError, ImageError
+from difflate.errors import ConfigError, DifflateError, ImageError, TruncatedError
 from difflate.limits import TEXT_BYTES
 from difflate.media.files import open_pil
 from difflate.media.suffixes import SUFFIXES
@@ -118,30 +118,42 @@ def _items_of(source: str, hidden: list[str]) -> Iterator[Item]:
 
 def _members(shard: Path, hidden: list[str]) -> Iterator[Item]:
     """The images of a shard, with their captions, which may lie before or behind them."""
-    read = 0
     images: list[tuple[PurePosixPath, Item]] = []
     captions: dict[PurePosixPath, tuple[int, int]] = {}
     try:
-        with tarfile.open(shard, "r:") as tar:  # without compression: only so can a member be read by itself
-            for member in tar:
-                read += 1
-                name = PurePosixPath(member.name)
-                if member.isfile() and name.suffix.lower() == ".txt":
-                    captions[name.with_suffix("")] = (member.offset_data, member.size)
-                if not member.isfile() or name.suffix.lower() not in SUFFIXES:
-                    continue
-                if is_hidden(name):
-                    hidden.append(f"{shard}: {name}")
-                else:
-                    images.append((name.with_suffix(""), Item(str(shard), member.offset_data, member.size)))
-    except (tarfile.TarError, OSError) as error:
-        if read:
-            log.warning("%s: is damaged (%s); only the %d members before that are used", shard, error, read)
-        else:
-            raise ConfigError(f"{shard}: is not an uncompressed tar archive ({error}); unpack or repack it") from error
+        for member in tar_members(shard):
+            name = PurePosixPath(member.name)
+            if name.suffix.lower() == ".txt":
+                captions[name.with_suffix("")] = (member.offset_data, member.size)
+            if name.suffix.lower() not in SUFFIXES:
+                continue
+            if is_hidden(name):
+                hidden.append(f"{shard}: {name}")
+            else:
+                images.append((name.with_suffix(""), Item(str(shard), member.offset_data, member.size)))
+    except TruncatedError as error:
+        log.warning("%s", error)
     for name, item in images:
         offset, size = captions.get(name, (-1, 0))
         yield replace(item, caption_offset=offset, caption_size=size)
+
+
+def tar_members(shard: Path) -> Iterator[tarfile.TarInfo]:
+    """The files in an archive without compression: only so can a member be read by itself.
+
+    Raises ConfigError for what is none, TruncatedError behind the last member of one that is damaged.
+    """
+    read = 0
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                read += 1
+                if member.isfile():
+                    yield member
+    except (tarfile.TarError, OSError) as error:
+        if not read:
+            raise ConfigError(f"{shard}: is not an uncompressed tar archive ({error}); unpack or repack it") from error
+        raise TruncatedError(f"{shard}: is damaged ({error}); only the {read} members before that are used") from error
 
 
 def _braces(name: str) -> Iterable[str]:

@@ -6,10 +6,10 @@ import math
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
 
 from difflate.errors import DifflateError
 from difflate.evaluate.records import Record
+from difflate.files import drop_unfinished_line
 
 _INFINITE = "infinite"
 """In a file, since JSON has no infinity."""
@@ -61,7 +61,7 @@ class Journal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab+") as file:
-                _drop_unfinished_line(file)
+                drop_unfinished_line(file)
                 file.write(line.encode())
                 file.flush()
                 os.fsync(file.fileno())
@@ -95,15 +95,3 @@ def _record(data: dict) -> Record:
     """The record that `Journal.add` wrote. Raises TypeError and KeyError for other data."""
     values = {key: math.inf if value == _INFINITE else value for key, value in data["values"].items()}
     return Record(**{**data, "values": values})
-
-
-def _drop_unfinished_line(file: BinaryIO) -> None:
-    """Cuts off what a process that was killed had begun to write."""
-    size = file.seek(0, os.SEEK_END)
-    if not size:
-        return
-    file.seek(size - 1)
-    if file.read(1) != b"\n":
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.seek(0, os.SEEK_END)

@@ -1,0 +1,142 @@
+"""--jobs, --shards, --engine: many inputs at once, with a manifest."""
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from difflate.errors import ConfigError, DifflateError
+
+if TYPE_CHECKING:
+    from difflate.bulk.run import Done, Input
+    from difflate.bulk.tasks import Load
+    from difflate.cli.batch import Suffix
+
+
+def add_bulk_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of bulk work."""
+    group = parser.add_argument_group(
+        "many files",
+        "-o is a folder, which gets a manifest.jsonl. A second run makes what is missing or has changed, and checks "
+        "what is there.",
+    )
+    group.add_argument("--jobs", type=int, metavar="N", help="so many processes (or workers of Ray) at once")
+    group.add_argument(
+        "--shards", action="store_true", help="inputs are .tar files, or folders of them; outputs are .tar files too"
+    )
+    group.add_argument(
+        "--engine", choices=("processes", "ray"), help="processes of this machine (default), or a Ray cluster"
+    )
+
+
+def in_bulk(args: argparse.Namespace) -> bool:
+    """Whether one of these options was given. Raises ConfigError for what does not go with them."""
+    if args.jobs is None and not args.shards and args.engine is None:
+        return False
+    if args.jobs is not None and args.jobs < 1:
+        raise ConfigError(f"--jobs (={args.jobs}) must be at least 1")
+    if args.output in (None, "-") or Path("-") in args.inputs:
+        raise ConfigError("--jobs, --shards and --engine need files as inputs, and a folder as output; name it with -o")
+    if getattr(args, "clip", False):
+        raise ConfigError("--clip goes with one clip after the other; leave --jobs, --shards and --engine out")
+    return True
+
+
+def run_in_bulk(
+    args: argparse.Namespace,
+    load: "Load",
+    settings: Mapping[str, Any],
+    suffix: "Suffix",
+    find: Callable[[Path], Iterable[Path]],
+) -> int:
+    """Runs the command on all inputs by what ``load`` gives; returns the worst exit code."""
+    from tqdm import tqdm
+
+    from difflate.bulk.run import run_bulk
+
+    began, counts = time.perf_counter(), _Counts()
+    inputs = _inputs(args, ".tar" if args.shards else suffix, _shards_in if args.shards else find)
+    out = Path(args.output)
+    made = run_bulk(
+        inputs, out, load, {**settings, "shards": args.shards}, jobs=args.jobs or 1, engine=args.engine or "processes",
+        shards=args.shards, gpu=(args.device or "cpu") != "cpu", force=args.force,
+    )  # fmt: skip
+    bar = tqdm(made, total=len(inputs), disable=not sys.stderr.isatty(), unit="file", file=sys.stderr)
+    with contextlib.closing(made):
+        for done in bar:
+            counts.add(done)
+            with bar.external_write_mode(file=sys.stderr):
+                for text in _said(done):
+                    print(f"difflate: {text}", file=sys.stderr)
+    print(f"{counts.line(time.perf_counter() - began)}; see {out / 'manifest.jsonl'}")
+    return counts.code
+
+
+def _inputs(args: argparse.Namespace, suffix: "Suffix", find: Callable[[Path], Iterable[Path]]) -> list["Input"]:
+    from difflate.bulk.run import Input
+    from difflate.cli.batch import check_name, plan, real
+
+    inputs, made = [], dict[Path, Path]()
+    for job in plan(args.inputs, args.output.rstrip("/") + "/", suffix, find):
+        problem, target = job.problem, job.target
+        if problem is None and args.shards and job.source.suffix != ".tar" and job.source.exists():
+            problem = ConfigError(f"{job.source}: is no .tar file; leave --shards out, or name others")
+        if problem is None and not target.suffix:
+            problem = ConfigError(f"{job.source}: a folder of frames is not made in bulk; leave --jobs out")
+        if problem is None:
+            try:
+                check_name(job, made)
+                made[real(target)] = job.source
+            except DifflateError as error:
+                problem = error
+        elif not target.is_relative_to(args.output):
+            target = Path(args.output, job.source.name)  # an input folder with nothing in it
+        inputs.append(Input(job.source, target, problem))
+    return inputs
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    """The .tar files below ``folder``. Raises ConfigError if there are none."""
+    from difflate.cli.batch import find_compressed
+
+    return find_compressed(folder, (".tar",))
+
+
+def _said(done: "Done") -> list[str]:
+    """What standard error is told."""
+    entry = done.entry
+    if entry.error is not None:
+        return [entry.error]
+    notes = () if done.kept else entry.notes
+    return [f"{entry.source}: {text}" for text in (*notes, *(error for _, error in entry.failed))]
+
+
+class _Counts:
+    """What has come of all inputs."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self._made = self._kept = self._failed = self._images = self._bytes = self._read = 0
+
+    def add(self, done: "Done") -> None:
+        entry = done.entry
+        self.code = max(self.code, entry.code)
+        if entry.error is not None:
+            self._failed += 1
+        elif done.kept:
+            self._kept += 1
+        else:
+            self._made += 1
+            self._images += entry.images
+            self._read += entry.source_bytes
+            self._bytes += entry.bytes
+
+    def line(self, seconds: float) -> str:
+        images = f", {self._images} images" if self._images != self._made else ""
+        return (
+            f"{self._made} made ({self._read} -> {self._bytes} bytes{images}), {self._kept} kept, {self._failed} "
+            f"failed; {seconds:.1f} s, {self._images / seconds:.2f} images/s"
+        )
