@@ -22,6 +22,7 @@ from difflate.cli import (
     reproduce,
     restore,
     sample,
+    studio,
     train,
     verify,
 )
@@ -70,7 +71,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"difflate {__version__}")
     parser.add_argument("--verbose", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    commands = (compress, decompress, restore, info, verify, codecs, eval, latents, train, sample, distance, reproduce)
+    commands = (
+        *(compress, decompress, restore, info, verify, codecs, eval),
+        *(latents, train, sample, distance, reproduce, studio),
+    )
     for command in commands:
         command.add_parser(subparsers)
     for sub in subparsers.choices.values():

@@ -30,7 +30,7 @@ from difflate.format.container import DflFile
 from difflate.format.varints import Cursor, varint
 from difflate.models.video_diffusion_autoencoder import VideoDiffusionAutoencoder
 from difflate.models.video_space import ClipPast, VideoSpace
-from difflate.nn.tiles import TILE_PX
+from difflate.nn.tiles import TILE_PX, Watch
 from difflate.options import SamplingDecoding
 
 _GROUP = 4
@@ -98,7 +98,7 @@ class LatentGroups:
             raise ConfigError("`fixed_rate` (=True) has no meaning for a latent that is no indices; leave it out")
         return _Writer(self.space, self.coder, options)
 
-    def restore(self, latent: Any, file: DflFile, options: Any) -> NoReturn:
+    def restore(self, latent: Any, file: DflFile, options: Any, watch: Watch | None = None) -> NoReturn:
         raise FormatError("the file has an image, and its model is one of clips; get an intact copy of it")
 
     def reader(self, header: DflFile) -> _Reader:
