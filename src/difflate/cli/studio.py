@@ -1,6 +1,7 @@
 """`difflate studio`."""
 
 import argparse
+import contextlib
 import dataclasses
 
 from difflate.cli.device import add_device_option, device_of
@@ -45,10 +46,8 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"{flag} (={value:g}) must be above 0 and below {2**16}")
     limits = dataclasses.replace(DEFAULT_LIMITS, pixels=int(args.megapixels * 10**6), steps=_MAX_STEPS)
     device = str(device_of(args.device))
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         serve(args.host, args.port, limits, args.upload_mib * _MIB, device, ready)
-    except KeyboardInterrupt:
-        pass
     return 0
 
 

@@ -96,9 +96,7 @@ class PlainDecoder:
     def __init__(self, space: AutoencoderSpace):
         self.space = space
 
-    def restore(
-        self, latent: Indices | Latent, file: DflFile, options: Any, watch: Watch | None = None
-    ) -> Tensor:
+    def restore(self, latent: Indices | Latent, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
         return self.space.head(numbers_of(latent), file.height, file.width, options.tile_px)
 

@@ -54,9 +54,7 @@ class Diffusion:
     def __init__(self, space: DiffusionSpace):
         self.space = space
 
-    def restore(
-        self, latent: Indices | Latent, file: DflFile, options: Any, watch: Watch | None = None
-    ) -> Tensor:
+    def restore(self, latent: Indices | Latent, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
         return self.space.sample(
             numbers_of(latent), file.height, file.width, options.tile_px, options.steps, options.guidance,

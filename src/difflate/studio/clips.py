@@ -8,7 +8,6 @@ from fractions import Fraction
 
 from difflate.codecs.base import codec_of_clips
 from difflate.codecs.classical_video import classical_video_codecs
-from difflate.errors import LimitExceeded
 from difflate.limits import Limits
 from difflate.media.clip import Clip
 from difflate.media.picture import Picture

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from difflate.errors import ConfigError, ModelError
-from difflate.generate import SampleOptions, image_grid, load_generator, trace, trajectory
+from difflate.generate import SampleOptions, load_generator, trace, trajectory
+from difflate.generate.grid import image_grid
 from difflate.models.generator import Generator
 from difflate.store.hub import bundled_models
 from difflate.studio.watching import streamed
@@ -43,9 +44,7 @@ def loaded_generator(name: str, device: str = "cpu") -> Generator:
     return model.to(device)
 
 
-def draw(
-    name: str, count: int, *, seed: int = 0, steps: int | None = None, device: str = "cpu"
-) -> Iterator[Drawn]:
+def draw(name: str, count: int, *, seed: int = 0, steps: int | None = None, device: str = "cpu") -> Iterator[Drawn]:
     """``count`` images of the generator ``name`` at `MOMENTS` of their steps, the last the images themselves.
 
     Raises ConfigError, ModelError.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
+import itertools
 import logging
 import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from difflate import DEFAULT_CODEC
 from difflate.extras import require
@@ -31,20 +31,28 @@ _BPP, _QUALITY, _DEFAULT = "bits per pixel", "quality", "each codec's own"
 _FIRST_CODECS = (DEFAULT_CODEC, "jpeg")
 _FIRST_CLIP_CODEC = "diffae-video-small"
 _MOMENTS = 12
-"""Of a photograph's diffusion that are shown; of more steps evenly many are left out."""
-_MOMENT_PX = 1024
+"""Of a photograph's diffusion that stay to be seen; of more steps every other one goes."""
+_MOMENT_PX, _THUMBNAIL_PX = 1024, 256
 _STORED_S = 3600
 """How long files of a page that was left are kept."""
 CSS = """
-.gradio-container { max-width: 1280px !important; margin: 0 auto; }
-#photo-results table, .facts { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-#photo-results th, #photo-results td { padding: .3rem .6rem; text-align: right; white-space: nowrap; }
-#photo-results th:first-child, #photo-results td:first-child { text-align: left; padding-left: 0; }
-#photo-results td.note { text-align: left; white-space: normal; color: var(--body-text-color-subdued); }
-#photo-results tr + tr td { border-top: 1px solid var(--border-color-primary); }
-#photo-results .scroll { overflow-x: auto; }
-.status { min-height: 1.5rem; }
-.status .wrong { color: var(--error-text-color, #b91c1c); }
+.gradio-container { max-width: 1280px !important; width: 100%; margin: 0 auto; }
+.gradio-container .main { width: 100%; padding: 1rem !important; }
+.gradio-container .column { min-width: min(320px, 100%) !important; }
+#results table { border-collapse: collapse; width: 100%; margin: 0; font-variant-numeric: tabular-nums; }
+#results :is(table, thead, tbody, tr, th, td) { border: 0 !important; }
+#results tbody tr { border-top: 1px solid var(--border-color-primary) !important; }
+#results :is(th, td) { padding: .4rem .5rem; text-align: right; vertical-align: top; }
+#results :is(th, td):first-child { text-align: left; padding-left: 0; }
+#results small { display: block; opacity: .75; }
+#results .wrong, .status .wrong { color: #b91c1c; }
+.dark :is(#results, .status) .wrong { color: #fca5a5; }
+#strip div { display: flex; gap: .5rem; overflow-x: auto; }
+#strip figure { margin: 0; flex: 0 0 auto; }
+#strip img { height: 128px; width: auto; border-radius: 4px; }
+#strip figcaption { font-size: .8rem; opacity: .75; }
+#files .label-clear-button { display: none; }
+@media (max-width: 640px) { #results .time { display: none; } }
 footer { display: none !important; }
 """
 
@@ -96,21 +104,18 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
             quality = gr.Number(50, label="each codec's own number, as -q", visible=False)
             steps, seed = _diffusion_settings(gr)
             with gr.Row():
-                go = gr.Button("Compress", variant="primary", elem_id="compress")
-                stop = gr.Button("Stop", elem_id="stop")
+                go = gr.Button("Compress", variant="primary", min_width=120, elem_id="compress")
+                stop = gr.Button("Stop", min_width=80)
         with gr.Column(scale=2, min_width=320):
             status = gr.HTML(_said("Drop a photograph, choose codecs, press Compress."), elem_classes="status")
             slider = gr.ImageSlider(
                 label="Original and restored", type="filepath", image_mode=None, interactive=False, max_height=560,
                 buttons=["fullscreen"], elem_id="slider",
             )  # fmt: skip
+            strip = gr.HTML(elem_id="strip")
             beside = gr.Radio([], label="On the right", visible=False, elem_id="beside")
-            table = gr.HTML(elem_id="photo-results")
+            table = gr.HTML(elem_id="results")
             files = gr.File(label="Files", file_count="multiple", visible=False, interactive=False, elem_id="files")
-            gallery = gr.Gallery(
-                label="Steps of diffusion", columns=4, object_fit="contain", visible=False, interactive=False,
-                buttons=["fullscreen"], elem_id="steps",
-            )  # fmt: skip
     run = gr.State(None, time_to_live=_STORED_S, delete_callback=_forget)
 
     def show_rate(kind: str) -> list[Any]:
@@ -137,7 +142,7 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
             return
         mine = _Run.new(settings.folder)
         rows: list[Outcome | Refusal] = []
-        moments: list[tuple[str, str]] = []
+        moments: list[tuple[str, str]] = []  # thumbnails and captions
         try:
             picture = _opened(path, settings.limits)
             original = mine.image(picture, "original.png")
@@ -148,28 +153,28 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
             yield {
                 run: mine, slider: (original, original), table: "", status: _said(f"{', '.join(codecs)} …"),
                 beside: gr.Radio(choices=[], visible=False), files: gr.File(None, visible=False),
-                gallery: gr.Gallery([], visible=False),
+                strip: "",
             }  # fmt: skip
             for event in compress(picture, Path(path).name, codecs, wish, settings.limits, settings.device):
                 if isinstance(event, Moment):
                     caption = f"{event.codec}, step {event.step + 1}"
-                    moments = _evenly([*moments, (mine.moment(event), caption)])
-                    yield {gallery: gr.Gallery(moments, visible=True), status: _said(caption)}
+                    moments = _evenly([*moments, (_thumbnail(event), caption)])
+                    now = gr.ImageSlider((original, mine.moment(event)), label=_label(caption))
+                    yield {slider: now, strip: strip_of(moments), status: _said(caption)}
                     continue
                 rows.append(event)
                 changed: dict[Any, Any] = {table: results_table(rows)}
                 if isinstance(event, Outcome):
                     mine.restored[event.codec] = mine.image(event.restored, f"restored.{event.codec}.png")
                     mine.written.append(mine.file(event.data, event.name))
-                    first = next(iter(mine.restored))
                     changed |= {
-                        beside: gr.Radio(choices=list(mine.restored), value=first, visible=True),
+                        beside: gr.Radio(choices=list(mine.restored), value=event.codec, visible=True),
                         files: gr.File(mine.written, visible=True),
+                        slider: gr.ImageSlider((original, mine.restored[event.codec]), label=_label(event.codec)),
+                        run: mine,
                     }
-                    if event.codec == first:
-                        changed[slider] = gr.ImageSlider((original, mine.restored[first]), label=_label(first))
                 yield changed
-            yield {status: _said("Done."), run: mine}
+            yield {status: _said("Done.")}
         except Exception as error:
             yield {status: _wrong(error)}
 
@@ -182,7 +187,7 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
     source.change(show, source, [slider, status], **alone, show_progress="hidden")
     going = go.click(
         work, [source, chosen, rate, bpp, quality, steps, seed, run],
-        [status, slider, beside, table, files, gallery, run], **alone, show_progress="hidden",
+        [status, slider, beside, table, files, strip, run], **alone, show_progress="hidden",
     )  # fmt: skip
     beside.input(switch, [beside, run], slider, api_visibility="private", show_progress="hidden")
     stop.click(lambda: _said("Stopped."), None, status, cancels=[going], api_visibility="private")
@@ -250,8 +255,8 @@ def _generator_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
             steps = gr.Number(None, precision=0, minimum=1, label="Steps (empty: the model's own)")
             seed = gr.Number(0, precision=0, minimum=0, label="Seed")
             with gr.Row():
-                go = gr.Button("Generate", variant="primary", elem_id="generate")
-                stop = gr.Button("Stop")
+                go = gr.Button("Generate", variant="primary", min_width=120, elem_id="generate")
+                stop = gr.Button("Stop", min_width=80)
         with gr.Column(scale=2, min_width=320):
             status = gr.HTML(_said("Press Generate, and see noise become images."), elem_classes="status")
             made = gr.Image(
@@ -282,26 +287,39 @@ def _diffusion_settings(gr: Any) -> tuple[Any, Any]:
 
 def results_table(rows: Sequence[Outcome | Refusal]) -> str:
     """The HTML of what codecs made of a photograph."""
-    head = "".join(f"<th scope=col>{name}</th>" for name in ("Codec", "Bytes", "bpp", "PSNR", "Encoded", "Decoded", ""))
-    body = "".join(_row(row) for row in rows)
-    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return f"<table>{_HEAD}<tbody>{''.join(map(_row, rows))}</tbody></table>"
+
+
+_HEAD = (
+    "<thead><tr><th scope=col>Codec</th><th scope=col>Bytes</th><th scope=col>bpp</th><th scope=col>PSNR</th>"
+    "<th scope=col class=time>Encoded</th><th scope=col class=time>Decoded</th></tr></thead>"
+)
 
 
 def _row(row: Outcome | Refusal) -> str:
-    name = f"<td>{html.escape(row.codec)}</td>"
+    name = html.escape(row.codec)
     if isinstance(row, Refusal):
-        return f"<tr>{name}<td class=note colspan=6>{html.escape(row.message)}</td></tr>"
+        return f"<tr><td colspan=6>{name}<small class=wrong>{html.escape(row.message)}</small></td></tr>"
     quality = "∞" if math.isinf(row.psnr) else f"{row.psnr:.2f} dB"
-    cells = (f"{len(row.data):,}", f"{row.bpp:.3f}", quality, f"{row.encode_s:.1f} s", f"{row.decode_s:.1f} s")
-    numbers = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f"<tr>{name}{numbers}<td class=note>{html.escape('; '.join(row.notes))}</td></tr>"
+    cells = "".join(f"<td>{cell}</td>" for cell in (f"{len(row.data):,}", f"{row.bpp:.3f}", quality))
+    times = "".join(f"<td class=time>{seconds:.1f} s</td>" for seconds in (row.encode_s, row.decode_s))
+    return f"<tr><td>{name}<small>{html.escape('; '.join(row.notes))}</small></td>{cells}{times}</tr>"
+
+
+def strip_of(moments: Sequence[tuple[str, str]]) -> str:
+    """The HTML of steps of diffusion side by side, of (data URL, caption) each."""
+    figures = (
+        f'<figure><img src="{url}" alt=""><figcaption>{html.escape(caption)}</figcaption></figure>'
+        for url, caption in moments
+    )
+    return f"<div tabindex=0 aria-label='Steps of diffusion'>{''.join(figures)}</div>"
 
 
 def clip_facts(outcome: ClipOutcome) -> str:
     """One line on a file of a clip."""
     return (
-        f"{len(outcome.data):,} bytes: {outcome.frames} frames, {outcome.bpp:.4f} bpp, {outcome.kbit_s:.1f} kbit/s, PSNR "
-        f"{outcome.psnr:.2f} dB, encoded in {outcome.encode_s:.1f} s, decoded in {outcome.decode_s:.1f} s"
+        f"{len(outcome.data):,} bytes: {outcome.frames} frames, {outcome.bpp:.4f} bpp, {outcome.kbit_s:.1f} kbit/s, "
+        f"PSNR {outcome.psnr:.2f} dB, encoded in {outcome.encode_s:.1f} s, decoded in {outcome.decode_s:.1f} s"
     )
 
 
@@ -310,12 +328,15 @@ class _Run:
     """The files of one press of a button."""
 
     folder: Path
-    restored: dict[str, str]
-    written: list[str]
+    restored: dict[str, str] = field(default_factory=dict)
+    """Codec to the path of what it restored."""
+    written: list[str] = field(default_factory=list)
+    """Paths of the codecs' files."""
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @classmethod
     def new(cls, below: Path) -> _Run:
-        return cls(Path(tempfile.mkdtemp(dir=below)), {}, [])
+        return cls(Path(tempfile.mkdtemp(dir=below)))
 
     def image(self, picture: Picture, name: str) -> str:
         """The path of a PNG file with the exact colours, without alpha, which the measures do not see either."""
@@ -324,16 +345,28 @@ class _Run:
         return str(path)
 
     def moment(self, moment: Moment) -> str:
-        image = Image.fromarray(np.ascontiguousarray(moment.pixels.transpose(1, 2, 0)))
-        image.thumbnail((_MOMENT_PX, _MOMENT_PX))
-        path = tempfile.mktemp(dir=self.folder, suffix=".jpg")
-        image.save(path, quality=90)
-        return path
+        """The path of a JPEG file."""
+        path = self.folder / f"step{next(self.numbers)}.jpg"
+        path.write_bytes(_jpeg(moment, _MOMENT_PX, 90))
+        return str(path)
 
     def file(self, data: bytes, name: str) -> str:
         path = self.folder / name
         path.write_bytes(data)
         return str(path)
+
+
+def _jpeg(moment: Moment, side_px: int, quality: int) -> bytes:
+    """Scaled to a longer side of at most ``side_px``."""
+    image, file = to_pil(Picture(moment.pixels)), io.BytesIO()
+    image.thumbnail((side_px, side_px))
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def _thumbnail(moment: Moment) -> str:
+    """A data URL."""
+    return "data:image/jpeg;base64," + base64.b64encode(_jpeg(moment, _THUMBNAIL_PX, 85)).decode()
 
 
 def _forget(run: _Run | None) -> None:

@@ -34,18 +34,15 @@ _POLICY = "; ".join(
 """What browsers may load: nothing from elsewhere, whatever gradio's pages name."""
 
 
-def serve(
-    host: str, port: int, limits: Limits, upload_bytes: int, device: str, ready: Callable[[str], None]
-) -> None:
+def serve(host: str, port: int, limits: Limits, upload_bytes: int, device: str, ready: Callable[[str], None]) -> None:
     """Serves the studio until it is interrupted. ``ready`` is given its address when it can be opened.
 
     Raises ConfigError where gradio is not installed, and for a host or port that cannot be had.
     """
-    _before_gradio_is_imported()
-    require("gradio", "studio")
-    uvicorn = require("uvicorn", "studio")
     with listening(host, port) as listener, tempfile.TemporaryDirectory(prefix="difflate-studio-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+        _before_gradio_is_imported(folder)
+        require("gradio", "studio")
+        uvicorn = require("uvicorn", "studio")
         app = application(Path(folder), limits, upload_bytes, device, loopback_only=host in LOOPBACK)
         # pages that are open wait for news: their connections never end by themselves
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
@@ -88,8 +85,9 @@ def listening(host: str, port: int) -> socket.socket:
         raise ConfigError(f"{host}:{port} cannot be served ({reason}); choose another --host or --port") from error
 
 
-def _before_gradio_is_imported() -> None:
+def _before_gradio_is_imported(folder: str) -> None:
     """It reads these then."""
+    os.environ["GRADIO_TEMP_DIR"] = folder
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
