@@ -181,10 +181,8 @@ def test_a_port_that_is_taken_is_one_line(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         code, _, err = run("studio", "--port", str(port))
-    assert (code, err) == (
-        2,
-        f"difflate: port {port} is taken; choose another with --port, or 0 for any that is free\n",
-    )
+    told = f"difflate: port {port} is taken; choose another with --port, or 0 for any that is free\n"
+    assert (code, err) == (2, told)
     code, _, err = run("studio", "--port", "70000")
     assert (code, err.count("\n")) == (2, 1)
     code, _, err = run("studio", "--megapixels", "0")
@@ -209,3 +207,14 @@ def test_an_outcome_is_shown_as_text_whatever_its_names_are() -> None:
     assert "&lt;b&gt;" in table
     assert "&lt;script&gt;" in table
     assert ">5<" in table
+
+
+def test_a_field_is_a_number_or_empty() -> None:
+    from difflate.studio.page import number, whole
+
+    assert (whole("steps", " 3 "), whole("steps", "")) == (3, None)
+    assert (number("quality", "1.5"), number("quality", " ")) == (1.5, None)
+    for read, text in ((whole, "1.5"), (whole, "x"), (number, "x" * 99)):
+        with pytest.raises(ConfigError, match="number, or empty") as error:
+            read("seed", text)
+        assert len(str(error.value)) < 80

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from difflate import DEFAULT_CODEC
+from difflate.errors import ConfigError
 from difflate.extras import require
 from difflate.limits import Limits
 from difflate.media.picture import Picture, from_tensor, open_image, to_pil
@@ -101,7 +102,7 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
             )  # fmt: skip
             rate = gr.Radio([_BPP, _QUALITY, _DEFAULT], value=_BPP, label="Rate")
             bpp = gr.Slider(0.05, 3, value=0.4, step=0.05, label="at most, bits per pixel")
-            quality = gr.Number(50, label="each codec's own number, as -q", visible=False)
+            quality = gr.Textbox(label="each codec's own number, as -q", placeholder="its default", visible=False)
             steps, seed = _diffusion_settings(gr)
             with gr.Row():
                 go = gr.Button("Compress", variant="primary", min_width=120, elem_id="compress")
@@ -119,7 +120,7 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
     run = gr.State(None, time_to_live=_STORED_S, delete_callback=_forget)
 
     def show_rate(kind: str) -> list[Any]:
-        return [gr.Slider(visible=kind == _BPP), gr.Number(visible=kind == _QUALITY)]
+        return [gr.Slider(visible=kind == _BPP), gr.Textbox(visible=kind == _QUALITY)]
 
     def show(path: str | None) -> dict[Any, Any]:
         if path is None:
@@ -133,8 +134,8 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
         return {slider: (file, file), status: _said("; ".join([size, *picture.notes]))}
 
     def work(
-        path: str | None, codecs: list[str], kind: str, bpp_value: float | None, quality_value: float | None,
-        steps_value: float | None, seed_value: float | None, before: _Run | None,
+        path: str | None, codecs: list[str], kind: str, bpp_value: float, quality_text: str, steps_text: str,
+        seed_text: str, before: _Run | None,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         _forget(before)
         if path is None:
@@ -147,8 +148,8 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
             picture = _opened(path, settings.limits)
             original = mine.image(picture, "original.png")
             wish = Wish(
-                bpp=bpp_value if kind == _BPP else None, quality=quality_value if kind == _QUALITY else None,
-                steps=_whole(steps_value), seed=_whole(seed_value),
+                bpp=bpp_value if kind == _BPP else None, quality=number("quality", quality_text) if kind == _QUALITY else None,
+                steps=whole("steps", steps_text), seed=whole("seed", seed_text),
             )  # fmt: skip
             yield {
                 run: mine, slider: (original, original), table: "", status: _said(f"{', '.join(codecs)} …"),
@@ -203,7 +204,7 @@ def _clip_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
             )  # fmt: skip
             first = _FIRST_CLIP_CODEC if _FIRST_CLIP_CODEC in codecs else "hyperprior-small"
             codec = gr.Dropdown(codecs, value=first, label="Codec", elem_id="clip-codec")
-            quality = gr.Number(None, label="Quality, the codec's own number as -q (empty: its default)")
+            quality = gr.Textbox(label="Quality, the codec's own number as -q", placeholder="its default")
             steps, seed = _diffusion_settings(gr)
             go = gr.Button("Compress", variant="primary", elem_id="clip-compress")
         with gr.Column(scale=2, min_width=320):
@@ -215,8 +216,7 @@ def _clip_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
     run = gr.State(None, time_to_live=_STORED_S, delete_callback=_forget)
 
     def work(
-        path: str | None, name: str, quality_value: float | None, steps_value: float | None, seed_value: float | None,
-        before: _Run | None,
+        path: str | None, name: str, quality_text: str, steps_text: str, seed_text: str, before: _Run | None,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         _forget(before)
         if path is None:
@@ -226,8 +226,8 @@ def _clip_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
         mine = _Run.new(settings.folder)
         try:
             outcome = compress_clip(
-                Path(path).read_bytes(), Path(path).name, name, settings.limits, quality=quality_value,
-                steps=_whole(steps_value), seed=_whole(seed_value), device=settings.device,
+                Path(path).read_bytes(), Path(path).name, name, settings.limits, quality=number("quality", quality_text),
+                steps=whole("steps", steps_text), seed=whole("seed", seed_text), device=settings.device,
             )  # fmt: skip
             # browsers show these, whatever the codec of the clip that was dropped
             shown = [mine.folder / "original.mp4", mine.folder / "restored.mp4"]
@@ -252,8 +252,8 @@ def _generator_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
         with gr.Column(scale=1, min_width=320):
             model = gr.Dropdown(names, value=names[0] if names else None, label="Generator")
             count = gr.Slider(1, MAX_IMAGES, value=4, step=1, label="Images")
-            steps = gr.Number(None, precision=0, minimum=1, label="Steps (empty: the model's own)")
-            seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+            steps = gr.Textbox(label="Steps", placeholder="the model's own")
+            seed = gr.Textbox("0", label="Seed")
             with gr.Row():
                 go = gr.Button("Generate", variant="primary", min_width=120, elem_id="generate")
                 stop = gr.Button("Stop", min_width=80)
@@ -264,10 +264,11 @@ def _generator_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
                 elem_id="made",
             )  # fmt: skip
 
-    def work(name: str, count: float, steps: float | None, seed: float | None) -> Iterator[dict[Any, Any]]:
+    def work(name: str, count: float, steps_text: str, seed_text: str) -> Iterator[dict[Any, Any]]:
         try:
             yield {status: _said("…")}
-            for drawn in draw(name, int(count), seed=_whole(seed) or 0, steps=_whole(steps), device=settings.device):
+            steps, seed = whole("steps", steps_text), whole("seed", seed_text) or 0
+            for drawn in draw(name, int(count), seed=seed, steps=steps, device=settings.device):
                 words = f"time {drawn.t:.2f} of the diffusion; the images are at 0" if drawn.t else "Done."
                 yield {made: to_pil(from_tensor(drawn.grid)), status: _said(words)}
         except Exception as error:
@@ -278,10 +279,10 @@ def _generator_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
 
 
 def _diffusion_settings(gr: Any) -> tuple[Any, Any]:
-    """Inputs for steps and seed."""
+    """Inputs for steps and seed. Of text: of a number gradio makes 0 where it is empty."""
     with gr.Accordion("Diffusion", open=False, elem_id="diffusion"), gr.Row():
-        steps = gr.Number(None, precision=0, minimum=0, label="Steps (empty: the model's own)", min_width=120)
-        seed = gr.Number(None, precision=0, minimum=0, label="Seed (empty: 0)", min_width=120)
+        steps = gr.Textbox(label="Steps", placeholder="the model's own", min_width=120)
+        seed = gr.Textbox(label="Seed", placeholder="0", min_width=120)
     return steps, seed
 
 
@@ -384,8 +385,20 @@ def _evenly(moments: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return moments if len(moments) <= _MOMENTS else moments[:-1:2] + moments[-1:]
 
 
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
+def number(name: str, text: str) -> float | None:
+    """What ``text`` of the setting ``name`` says; None where it is empty. Raises ConfigError."""
+    try:
+        return float(text) if text.strip() else None
+    except ValueError as error:
+        raise ConfigError(f"{name} (={text.strip()[:20]}) must be a number, or empty") from error
+
+
+def whole(name: str, text: str) -> int | None:
+    """The same of a whole number."""
+    try:
+        return int(text) if text.strip() else None
+    except ValueError as error:
+        raise ConfigError(f"{name} (={text.strip()[:20]}) must be a whole number, or empty") from error
 
 
 def _label(codec: str) -> str:
