@@ -148,9 +148,11 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
             picture = _opened(path, settings.limits)
             original = mine.image(picture, "original.png")
             wish = Wish(
-                bpp=bpp_value if kind == _BPP else None, quality=number("quality", quality_text) if kind == _QUALITY else None,
-                steps=whole("steps", steps_text), seed=whole("seed", seed_text),
-            )  # fmt: skip
+                bpp=bpp_value if kind == _BPP else None,
+                quality=number("quality", quality_text) if kind == _QUALITY else None,
+                steps=whole("steps", steps_text),
+                seed=whole("seed", seed_text),
+            )
             yield {
                 run: mine, slider: (original, original), table: "", status: _said(f"{', '.join(codecs)} …"),
                 beside: gr.Radio(choices=[], visible=False), files: gr.File(None, visible=False),
@@ -226,9 +228,15 @@ def _clip_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
         mine = _Run.new(settings.folder)
         try:
             outcome = compress_clip(
-                Path(path).read_bytes(), Path(path).name, name, settings.limits, quality=number("quality", quality_text),
-                steps=whole("steps", steps_text), seed=whole("seed", seed_text), device=settings.device,
-            )  # fmt: skip
+                Path(path).read_bytes(),
+                Path(path).name,
+                name,
+                settings.limits,
+                quality=number("quality", quality_text),
+                steps=whole("steps", steps_text),
+                seed=whole("seed", seed_text),
+                device=settings.device,
+            )
             # browsers show these, whatever the codec of the clip that was dropped
             shown = [mine.folder / "original.mp4", mine.folder / "restored.mp4"]
             for clip, target in zip((outcome.original, outcome.restored), shown, strict=True):
