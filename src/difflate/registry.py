@@ -40,6 +40,8 @@ class Kind:
     """The codec's number in files, 1 to 14: registered in docs/format.md and never given to another."""
     encoding: type[options.Encoding] = options.Encoding
     decoding: type[options.Options] = options.Options
+    clips_only: bool = False
+    """Its codecs code clips, not images."""
     quality: tuple[float, float, float] | None = None
     """(smallest, largest, default) quality of a codec; None: it has one only."""
     about: Callable[[Mapping[str, Any]], str] = lambda config: ""
@@ -152,7 +154,7 @@ for _row in (
     ),
     Kind(
         "diffae-video", "codec", "difflate.codecs.diffae_video:DiffaeVideoCodec",
-        "difflate compress clip.mp4 --codec FOLDER", number=6, encoding=options.SamplingEncoding,
+        "difflate compress clip.mp4 --codec FOLDER", number=6, clips_only=True, encoding=options.SamplingEncoding,
         decoding=options.SamplingDecoding, about=_about_video, ratios=latent_ratios, settings=_diffae_settings,
     ),
     Kind(

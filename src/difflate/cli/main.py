@@ -22,6 +22,7 @@ from difflate.cli import (
     reproduce,
     restore,
     sample,
+    studio,
     study,
     train,
     verify,
@@ -73,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands = (
         *(compress, decompress, restore, info, verify, codecs, eval, study),
-        *(latents, train, sample, distance, reproduce),
+        *(latents, train, sample, distance, reproduce, studio),
     )
     for command in commands:
         command.add_parser(subparsers)

@@ -26,7 +26,7 @@ from difflate.format.container import DflFile
 from difflate.models.autoencoder import Autoencoder
 from difflate.models.autoencoder_space import AutoencoderSpace, FiniteSpace
 from difflate.models.bottlenecks.rounded import CodedInSteps
-from difflate.nn.tiles import TILE_PX
+from difflate.nn.tiles import TILE_PX, Watch
 from difflate.options import AutoencoderDecoding, Options
 from difflate.store.folders import FolderModel
 
@@ -96,7 +96,7 @@ class PlainDecoder:
     def __init__(self, space: AutoencoderSpace):
         self.space = space
 
-    def restore(self, latent: Indices | Latent, file: DflFile, options: Any) -> Tensor:
+    def restore(self, latent: Indices | Latent, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
         return self.space.head(numbers_of(latent), file.height, file.width, options.tile_px)
 

@@ -21,7 +21,7 @@ from difflate.codecs.transform import TransformCodec, TransformSpace, quality_of
 from difflate.entropy.hyperprior import Latent
 from difflate.format.container import DflFile
 from difflate.models.diffusion_decoder import DiffusionDecoder
-from difflate.nn.tiles import TILE_PX, place_noise, restore_in_tiles
+from difflate.nn.tiles import TILE_PX, Watch, place_noise, restore_in_tiles
 from difflate.options import DiffusionDecoding
 
 _MARGIN, _RAMP = 6, 4
@@ -50,19 +50,20 @@ class Diffusion:
         self.model, self.space = model, space
 
     @torch.no_grad()
-    def restore(self, latent: Latent, file: DflFile, options: Any) -> Tensor:
+    def restore(self, latent: Latent, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
         device, stride = self.space.device, self.space.stride_px
-        told = self.space.as_network_input(quality_of(dict(file.sections)))
+        quality = self.space.as_network_input(quality_of(dict(file.sections)))
 
         def tile(part: Tensor, top: int, left: int) -> Tensor:
-            conditions = self.model.conditions(part, told)
+            conditions = self.model.conditions(part, quality)
             size = tuple(conditions.synthesis.shape[2:])
             if options.gamma and options.steps:
                 noise = options.gamma * place_noise(options.seed, top * stride, left * stride, *size).to(device)
             else:
                 noise = torch.zeros(1, 3, *size, dtype=torch.float32, device=device)
-            return self.model.refine(conditions, options.steps, noise)
+            told = None if watch is None else lambda step, images: watch(step, top * stride, left * stride, images[0])
+            return self.model.refine(conditions, options.steps, noise, told)
 
         height, width = file.height, file.width
         return restore_in_tiles(tile, latent.y_hat, height, width, options.tile_px, _MARGIN, _RAMP, stride, device)

@@ -17,7 +17,7 @@ from difflate.entropy.latent import Latent
 from difflate.format.container import DflFile
 from difflate.models.diffusion_autoencoder import DiffusionAutoencoder
 from difflate.models.diffusion_space import DiffusionSpace, diffusion_space
-from difflate.nn.tiles import TILE_PX
+from difflate.nn.tiles import TILE_PX, Watch
 from difflate.options import SamplingDecoding
 
 
@@ -54,9 +54,9 @@ class Diffusion:
     def __init__(self, space: DiffusionSpace):
         self.space = space
 
-    def restore(self, latent: Indices | Latent, file: DflFile, options: Any) -> Tensor:
+    def restore(self, latent: Indices | Latent, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
         return self.space.sample(
             numbers_of(latent), file.height, file.width, options.tile_px, options.steps, options.guidance,
-            options.seed, options.text or "",
+            options.seed, options.text or "", watch,
         )  # fmt: skip

@@ -18,7 +18,7 @@ from difflate.codecs.transform import TransformCodec, TransformSpace, quality_of
 from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder, Latent
 from difflate.format.container import DflFile
 from difflate.models.transform_coder import TransformModel
-from difflate.nn.tiles import TILE_PX
+from difflate.nn.tiles import TILE_PX, Watch
 from difflate.options import TransformDecoding
 
 
@@ -43,7 +43,7 @@ class Synthesis:
     def __init__(self, space: TransformSpace):
         self.space = space
 
-    def restore(self, latent: Latent, file: DflFile, options: Any) -> Tensor:
+    def restore(self, latent: Latent, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
         step = quality_of(dict(file.sections))
         return self.space.restore(latent.y_hat, file.height, file.width, step, options.tile_px)

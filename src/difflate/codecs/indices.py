@@ -18,7 +18,7 @@ from difflate.format import sections
 from difflate.format.container import DflFile
 from difflate.models.latent_space import LatentSpace
 from difflate.models.refiner import load_refiner
-from difflate.nn.tiles import TILE_PX
+from difflate.nn.tiles import TILE_PX, Watch
 from difflate.options import IndexDecoding, Options
 from difflate.registry import Kind
 
@@ -144,7 +144,7 @@ class LookUp:
     def __init__(self, space: LatentSpace):
         self.space = space
 
-    def restore(self, latent: Indices, file: DflFile, options: IndexDecoding) -> Tensor:
+    def restore(self, latent: Indices, file: DflFile, options: IndexDecoding, watch: Watch | None = None) -> Tensor:
         """See `difflate.codecs.learned.Restorer`. Raises ModelError if there is no refiner for this codec."""
         refiner = load_refiner(self.space, options.refiner) if options.refines else None
         grid = torch.from_numpy(latent.grid.astype(np.int64))

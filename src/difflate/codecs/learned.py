@@ -34,6 +34,7 @@ from difflate.media.clip import Clip
 from difflate.media.grey import without_colour
 from difflate.media.picture import Picture
 from difflate.nn.colour import to_uint8
+from difflate.nn.tiles import Watch
 from difflate.options import Options
 from difflate.registry import Kind
 from difflate.store.former import former_model
@@ -67,8 +68,9 @@ class LatentCoder(Protocol):
 class Restorer(Protocol):
     """Latents to pixels, perhaps by noise and steps; tolerances hold here, not bits."""
 
-    def restore(self, latent: Any, file: DflFile, options: Any) -> Tensor:
-        """(1 or 3, H, W) uint8 on the CPU. Raises ConfigError, ModelError."""
+    def restore(self, latent: Any, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
+        """(1 or 3, H, W) uint8 on the CPU; ``watch`` is told of steps, where there are any. Raises ConfigError,
+        ModelError."""
         ...
 
 
@@ -142,16 +144,18 @@ class LearnedCodec:
         kept = ((number, data), *_sections_of(picture), *hints)
         return write_dfl(self._header(picture.width, picture.height, grey, symbols_crc(symbols), kept), limits)
 
-    def decode(self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, **options: Any) -> Picture:
+    def decode(
+        self, data: bytes, *, limits: Limits = DEFAULT_LIMITS, watch: Watch | None = None, **options: Any
+    ) -> Picture:
         """The picture in a .dfl file.
 
-        ``options``: those of `decoding`; what is not given is as the file says. Raises FormatError, ModelError (another
-        model wrote the file), LimitExceeded, ConfigError.
+        ``watch``: is told of each step of diffusion, as it is made. ``options``: those of `decoding`; what is not given
+        is as the file says. Raises FormatError, ModelError (another model wrote the file), LimitExceeded, ConfigError.
         """
         file = read_dfl(data, limits)
         check_picture_file(file)
         chosen = self._decoding_of(file, limits, options)
-        pixels = self.restore_pixels(self.read_latent(file), file, chosen)
+        pixels = self.restore_pixels(self.read_latent(file), file, chosen, watch)
         alpha = file.section(sections.ALPHA)
         return Picture(
             pixels=pixels.numpy(),
@@ -227,12 +231,12 @@ class LearnedCodec:
             raise FormatError("the file has its image twice; get an intact copy of it")
         return WebpPicture(webp, decode_webp(webp, height, width))
 
-    def restore_pixels(self, latent: Any, file: DflFile, options: Any) -> Tensor:
+    def restore_pixels(self, latent: Any, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
         """(1 or 3, H, W) uint8 on the CPU, of what `read_pixels` gave. Raises ConfigError, ModelError."""
         if isinstance(latent, WebpPicture):
             pixels = torch.from_numpy(latent.pixels)
         else:
-            pixels = self.restorer.restore(latent, file, options)
+            pixels = self.restorer.restore(latent, file, options, watch)
         return as_grey(pixels) if file.grey else pixels
 
     def analyse(self, pixels: Tensor, quality: float | None, options: Options) -> Tensor:

@@ -31,7 +31,7 @@ from difflate.format.container import DflFile
 from difflate.format.varints import Cursor, varint
 from difflate.models.video_autoencoder import VideoAutoencoder
 from difflate.models.video_space import ClipPast, VideoSpace
-from difflate.nn.tiles import TILE_PX
+from difflate.nn.tiles import TILE_PX, Watch
 from difflate.options import AutoencoderDecoding, Options
 from difflate.store.folders import FolderModel
 
@@ -123,7 +123,7 @@ class LatentGroups:
             raise ConfigError("`fixed_rate` (=True) has no meaning for a latent that is no indices; leave it out")
         return _Writer(self, options)
 
-    def restore(self, latent: Any, file: DflFile, options: Any) -> NoReturn:
+    def restore(self, latent: Any, file: DflFile, options: Any, watch: Watch | None = None) -> NoReturn:
         raise FormatError("the file has an image, and its model is one of clips; get an intact copy of it")
 
     def reader(self, header: DflFile) -> _Reader:

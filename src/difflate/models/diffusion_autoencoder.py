@@ -9,7 +9,7 @@ vector that is added to its noise embedding (the thesis' larger models).
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -243,13 +243,15 @@ class DiffusionAutoencoder(FolderModel):
         guidance: float = 1.0,
         vector: Tensor | None = None,
         past: Past | None = None,
+        watch: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """(B, 3, s·h, s·w) in about [-1, 1], not clamped, of ``z: (B, channels, h, w)`` by ``steps`` steps of DDIM.
 
         No steps: the head. ``noise``: what the first step starts from, N(0, 1) of `noise_shape`. ``vector``: (B,
         vector_channels) of `told`; None: no text. ``guidance`` leads away from what is told neither the latent nor a
-        text. Clips have T before h everywhere; ``past``: of one that comes in chunks. Raises ConfigError, also for
-        guidance that the model was not trained for.
+        text. Clips have T before h everywhere; ``past``: of one that comes in chunks. ``watch`` is told each step's
+        number, from 0, and the images, of the result's shape, that the network expects at it. Raises ConfigError, also
+        for guidance that the model was not trained for.
         """
         if steps < 0:
             raise ConfigError(f"`steps` (={steps}) must be at least 0")
@@ -272,8 +274,12 @@ class DiffusionAutoencoder(FolderModel):
             return self(x, condition, z=hidden, vector=silent, past=past)
 
         model = guided(conditional, unconditional, guidance)
-        *_, last = ddim(self.diffusion, model, self.diffusion.start_std() * noise, steps, clip=self.stage.bound)
-        return self.stage.decode(last.x, past)
+        x = self.diffusion.start_std() * noise
+        for step in ddim(self.diffusion, model, x, steps, clip=self.stage.bound):
+            x = step.x
+            if watch is not None:
+                watch(step.index, self.stage.decode(step.x0))
+        return self.stage.decode(x, past)
 
     def answer(self, noise: Tensor, z: Tensor, vector: Tensor | None = None) -> Tensor:
         """x0, same shape as ``noise: (B, c, h, w)``, that one step from there gives; with gradients, not clipped."""

@@ -11,7 +11,7 @@ adds to it, and a bound says by how much at most.
 
 import itertools
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -272,13 +272,16 @@ class DiffusionDecoder(FolderModel):
         return conditions.synthesis + residual * expand(conditions.std, x0)
 
     @torch.no_grad()
-    def refine(self, conditions: Conditions, steps: int, noise: Tensor) -> Tensor:
+    def refine(
+        self, conditions: Conditions, steps: int, noise: Tensor, watch: Callable[[int, Tensor], None] | None = None
+    ) -> Tensor:
         """(B, 3, H, W) in about [-1, 1], not clamped: the decoded images, by ``steps`` steps of DDIM.
 
         No steps: the synthesis. ``noise``: (B, 3, H, W), what the first step starts from, γ·N(0, 1) or zeros (γ = 0).
         An image depends on its own noise and conditions alone. Unless `max_refinement` is 0, in each block of 16x16 px
         it is at most `max_refinement`·std away from the synthesis in rms; so is then, at most, its rms error above
-        that of the synthesis, whatever the network does.
+        that of the synthesis, whatever the network does. ``watch`` is told each step's number, from 0, and the images
+        (B, 3, H, W) that the network expects at it.
         """
         if steps < 0:
             raise ConfigError(f"`steps` (={steps}) must be at least 0")
@@ -296,6 +299,8 @@ class DiffusionDecoder(FolderModel):
         clip = None if self.decoder.residual else 1.0
         for step in ddim(self.diffusion, model, noise, steps, clip=clip, self_condition=self.network.self_condition):
             x0 = step.x
+            if watch is not None:
+                watch(step.index, self._bound(self.to_images(step.x0, conditions), conditions))
         return self._bound(self.to_images(x0, conditions), conditions)
 
     def answer(self, noise: Tensor, conditions: Conditions) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from difflate.models.autoencoder_space import AutoencoderSpace, FiniteSpace
 from difflate.models.diffusion_autoencoder import DiffusionAutoencoder
-from difflate.nn.tiles import TILE_PX, place_noise, restore_in_tiles
+from difflate.nn.tiles import TILE_PX, Watch, place_noise, restore_in_tiles
 from difflate.nn.unet import reach_px
 
 
@@ -26,14 +26,14 @@ class DiffusionSpace(AutoencoderSpace):
     @torch.no_grad()
     def sample(
         self, latent: Tensor, height: int, width: int, tile_px: int, steps: int, guidance: float, seed: int,
-        text: str = "",
+        text: str = "", watch: Watch | None = None,
     ) -> Tensor:  # fmt: skip
         """(3, ``height``, ``width``) uint8 on the CPU: what ``steps`` steps make of ``latent: (C, h, w)``, indices or
         numbers as files have them.
 
         The noise that they start from follows from ``seed`` and the place in the image, so it does not depend on the
-        tiles, of ``tile_px``. ``text``: what the image shows; empty: nothing is said. No steps: `head`. Raises
-        ConfigError.
+        tiles, of ``tile_px``. ``text``: what the image shows; empty: nothing is said. ``watch`` is told of each
+        step. No steps: `head`. Raises ConfigError.
         """
         model = self.model
         model.check_text(text)
@@ -46,7 +46,9 @@ class DiffusionSpace(AutoencoderSpace):
             z = model.autoencoder.between.latent(part if part.is_floating_point() else part.long())
             _, channels, rows, columns = model.noise_shape(z)
             noise = place_noise(seed, row * sites, column * sites, rows, columns, channels)
-            return model.restore(z, steps, noise.to(z.device), guidance, vector)
+            top, left = row * self.stride_px, column * self.stride_px
+            told = None if watch is None else lambda step, images: watch(step, top, left, images[0])
+            return model.restore(z, steps, noise.to(z.device), guidance, vector, watch=told)
 
         margin = self.margin(-(-reach_px(model.network) // sites))
         return restore_in_tiles(

@@ -15,6 +15,9 @@ from difflate.errors import ConfigError
 from difflate.nn.padding import pad_to_multiple
 from difflate.seeds import Stream, torch_generator
 
+Watch = Callable[[int, int, int, Tensor], None]
+"""Told of each step of diffusion in a tile: its number from 0, the tile's first row and column in pixels, and the image
+(3, h, w) in about [-1, 1] that the network expects at it. What it raises ends the work."""
 TILE_PX = 896
 """Default side of the tiles: decoding 45 megapixels then takes less than 2·10^9 bytes."""
 _RAMP = 2
