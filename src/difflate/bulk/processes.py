@@ -60,6 +60,8 @@ def in_processes(tasks: Sequence[Task], load: Load, jobs: int) -> Made:
                     yield task, answer
     finally:
         for worker in workers:
+            worker.connection.close()
+        for worker in workers:
             worker.end()
 
 
@@ -94,6 +96,8 @@ class _Worker:
 
     def end(self) -> None:
         self.connection.close()
+        if self.ready and self.task is None:  # it ends by itself, and gives back what its libraries hold
+            self.process.join(_END_S)
         self.process.terminate()
         self.process.join(_END_S)
         if self.process.is_alive():
