@@ -125,16 +125,29 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
     def show_rate(kind: str) -> list[Any]:
         return [gr.Slider(visible=kind == _BPP), gr.Textbox(visible=kind == _QUALITY)]
 
-    def show(path: str | None) -> dict[Any, Any]:
+    def cleared() -> dict[Any, Any]:
+        return {
+            run: None,
+            slider: gr.ImageSlider(None, label="Original and restored"),
+            table: "",
+            strip: "",
+            beside: gr.Radio(choices=[], visible=False),
+            files: gr.File(None, visible=False),
+        }
+
+    def show(path: str | None, before: _Run | None) -> dict[Any, Any]:
+        _forget(before)
         if path is None:
-            return {slider: None, status: _said("Drop a photograph, choose codecs, press Compress.")}
+            return {**cleared(), status: _said("Drop a photograph, choose codecs, press Compress.")}
         try:
             picture = _opened(path, settings.limits)
         except Exception as error:
-            return {slider: None, status: _wrong(error)}
-        file = _Run.new(settings.folder).image(picture, "original.png")
+            return {**cleared(), status: _wrong(error)}
+        mine = _Run.new(settings.folder)
+        file = mine.image(picture, "original.png")
         size = f"{picture.width} × {picture.height} px, a file of {Path(path).stat().st_size:,} bytes"
-        return {slider: (file, file), status: _said("; ".join([size, *picture.notes]))}
+        said = _said("; ".join([size, *picture.notes]))
+        return {**cleared(), run: mine, slider: (file, file), status: said}
 
     def work(
         path: str | None, codecs: list[str], kind: str, bpp_value: float, quality_text: str, steps_text: str,
@@ -156,11 +169,8 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
                 steps=whole("steps", steps_text),
                 seed=whole("seed", seed_text),
             )
-            yield {
-                run: mine, slider: (original, original), table: "", status: _said(f"{', '.join(codecs)} …"),
-                beside: gr.Radio(choices=[], visible=False), files: gr.File(None, visible=False),
-                strip: "",
-            }  # fmt: skip
+            now = _said(f"{', '.join(codecs)} …")
+            yield {**cleared(), run: mine, slider: (original, original), status: now}
             for event in compress(picture, Path(path).name, codecs, wish, settings.limits, settings.device):
                 if isinstance(event, Moment):
                     caption = f"{event.codec}, step {event.step + 1}"
@@ -190,10 +200,11 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
         return gr.ImageSlider((str(mine.folder / "original.png"), mine.restored[name]), label=_label(name))
 
     rate.change(show_rate, rate, [bpp, quality], api_visibility="private", show_progress="hidden")
-    source.change(show, source, [slider, status], **alone, show_progress="hidden")
+    outputs = [status, slider, beside, table, files, strip, run]
+    source.change(show, [source, run], outputs, **alone, show_progress="hidden")
     going = go.click(
         work, [source, chosen, rate, bpp, quality, steps, seed, run],
-        [status, slider, beside, table, files, strip, run], **alone, show_progress="hidden",
+        outputs, **alone, show_progress="hidden",
     )  # fmt: skip
     beside.input(switch, [beside, run], slider, api_visibility="private", show_progress="hidden")
     stop.click(lambda: _said("Stopped."), None, status, cancels=[going], api_visibility="private")
