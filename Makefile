@@ -15,7 +15,7 @@ setup: .venv/.done
 	@$(UV) --version >/dev/null 2>&1 || python3 -m pip install --quiet uv || \
 		python3 -m pip install --quiet --user --break-system-packages uv
 	test -x $(PY) || $(UV) venv --quiet --python '>=3.11' .venv
-	$(UV) pip install --quiet --python $(PY) -e '.[train,eval,dev]'
+	$(UV) pip install --quiet --python $(PY) -e '.[train,eval,studio,dev]'
 	touch $@
 
 demo: setup
@@ -27,7 +27,7 @@ test: setup
 test-all: setup
 	$(PY) -m pytest -n $(JOBS) --dist loadfile -m ''
 
-# The pages of reports and studies in headless Chromium.
+# The pages of reports, studies and the studio in headless Chromium.
 test-browser: setup
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 		echo 'test-browser needs Chromium and its driver: apt-get install chromium chromium-driver'; exit 1; }

@@ -1,16 +1,15 @@
 """The report and the study in headless Chromium."""
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from browser_helpers import browser, wait
 from difflate.cli.main import main
 from difflate.evaluate.compressai import Overlay
-from report_helpers import browser, small_report
+from report_helpers import small_report
 
 pytestmark = pytest.mark.browser
 
@@ -22,14 +21,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     small_report(folder, (OVERLAY,))
     return folder / "report"
-
-
-def wait(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 10
-    while not (result := condition()):
-        assert time.monotonic() < end, "nothing happened for ten seconds"
-        time.sleep(0.02)
-    return result
 
 
 def texts(driver: Any, selector: str) -> list[str]:

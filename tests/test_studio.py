@@ -153,7 +153,11 @@ def test_a_clip_is_coded_and_measured(tmp_path: Path, monkeypatch: pytest.Monkey
 
     write_clip(clip_of([as_picture(picture(size=(64, 48))) for _ in range(5)], 25), tmp_path / "c.mkv")
     data = (tmp_path / "c.mkv").read_bytes()
-    outcome = clips.compress_clip(data, "c.mkv", "hyperprior-small", DEFAULT_LIMITS, quality=40, steps=3)
+    *progress, outcome = clips.compress_clip(data, "c.mkv", "hyperprior-small", DEFAULT_LIMITS, quality=40, steps=3)
+    assert [(step.what, step.frames) for step in progress if isinstance(step, clips.Progress)] == [
+        (what, number) for what in ("encoding", "decoding") for number in range(1, 6)
+    ]
+    assert isinstance(outcome, clips.ClipOutcome)
     assert (outcome.frames, outcome.name) == (5, "c.hyperprior-small.dfl")
     assert outcome.bpp == 8 * len(outcome.data) / (5 * 64 * 48)
     assert outcome.kbit_s == pytest.approx(8 * len(outcome.data) * 5 / 1000)
@@ -161,7 +165,7 @@ def test_a_clip_is_coded_and_measured(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(list(difflate.decode_clip(outcome.data).frames)) == 5
     monkeypatch.setattr(clips, "MAX_FRAMES", 4)
     with pytest.raises(LimitExceeded):
-        clips.compress_clip(data, "c.mkv", "hyperprior-small", DEFAULT_LIMITS)
+        list(clips.compress_clip(data, "c.mkv", "hyperprior-small", DEFAULT_LIMITS))
 
 
 def test_noise_becomes_images() -> None:

@@ -21,7 +21,7 @@ from difflate.codecs.transform import TransformCodec, TransformSpace, quality_of
 from difflate.entropy.hyperprior import Latent
 from difflate.format.container import DflFile
 from difflate.models.diffusion_decoder import DiffusionDecoder
-from difflate.nn.tiles import TILE_PX, Watch, place_noise, restore_in_tiles
+from difflate.nn.tiles import TILE_PX, Watch, place_noise, restore_in_tiles, watched
 from difflate.options import DiffusionDecoding
 
 _MARGIN, _RAMP = 6, 4
@@ -62,8 +62,7 @@ class Diffusion:
                 noise = options.gamma * place_noise(options.seed, top * stride, left * stride, *size).to(device)
             else:
                 noise = torch.zeros(1, 3, *size, dtype=torch.float32, device=device)
-            told = None if watch is None else lambda step, images: watch(step, top * stride, left * stride, images[0])
-            return self.model.refine(conditions, options.steps, noise, told)
+            return self.model.refine(conditions, options.steps, noise, watched(watch, top * stride, left * stride))
 
         height, width = file.height, file.width
         return restore_in_tiles(tile, latent.y_hat, height, width, options.tile_px, _MARGIN, _RAMP, stride, device)

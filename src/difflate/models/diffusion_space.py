@@ -5,7 +5,7 @@ from torch import Tensor
 
 from difflate.models.autoencoder_space import AutoencoderSpace, FiniteSpace
 from difflate.models.diffusion_autoencoder import DiffusionAutoencoder
-from difflate.nn.tiles import TILE_PX, Watch, place_noise, restore_in_tiles
+from difflate.nn.tiles import TILE_PX, Watch, place_noise, restore_in_tiles, watched
 from difflate.nn.unet import reach_px
 
 
@@ -47,8 +47,7 @@ class DiffusionSpace(AutoencoderSpace):
             _, channels, rows, columns = model.noise_shape(z)
             noise = place_noise(seed, row * sites, column * sites, rows, columns, channels)
             top, left = row * self.stride_px, column * self.stride_px
-            told = None if watch is None else lambda step, images: watch(step, top, left, images[0])
-            return model.restore(z, steps, noise.to(z.device), guidance, vector, watch=told)
+            return model.restore(z, steps, noise.to(z.device), guidance, vector, watch=watched(watch, top, left))
 
         margin = self.margin(-(-reach_px(model.network) // sites))
         return restore_in_tiles(

@@ -120,6 +120,13 @@ def improve_in_tiles(
     return in_bands(restore, height, width, sites_of(tile_px, site_px), -(-reach_px // site_px), _RAMP, site_px)
 
 
+def watched(watch: Watch | None, top: int, left: int) -> Callable[[int, Tensor], None] | None:
+    """``watch``, for a sampler in the tile that begins there: takes a step's number and images (1, 3, h, w)."""
+    if watch is None:
+        return None
+    return lambda step, images: watch(step, top, left, images[0])
+
+
 def in_bands(
     restore: Callable[[Span, Span], Tensor], height: int, width: int, tile: int, margin: int, ramp: int, site_px: int,
     planes: int = 3,

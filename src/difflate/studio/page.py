@@ -10,6 +10,7 @@ import logging
 import math
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from difflate.extras import require
 from difflate.limits import Limits
 from difflate.media.picture import Picture, from_tensor, open_image, to_pil
 from difflate.media.video import CLIP_SUFFIXES, write_clip
-from difflate.studio.clips import MAX_FRAMES, ClipOutcome, clip_codecs, clips_work, compress_clip
+from difflate.studio.clips import MAX_FRAMES, ClipOutcome, Progress, clip_codecs, clips_work, compress_clip
 from difflate.studio.errors import told
 from difflate.studio.generators import MAX_IMAGES, draw, generators
 from difflate.studio.photographs import Moment, Outcome, Refusal, Wish, compress, picture_codecs
@@ -34,6 +35,8 @@ _FIRST_CLIP_CODEC = "diffae-video-small"
 _MOMENTS = 12
 """Of a photograph's diffusion that stay to be seen; of more steps every other one goes."""
 _MOMENT_PX, _THUMBNAIL_PX = 1024, 256
+_EVERY_S = 0.3
+"""How often a page is told how far a clip is."""
 _STORED_S = 3600
 """How long files of a page that was left are kept."""
 CSS = """
@@ -122,16 +125,29 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
     def show_rate(kind: str) -> list[Any]:
         return [gr.Slider(visible=kind == _BPP), gr.Textbox(visible=kind == _QUALITY)]
 
-    def show(path: str | None) -> dict[Any, Any]:
+    def cleared() -> dict[Any, Any]:
+        return {
+            run: None,
+            slider: gr.ImageSlider(None, label="Original and restored"),
+            table: "",
+            strip: "",
+            beside: gr.Radio(choices=[], visible=False),
+            files: gr.File(None, visible=False),
+        }
+
+    def show(path: str | None, before: _Run | None) -> dict[Any, Any]:
+        _forget(before)
         if path is None:
-            return {slider: None, status: _said("Drop a photograph, choose codecs, press Compress.")}
+            return {**cleared(), status: _said("Drop a photograph, choose codecs, press Compress.")}
         try:
             picture = _opened(path, settings.limits)
         except Exception as error:
-            return {slider: None, status: _wrong(error)}
-        file = _Run.new(settings.folder).image(picture, "original.png")
+            return {**cleared(), status: _wrong(error)}
+        mine = _Run.new(settings.folder)
+        file = mine.image(picture, "original.png")
         size = f"{picture.width} × {picture.height} px, a file of {Path(path).stat().st_size:,} bytes"
-        return {slider: (file, file), status: _said("; ".join([size, *picture.notes]))}
+        said = _said("; ".join([size, *picture.notes]))
+        return {**cleared(), run: mine, slider: (file, file), status: said}
 
     def work(
         path: str | None, codecs: list[str], kind: str, bpp_value: float, quality_text: str, steps_text: str,
@@ -153,11 +169,8 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
                 steps=whole("steps", steps_text),
                 seed=whole("seed", seed_text),
             )
-            yield {
-                run: mine, slider: (original, original), table: "", status: _said(f"{', '.join(codecs)} …"),
-                beside: gr.Radio(choices=[], visible=False), files: gr.File(None, visible=False),
-                strip: "",
-            }  # fmt: skip
+            now = _said(f"{', '.join(codecs)} …")
+            yield {**cleared(), run: mine, slider: (original, original), status: now}
             for event in compress(picture, Path(path).name, codecs, wish, settings.limits, settings.device):
                 if isinstance(event, Moment):
                     caption = f"{event.codec}, step {event.step + 1}"
@@ -187,10 +200,11 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
         return gr.ImageSlider((str(mine.folder / "original.png"), mine.restored[name]), label=_label(name))
 
     rate.change(show_rate, rate, [bpp, quality], api_visibility="private", show_progress="hidden")
-    source.change(show, source, [slider, status], **alone, show_progress="hidden")
+    outputs = [status, slider, beside, table, files, strip, run]
+    source.change(show, [source, run], outputs, **alone, show_progress="hidden")
     going = go.click(
         work, [source, chosen, rate, bpp, quality, steps, seed, run],
-        [status, slider, beside, table, files, strip, run], **alone, show_progress="hidden",
+        outputs, **alone, show_progress="hidden",
     )  # fmt: skip
     beside.input(switch, [beside, run], slider, api_visibility="private", show_progress="hidden")
     stop.click(lambda: _said("Stopped."), None, status, cancels=[going], api_visibility="private")
@@ -208,7 +222,9 @@ def _clip_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
             codec = gr.Dropdown(codecs, value=first, label="Codec", elem_id="clip-codec")
             quality = gr.Textbox(label="Quality, the codec's own number as -q", placeholder="its default")
             steps, seed = _diffusion_settings(gr)
-            go = gr.Button("Compress", variant="primary", elem_id="clip-compress")
+            with gr.Row():
+                go = gr.Button("Compress", variant="primary", min_width=120, elem_id="clip-compress")
+                stop = gr.Button("Stop", min_width=80)
         with gr.Column(scale=2, min_width=320):
             status = gr.HTML(_said("Drop a short clip, choose a codec, press Compress."), elem_classes="status")
             with gr.Row():
@@ -216,6 +232,19 @@ def _clip_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
                 restored = gr.Video(label="Restored", interactive=False, buttons=[], elem_id="clip-restored")
             files = gr.File(label="File", visible=False, interactive=False, elem_id="clip-file")
     run = gr.State(None, time_to_live=_STORED_S, delete_callback=_forget)
+
+    def shown(mine: _Run, outcome: ClipOutcome) -> dict[Any, Any]:
+        # browsers show these, whatever the codec of the clip that was dropped
+        videos = [mine.folder / "original.mp4", mine.folder / "restored.mp4"]
+        for clip, target in zip((outcome.original, outcome.restored), videos, strict=True):
+            write_clip(clip, target)
+        return {
+            run: mine,
+            original: str(videos[0]),
+            restored: str(videos[1]),
+            status: _said(clip_facts(outcome)),
+            files: gr.File(mine.file(outcome.data, outcome.name), visible=True),
+        }
 
     def work(
         path: str | None, name: str, quality_text: str, steps_text: str, seed_text: str, before: _Run | None,
@@ -225,9 +254,9 @@ def _clip_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
             yield {status: _wrong("There is no clip yet; drop one first.")}
             return
         yield {status: _said(f"{name} …"), original: None, restored: None, files: gr.File(None, visible=False)}
-        mine = _Run.new(settings.folder)
+        mine, said = _Run.new(settings.folder), 0.0
         try:
-            outcome = compress_clip(
+            for event in compress_clip(
                 Path(path).read_bytes(),
                 Path(path).name,
                 name,
@@ -236,22 +265,21 @@ def _clip_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
                 steps=whole("steps", steps_text),
                 seed=whole("seed", seed_text),
                 device=settings.device,
-            )
-            # browsers show these, whatever the codec of the clip that was dropped
-            shown = [mine.folder / "original.mp4", mine.folder / "restored.mp4"]
-            for clip, target in zip((outcome.original, outcome.restored), shown, strict=True):
-                write_clip(clip, target)
-            yield {
-                run: mine, original: str(shown[0]), restored: str(shown[1]), status: _said(clip_facts(outcome)),
-                files: gr.File(mine.file(outcome.data, outcome.name), visible=True),
-            }  # fmt: skip
+            ):
+                if isinstance(event, Progress):
+                    if time.monotonic() - said > _EVERY_S:
+                        yield {status: _said(f"{name}: {event.what}, frame {event.frames}")}
+                        said = time.monotonic()
+                    continue
+                yield shown(mine, event)
         except Exception as error:
             yield {status: _wrong(error)}
 
-    go.click(
+    going = go.click(
         work, [source, codec, quality, steps, seed, run], [status, original, restored, files, run], **alone,
-        show_progress_on=[restored],
+        show_progress="hidden",
     )  # fmt: skip
+    stop.click(lambda: _said("Stopped."), None, status, cancels=[going], api_visibility="private")
 
 
 def _generator_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
