@@ -216,7 +216,7 @@ def test_an_outcome_is_shown_as_text_whatever_its_names_are() -> None:
 def test_a_field_is_a_number_or_empty() -> None:
     from difflate.studio.page import number, whole
 
-    assert (whole("steps", " 3 "), whole("steps", "")) == (3, None)
+    assert (whole("steps", " 3 "), whole("steps", ""), whole("steps", None)) == (3, None, None)
     assert (number("quality", "1.5"), number("quality", " ")) == (1.5, None)
     for read, text in ((whole, "1.5"), (whole, "x"), (number, "x" * 99)):
         with pytest.raises(ConfigError, match="number, or empty") as error:

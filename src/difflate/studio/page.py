@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from difflate import DEFAULT_CODEC
-from difflate.errors import ConfigError
+from difflate.errors import ConfigError, DifflateError
 from difflate.extras import require
 from difflate.limits import Limits
 from difflate.media.picture import Picture, from_tensor, open_image, to_pil
@@ -421,20 +421,22 @@ def _evenly(moments: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return moments if len(moments) <= _MOMENTS else moments[:-1:2] + moments[-1:]
 
 
-def number(name: str, text: str) -> float | None:
+def number(name: str, text: str | None) -> float | None:
     """What ``text`` of the setting ``name`` says; None where it is empty. Raises ConfigError."""
+    text = (text or "").strip()  # None where it was never shown
     try:
-        return float(text) if text.strip() else None
+        return float(text) if text else None
     except ValueError as error:
-        raise ConfigError(f"{name} (={text.strip()[:20]}) must be a number, or empty") from error
+        raise ConfigError(f"{name} (={text[:20]}) must be a number, or empty") from error
 
 
-def whole(name: str, text: str) -> int | None:
+def whole(name: str, text: str | None) -> int | None:
     """The same of a whole number."""
+    text = (text or "").strip()
     try:
-        return int(text) if text.strip() else None
+        return int(text) if text else None
     except ValueError as error:
-        raise ConfigError(f"{name} (={text.strip()[:20]}) must be a whole number, or empty") from error
+        raise ConfigError(f"{name} (={text[:20]}) must be a whole number, or empty") from error
 
 
 def _label(codec: str) -> str:
@@ -451,5 +453,6 @@ def _wrong(error: Exception | str) -> str:
         message = error
     else:
         message = told(error)
-        log.debug("of the page", exc_info=error)
+        if not isinstance(error, DifflateError):
+            log.error("the studio: unexpected %s", type(error).__name__, exc_info=error)
     return f"<p role=alert class=wrong>{html.escape(message)}</p>"
