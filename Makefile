@@ -8,7 +8,7 @@ JOBS ?= auto
 # Models of the thesis' tables: folders to train on, and how long.
 DIFFAE ?= --images $(DATA)/imagenet $(DATA)/bsds --minutes 4 --steps 750
 
-.PHONY: setup demo test test-all test-browser lint bench table1 figure3 diffae-evidence clean
+.PHONY: setup demo test test-all test-browser lint bench docs table1 figure3 diffae-evidence clean
 setup: .venv/.done
 
 .venv/.done: pyproject.toml
@@ -43,6 +43,14 @@ bench: setup
 	$(UV) pip install --quiet --python $(PY) -e '.[bench]'
 	$(PY) -m benchmarks $(if $(wildcard $(DATA)/photos),--photos $(DATA)/photos)
 
+# The documents as a site, into site/: docs/ with the README as its front page.
+docs: setup
+	$(UV) pip install --quiet --python $(PY) -e '.[docs]'
+	rm -rf build/docs && mkdir -p build && cp -R docs build/docs
+	sed 's#](docs/#](#g' README.md > build/docs/index.md
+	for page in docs/*.md; do sed 's#](../README.md#](index.md#g' $$page > build/$$page || exit 1; done
+	.venv/bin/zensical build --clean --strict
+
 table1: setup
 	.venv/bin/difflate reproduce table1 --images $(DATA)/sipi --out out/table1.json --force
 
@@ -56,4 +64,4 @@ diffae-evidence: setup
 	.venv/bin/difflate reproduce diffae-figure6 $(DIFFAE) --out out/diffae-figure6.png --force
 
 clean:
-	rm -rf .venv out runs
+	rm -rf .venv out runs build site
