@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from difflate import registry
 from difflate.cli.main import build_parser
+from difflate.errors import ConfigError, ModelError
+from difflate.train.config import read_recipe, read_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -87,6 +90,19 @@ def test_the_commands_of_a_page_are_taken(name: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for words in commands(ROOT / name, "make"):
         assert re.search(rf"^{words[0]}:", makefile, re.MULTILINE), words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names(PAGES))
+def test_the_settings_of_trainings_are_those_of_their_recipes(name: str) -> None:
+    """Of keys and values; data and models that a reader has to have are not there."""
+    for _, config, *overrides in (words for words in commands(ROOT / name, "difflate") if words[0] == "train"):
+        overrides = [word for word in overrides if not word.startswith("-")]
+        try:
+            read_settings(registry.recipe(read_recipe(ROOT / config)).settings, ROOT / config, overrides)
+        except (ConfigError, ModelError) as error:
+            if not any(told in str(error) for told in ("is no folder", "is not here", "no such file or folder")):
+                raise
 
 
 def test_the_reference_names_what_there_is() -> None:
