@@ -9,12 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import difflate
 from difflate.cli.main import main
+from difflate.media.clip import clip_of
+from difflate.media.picture import Picture
+from difflate.media.video import write_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,7 +53,7 @@ def _small(config: str, steps: int) -> list[str]:
     """Overrides that make a training of the README take seconds."""
     names = ("perceptual",) if "finetune" in config else ("diffusion", "perceptual", "nearer", "adversarial")
     if "diffae" in config:
-        names = ("joint", "one_step")
+        names = ("one_step", "large") if "video" in config else ("joint", "one_step")
     stages = [f"stages.{name}." for name in names] if "cdc" in config or "diffae" in config else [""]
     words = ["holdback=1"]
     for stage in stages:
@@ -65,6 +69,9 @@ def _small(config: str, steps: int) -> list[str]:
         return words
     if "diffae" in config:
         words += ["encoder.widths=[8,8,8]", "head.widths=[8,8,8]", "context.views=1", "context.steps=2"]
+    if "video" in config:
+        words += ["init_image=null", "folding.features=8", "folding.width=8", "context.view_px=64"]
+        words += [f"{stage}frames=4" for stage in stages]
     return [*words, "network.widths=[8,32,32]", "network.blocks=[1,1,1]", "network.head_width=16"]
 
 
@@ -83,8 +90,13 @@ def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, cap
         for name in names:
             (photo.crop((0, 0, 128, 128)) if folder == "cats" else photo).save(tmp_path / folder / f"{name}.png")
     photo.save("photo.jpg", quality=95)
+    frames = [Picture(np.asarray(photo.crop((n, n, 64 + n, 64 + n))).transpose(2, 0, 1)) for n in range(17)]
+    for name in ("clip", "a", "b"):
+        write_clip(clip_of(frames, 24), Path(f"{name}.mp4"))
     steps = 0
     for arguments in wanted:
+        if "cut.dfl" in arguments:  # its second group of frames is not whole
+            Path("cut.dfl").write_bytes(Path("clip.dfl").read_bytes()[:-8])
         if "--out" in arguments:
             arguments = [*arguments, "--force"]
         if arguments[0] == "train":
@@ -92,7 +104,7 @@ def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, cap
             arguments += _small(arguments[1], steps)
         arguments = [{"500": "2", "30": "2", "16": "2", "32": "1"}.get(word, word) for word in arguments]
         assert main(arguments) == 0, (arguments, capsys.readouterr().err)
-    files = "photo.dfl restored.png packed/a.dfl photo.avif report/results.json cats.png steps.png"
+    files = "photo.dfl restored.png packed/a.dfl photo.avif restored.mp4 rest.mp4 report/report.html cats.png steps.png"
     for made in files.split():
         assert (tmp_path / made).exists(), made
 

@@ -36,7 +36,9 @@ def test_a_space_is_that_of_its_codec_or_itself() -> None:
     assert isinstance(SPACE, LatentSpace)
     assert latent_space(CODEC) is latent_space(SPACE) is SPACE
     for without in (SimpleNamespace(name="plain"), SimpleNamespace(name="plain", space=None)):
-        with pytest.raises(ConfigError, match="codec 'plain' has no finite latent space; choose one that has"):
+        with pytest.raises(
+            ConfigError, match="codec 'plain' has no finite latent space of images; choose one that has"
+        ):
             latent_space(without)
 
 

@@ -51,7 +51,11 @@ def test_the_command_says_what_it_has_done(run: Run, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("code", "words", "message"),
     [
-        (2, ["cats", "--codec", "jpeg"], "codec 'jpeg' has no finite latent space; choose one that has, such as"),
+        (
+            2,
+            ["cats", "--codec", "jpeg"],
+            "codec 'jpeg' has no finite latent space of images; choose one that has, such as",
+        ),
         (2, ["cats", "--codec", "nothing"], "codec 'nothing' is unknown"),
         (2, ["cats", "--size", "20"], f"20x20 px are not whole patches of 8x8 px, as {CODEC} has them; give --size"),
         (2, ["odd"], "images of 12x12 px are not whole patches"),

@@ -41,9 +41,15 @@ def test_presets_give_an_image_of_the_size_they_take(name):
     config = PRESETS[name]
     with torch.device("meta"):
         args, conditions = inputs(config, 33, 18)
-        conditions["spatial"] = [cond if cond is None else cond.to("meta") for cond in conditions["spatial"]]
-        y = UNet(config)(*(arg.to("meta") for arg in args), **conditions)
-    assert y.shape == (2, config.out_channels, 33, 18)
+        frames = () if config.temporal == "none" else (3,)  # of clips T stands before H
+        (x, t, *rest), spatial = args, conditions.pop("spatial")
+        told = [
+            cond if cond is None else cond.new_empty(*cond.shape[:2], *frames, *cond.shape[2:], device="meta")
+            for cond in spatial
+        ]
+        x = x.new_empty(*x.shape[:2], *frames, *x.shape[2:], device="meta")
+        y = UNet(config)(x, t.to("meta"), *(arg.to("meta") for arg in rest), spatial=told, **conditions)
+    assert y.shape == (2, config.out_channels, *frames, 33, 18)
 
 
 # Multiply-adds

@@ -68,9 +68,9 @@ class Stream(enum.IntEnum):
     """Place, time and direction of a crop of a real clip."""
     DEGRADATION = 27
     """By which file a training image of a restorer is degraded, and where its blocks begin."""
-    STUDY_PAIRS = 40
+    STUDY_PAIRS = 28
     """Which pairs of pictures people are asked about."""
-    STUDY_BOOTSTRAP = 41
+    STUDY_BOOTSTRAP = 29
     """Which images a preference's interval is resampled from."""
 
 

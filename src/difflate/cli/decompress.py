@@ -128,7 +128,7 @@ class _Restoring:
         from difflate.errors import ConfigError
 
         self.named = args.format.lower().lstrip(".") if args.format else None
-        if self.named is not None and self.named not in _VIDEO and _kind(f".{self.named}") is None:
+        if self.named is not None and self.named not in _VIDEO and image_kind(f".{self.named}") is None:
             raise ConfigError(
                 f"--format (={args.format}) is no image format; choose png, jpg, webp, avif, tif or bmp, of "
                 "clips mkv, mp4, webm, y4m or png"
@@ -168,7 +168,7 @@ class _Restoring:
         from difflate.format import container
 
         suffix = target.suffix.lower() if target != STANDARD and self.named is None else f".{self.named or 'png'}"
-        kind = _kind(suffix)
+        kind = image_kind(suffix)
         if kind is None:
             raise ConfigError(f"output (={target}) has a suffix of no image format; end it in .png, or use --format")
         chosen: Any = self.codec if self.codec and data.startswith(container.MAGIC) else codec_for(data)
@@ -288,13 +288,14 @@ def _holds_clip(source: Path) -> bool:
         return False
 
 
-def _kind(suffix: str) -> str | None:
+def image_kind(suffix: str) -> str | None:
     """Pillow's name of the format that it writes for a suffix, if it does."""
     from PIL import Image
 
     Image.init()
     kind = Image.registered_extensions().get(suffix)
-    return kind if kind in Image.SAVE else None
+    # Pillow knows .dfl too once `difflate.integrations.pillow` is imported: nothing is restored to it
+    return kind if kind in Image.SAVE and suffix != ".dfl" else None
 
 
 def image_file(picture: "Picture", kind: str) -> bytes:

@@ -43,12 +43,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restores each input; returns the worst exit code."""
     from difflate.cli.batch import Result, find_compressed, plan, read_input, run_jobs
-    from difflate.cli.decompress import _kind, image_file
+    from difflate.cli.decompress import image_file, image_kind
     from difflate.errors import ConfigError
     from difflate.models.restorer import load_restorer
 
     suffix = "." + (args.format or "png").lower().lstrip(".")
-    if _kind(suffix) is None:
+    if image_kind(suffix) is None:
         raise ConfigError(f"--format (={args.format}) is no image format; choose png, jpg, webp, avif, tif or bmp")
     options: dict[str, Any] = {name: getattr(args, name) for name in _FLAGS}
     with spelled_as_flags():
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     options["restorer"] = load_restorer(args.restorer, allow_download=args.allow_download)  # once for all inputs
 
     def work(job: Job) -> Result:
-        kind = _kind(suffix if args.format or job.target == STANDARD else job.target.suffix.lower())
+        kind = image_kind(suffix if args.format or job.target == STANDARD else job.target.suffix.lower())
         if kind is None:
             raise ConfigError(
                 f"output (={job.target}) has a suffix of no image format; end it in .png, or use --format"
