@@ -15,7 +15,7 @@ setup: .venv/.done
 	@$(UV) --version >/dev/null 2>&1 || python3 -m pip install --quiet uv || \
 		python3 -m pip install --quiet --user --break-system-packages uv
 	test -x $(PY) || $(UV) venv --quiet --python '>=3.11' .venv
-	$(UV) pip install --quiet --python $(PY) -e '.[train,eval,studio,dev]'
+	$(UV) pip install --quiet --python $(PY) -e '.[train,eval,dev]'
 	touch $@
 
 demo: setup
@@ -31,6 +31,8 @@ test-all: setup
 test-browser: setup
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 		echo 'test-browser needs Chromium and its driver: apt-get install chromium chromium-driver'; exit 1; }
+	@# only here: gradio holds Pillow below 13
+	$(UV) pip install --quiet --python $(PY) -e '.[studio]'
 	$(PY) -m pytest -m browser
 
 lint: setup

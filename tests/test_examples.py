@@ -53,7 +53,7 @@ def _small(config: str, steps: int) -> list[str]:
     """Overrides that make a training of the README take seconds."""
     names = ("perceptual",) if "finetune" in config else ("diffusion", "perceptual", "nearer", "adversarial")
     if "diffae" in config:
-        names = ("one_step", "large") if "video" in config else ("joint", "one_step")
+        names = ("one_step",) if "video" in config else ("joint", "one_step")
     stages = [f"stages.{name}." for name in names] if "cdc" in config or "diffae" in config else [""]
     words = ["holdback=1"]
     for stage in stages:
@@ -71,7 +71,7 @@ def _small(config: str, steps: int) -> list[str]:
         words += ["encoder.widths=[8,8,8]", "head.widths=[8,8,8]", "context.views=1", "context.steps=2"]
     if "video" in config:
         words += ["init_image=null", "folding.features=8", "folding.width=8", "context.view_px=64"]
-        words += [f"{stage}frames=4" for stage in stages]
+        words += ["stages.large=null", "stages.one_step.frames=4", "stages.one_step.lpips=alex"]
     return [*words, "network.widths=[8,32,32]", "network.blocks=[1,1,1]", "network.head_width=16"]
 
 
