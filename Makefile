@@ -22,10 +22,10 @@ demo: setup
 	$(PY) examples/demo.py
 
 test: setup
-	$(PY) -m pytest -n $(JOBS) --dist loadfile
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-all: setup
-	$(PY) -m pytest -n $(JOBS) --dist loadfile -m ''
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m ''
 
 # The pages of reports, studies and the studio in headless Chromium.
 test-browser: setup

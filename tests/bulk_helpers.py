@@ -66,6 +66,7 @@ def outcome(done: list[Done]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
     low, up = map(Path, sys.argv[1:3])
     for _ in run_bulk(inputs(low, up), up, load_capitals(up.parent / "log"), {}, jobs=2):
         pass

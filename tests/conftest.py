@@ -20,6 +20,14 @@ from cli_helpers import Run, picture
 from difflate.cli.main import main
 
 
+_LONG = ("test_examples.py", "test_training_processes.py", "test_bulk.py", "test_nn_dtypes.py")
+"""Files of few tests that take long: begun last, the other cores would wait for them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of public test images (kodak/, sipi/ …): $DIFFLATE_DATA, or shared/data beside the repository."""

@@ -91,7 +91,8 @@ def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, cap
             (photo.crop((0, 0, 128, 128)) if folder == "cats" else photo).save(tmp_path / folder / f"{name}.png")
     photo.save("photo.jpg", quality=95)
     frames = [Picture(np.asarray(photo.crop((n, n, 64 + n, 64 + n))).transpose(2, 0, 1)) for n in range(17)]
-    for name in ("clip", "a", "b"):
+    Path("clips").mkdir()
+    for name in ("clip", "a", "b", "clips/a"):
         write_clip(clip_of(frames, 24), Path(f"{name}.mp4"))
     steps = 0
     for arguments in wanted:
