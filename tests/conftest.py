@@ -19,7 +19,6 @@ import difflate
 from cli_helpers import Run, picture
 from difflate.cli.main import main
 
-
 _LONG = ("test_examples.py", "test_training_processes.py", "test_bulk.py", "test_nn_dtypes.py")
 """Files of few tests that take long: begun last, the other cores would wait for them."""
 
