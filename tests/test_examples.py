@@ -75,6 +75,10 @@ def _small(config: str, steps: int) -> list[str]:
     return [*words, "network.widths=[8,32,32]", "network.blocks=[1,1,1]", "network.head_width=16"]
 
 
+_FEWER = {"500": "2", "30": "2", "16": "2", "32": "1", "7": "2", "4": "2"}
+"""Numbers of the README's commands, and smaller ones."""
+
+
 @pytest.mark.usefixtures("backbones")
 def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, capsys):
     """On small pictures; trainings for two steps more each, those of codebooks have tests of their own."""
@@ -103,7 +107,7 @@ def test_the_commands_of_the_readme_run(pytestconfig, tmp_path, monkeypatch, cap
         if arguments[0] == "train":
             steps += 2
             arguments += _small(arguments[1], steps)
-        arguments = [{"500": "2", "30": "2", "16": "2", "32": "1", "7": "2", "4": "2"}.get(word, word) for word in arguments]
+        arguments = [_FEWER.get(word, word) for word in arguments]
         assert main(arguments) == 0, (arguments, capsys.readouterr().err)
     files = "photo.dfl restored.png packed/a.dfl photo.avif restored.mp4 rest.mp4 report/report.html cats.png steps.png"
     for made in files.split():
