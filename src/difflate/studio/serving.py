@@ -55,8 +55,8 @@ def application(folder: Path, limits: Limits, upload_bytes: int, device: str, lo
     """The ASGI application. ``folder``: for files of visitors. ``loopback_only``: refuses requests for other names than
     this machine's, which pages of others can make browsers send."""
     gr = require("gradio", "studio")
-    from fastapi import FastAPI
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from fastapi import FastAPI  # pyright: ignore[reportMissingImports]
+    from starlette.middleware.trustedhost import TrustedHostMiddleware  # pyright: ignore[reportMissingImports]
 
     from difflate.studio.page import CSS, Settings, build, theme
 
