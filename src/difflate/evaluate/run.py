@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -150,7 +151,7 @@ def _key(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-class Measurer(Generic[Read]):
+class Measurer(ABC, Generic[Read]):
     """Makes records with codecs that are loaded, each of which runs once before it is timed."""
 
     kind: Kind
@@ -167,13 +168,13 @@ class Measurer(Generic[Read]):
         self.nets = {key: net for key, net in also.items() if net is not None}
         self.warm: set[str] = set()
 
+    @abstractmethod
     def open(self, path: Path) -> Read:
         """What is in the file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fill(self, record: Record, read: Read) -> tuple[Record, tuple[Picture, Picture] | None]:
         """``record`` with what was measured; and original and restored picture, if they are to be kept."""
-        raise NotImplementedError
 
     def read(self, path: Path) -> Read | Exception:
         """What is in the file, or what reading it raised, which is the outcome of each of its settings."""
