@@ -5,12 +5,15 @@ import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from difflate.bulk.run import Done, Input, run_bulk
+from difflate.bulk.conversion import Input
+from difflate.bulk.run import Done, run_bulk
 from difflate.bulk.tasks import Load
 from difflate.bulk.work import Result
-from difflate.errors import ImageError
+from difflate.bulk.workers import Workers
+from difflate.errors import DifflateError, ImageError
 
 
 class Capitals:
@@ -53,8 +56,35 @@ def load_nothing() -> Capitals:
     os._exit(3)
 
 
+class Awkward(Exception):
+    """Does not survive the way to another process as it is."""
+
+    def __init__(self, first: int, second: int):
+        super().__init__(f"{first} {second}")
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """A task with a defect."""
+
+    number: int
+    tries: int = 2
+    block: int = 1
+
+    def perform(self, work: None) -> None:
+        raise Awkward(1, 2)
+
+    def given_up(self, error: DifflateError) -> None:
+        raise error
+
+
+def load_none() -> None:
+    """Nothing is needed."""
+
+
 def inputs(folder: Path, out: Path, suffix: str = ".up") -> list[Input]:
-    return [Input(path, out / path.with_suffix(suffix).name) for path in sorted(folder.iterdir())]
+    shards = suffix == ".tar"
+    return [Input(path, out / path.with_suffix(suffix).name, shard=shards) for path in sorted(folder.iterdir())]
 
 
 def outcome(done: list[Done]) -> dict[str, str]:
@@ -68,5 +98,5 @@ def outcome(done: list[Done]) -> dict[str, str]:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
     low, up = map(Path, sys.argv[1:3])
-    for _ in run_bulk(inputs(low, up), up, load_capitals(up.parent / "log"), {}, jobs=2):
+    for _ in run_bulk(inputs(low, up), up, load_capitals(up.parent / "log"), {}, Workers(2)):
         pass

@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from bulk_helpers import Capitals, inputs, load_capitals, load_nothing, outcome
+from bulk_helpers import Capitals, Faulty, inputs, load_capitals, load_none, load_nothing, outcome
 from cli_helpers import Run, files, picture
-from difflate.bulk import run as bulk_run
+from difflate.bulk import workers as bulk_workers
 from difflate.bulk.manifest import Entry, Manifest
 from difflate.bulk.run import Done, run_bulk
 from difflate.bulk.shards import convert
-from difflate.bulk.tasks import Load, Task, perform
+from difflate.bulk.tasks import Load, Task
+from difflate.bulk.workers import Workers
 from difflate.errors import ConfigError, DifflateError, FormatError, OutputExists
 
 SETTINGS = {"command": "capitals", "level": 1}
+ONE = Workers(1)
 
 
 @pytest.fixture
@@ -41,15 +43,14 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def one_by_one(tasks: list[Task], load: Load, jobs: int) -> Iterator[tuple[Task, Entry]]:
         work = load()
-        yield from ((task, perform(task, work)) for task in tasks)
+        yield from ((task, task.perform(work)) for task in tasks)
 
-    monkeypatch.setattr(bulk_run, "in_processes", one_by_one)
+    monkeypatch.setattr(bulk_workers, "in_processes", one_by_one)
 
 
-def go(low: Path, **options: object) -> list[Done]:
-    settings = options.pop("settings", SETTINGS)
+def go(low: Path, workers: Workers = ONE, settings: dict[str, object] = SETTINGS, force: bool = False) -> list[Done]:
     out = low.parent / "up"
-    return [*run_bulk(inputs(low, out), out, load_capitals(low.parent / "log"), settings, **options)]  # pyright: ignore
+    return [*run_bulk(inputs(low, out), out, load_capitals(low.parent / "log"), settings, workers, force=force)]
 
 
 def logged(low: Path) -> list[str]:
@@ -64,7 +65,7 @@ def test_processes_of_which_some_die(low: Path) -> None:
     (low / "once.low").write_text(f"die once {low.parent / 'flag'}")
     (low / "poison.low").write_text("die")
     (low / "wrong.low").write_text("bad")
-    done = go(low, jobs=2)
+    done = go(low, Workers(2))
     found = outcome(done)
     assert [found.pop(name) for name in ("abcd", "efgh", "ij", "once")] == ["made"] * 4
     assert found == {
@@ -82,10 +83,16 @@ def test_processes_of_which_some_die(low: Path) -> None:
 def test_a_worker_that_cannot_begin(low: Path, tmp_path: Path) -> None:
     out = tmp_path / "up"
     with pytest.raises(DifflateError, match=r"died while it began \(exit code 3\)"):
-        list(run_bulk(inputs(low, out), out, load_nothing, SETTINGS))
-    with pytest.raises(DifflateError, match="jobs"):
-        list(run_bulk(inputs(low, out), out, load_nothing, SETTINGS, jobs=0))
+        list(run_bulk(inputs(low, out), out, load_nothing, SETTINGS, ONE))
+    with pytest.raises(ConfigError, match="jobs"):
+        Workers(0)
     assert files(out) == ["manifest.jsonl"]
+
+
+def test_an_error_that_is_no_answer_ends_all(tmp_path: Path) -> None:
+    tasks = [Faulty(0), Faulty(1)]
+    with pytest.raises(DifflateError, match="unexpected Awkward: 1 2"):
+        list(Workers(2).perform(tasks, load_none, tmp_path))
 
 
 @pytest.mark.usefixtures("here")
@@ -188,7 +195,7 @@ def test_stopped_and_killed_in_the_middle(low: Path) -> None:
         if number == signal.SIGINT:
             assert files(out) == visible
     (low / "zzz.low").write_text("fast")
-    done = [*run_bulk(inputs(low, out), out, load_capitals(low.parent / "log"), {})]
+    done = [*run_bulk(inputs(low, out), out, load_capitals(low.parent / "log"), {}, ONE)]
     assert outcome(done) == {"abcd": "kept", "efgh": "kept", "ij": "kept", "zzz": "made"}
     assert files(out) == ["abcd.up", "efgh.up", "ij.up", "manifest.jsonl", "zzz.up"]
 
@@ -243,12 +250,12 @@ def test_a_shard_keeps_names_order_and_what_is_no_image(tmp_path: Path) -> None:
 def test_a_member_that_kills_its_workers_costs_no_other(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "up"
     shard(source / "s.tar", {"1.low": "abc", "2.low": "die", "3.low": "def"})
-    done = [*run_bulk(inputs(source, out, ".tar"), out, load_capitals(tmp_path / "log"), SETTINGS, shards=True)]
+    done = [*run_bulk(inputs(source, out, ".tar"), out, load_capitals(tmp_path / "log"), SETTINGS, ONE)]
     assert members(out / "s.tar") == {"1.up": "ABC", "3.up": "DEF"}
     assert done[0].entry.failed == (("2.low", "2.low: 2 workers died over it; look at it alone"),)
     assert (done[0].entry.error, done[0].entry.code, done[0].entry.images) == (None, 1, 2)
     assert files(out) == ["manifest.jsonl", "s.tar"]
-    again = [*run_bulk(inputs(source, out, ".tar"), out, load_capitals(tmp_path / "log"), SETTINGS, shards=True)]
+    again = [*run_bulk(inputs(source, out, ".tar"), out, load_capitals(tmp_path / "log"), SETTINGS, ONE)]
     assert [(each.kept, each.entry) for each in again] == [(True, done[0].entry)]
 
 
@@ -322,12 +329,12 @@ def test_on_a_cluster_of_ray(low: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (low / "once.low").write_text(f"die once {low.parent / 'flag'}")
     (low / "poison.low").write_text("die")
     (low / "wrong.low").write_text("bad")
-    found = outcome(go(low, jobs=2, engine="ray"))
+    found = outcome(go(low, Workers(2, "ray")))
     assert [found.pop(name) for name in ("abcd", "efgh", "ij", "once")] == ["made"] * 4
     assert list(found) == ["poison", "wrong"]
     assert "2 workers died over it" in found["poison"]
     assert files(low.parent / "up") == ["abcd.up", "efgh.up", "ij.up", "manifest.jsonl", "once.up"]
-    assert outcome(go(low, jobs=2, engine="ray"))["abcd"] == "kept"
+    assert outcome(go(low, Workers(2, "ray")))["abcd"] == "kept"
     new = low.parent / "new"
-    found = outcome([*run_bulk(inputs(low, new)[:1], new, load_nothing, {}, engine="ray")])
+    found = outcome([*run_bulk(inputs(low, new)[:1], new, load_nothing, {}, Workers(engine="ray"))])
     assert "2 workers died over it" in found["abcd"]

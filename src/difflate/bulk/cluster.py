@@ -1,33 +1,27 @@
-"""Tasks on a cluster, by Ray Data: actors that have loaded the codec once take them, on as many machines as there are.
+"""Tasks on a cluster, by Ray Data: actors that have loaded once take them, on as many machines as there are.
 
-All machines see the same inputs and outputs, in a file system that they share. Only what stands in a task and in an
-entry goes over the network.
+All machines see the same inputs and outputs, in a file system that they share. Only what stands in a task and in
+what it gives goes over the network.
 """
 
-import dataclasses
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from difflate.bulk.manifest import Entry
 from difflate.bulk.processes import single_thread
-from difflate.bulk.tasks import Load, Made, Task, died, perform
-from difflate.bulk.work import Work
-from difflate.errors import ConfigError, DifflateError, exit_code_of, told
+from difflate.bulk.tasks import Load, Made, T, Task, died, raised
+from difflate.errors import ConfigError, DifflateError, told
 from difflate.extras import require
 
-_BLOCK = 16
-"""Files that an actor takes at once; Ray spends some milliseconds on each block."""
 
+def on_ray(tasks: Sequence[T], load: Load, jobs: int, scratch: Path, gpu: bool = False) -> Made[T]:
+    """What each of ``tasks`` gives, as it comes, from ``jobs`` actors with a core each.
 
-def on_ray(tasks: Sequence[Task], load: Load, jobs: int, gpu: bool = False) -> Made:
-    """What `perform` gives of each task, as it comes, from ``jobs`` actors with a core each.
-
-    With ``gpu`` they share the GPUs of the cluster. The cluster is the one that runs already (``RAY_ADDRESS``), else
-    one of this machine alone. Raises ConfigError if Ray is not installed, DifflateError if Ray gives up.
+    ``scratch``: a folder that all machines see. With ``gpu`` the actors share the GPUs of the cluster. The cluster is
+    the one that runs already (``RAY_ADDRESS``), else one of this machine alone. Raises what ``load`` or a task raises,
+    ConfigError if Ray is not installed, DifflateError if Ray gives up.
     """
     ray = require("ray", "ray")
     require("ray.data", "ray")
@@ -37,10 +31,9 @@ def on_ray(tasks: Sequence[Task], load: Load, jobs: int, gpu: bool = False) -> M
     share = min(1.0, ray.cluster_resources().get("GPU", 0) / jobs) if gpu else None
     if share == 0:
         raise ConfigError("the cluster has no GPU; leave --device out")
-    rows = [{"task": json.dumps(dataclasses.asdict(task))} for task in tasks]
-    blocks = len(rows) if any(task.shard for task in tasks) else -(-len(rows) // _BLOCK)
-    made = ray.data.from_items(rows, override_num_blocks=blocks).map(
-        _Actor, fn_constructor_args=(load,), num_cpus=1, num_gpus=share,
+    blocks = -(-len(tasks) // min(task.block for task in tasks))
+    made = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=blocks).map(
+        _Actor, fn_constructor_args=(load, scratch.absolute()), num_cpus=1, num_gpus=share,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(jobs, blocks)),
     )  # fmt: skip
     numbers, given = {task.number: task for task in tasks}, iter(made.iter_rows())
@@ -51,7 +44,9 @@ def on_ray(tasks: Sequence[Task], load: Load, jobs: int, gpu: bool = False) -> M
             raise DifflateError(f"Ray has given up ({told(error)[:200]}); look at the cluster") from error
         if row is None:
             return
-        yield numbers[row["number"]], Entry.of(json.loads(row["entry"]))
+        if row["error"] is not None:
+            raise row["error"]
+        yield numbers[row["number"]], row["answer"]
 
 
 def _begin(ray: Any, jobs: int) -> None:
@@ -60,33 +55,38 @@ def _begin(ray: Any, jobs: int) -> None:
         local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": jobs + 1, "include_dashboard": False}
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **local)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is told in the entries
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is among what tasks give
 
 
 class _Actor:
     """A worker of Ray.
 
     Ray begins the work of an actor that died again and again, for ever, whatever killed it. So who begins a task says
-    so in a file beside the output, until the task is done, and a task that was begun too often is given up.
+    so in a file, until the task is done, and a task that was begun too often is given up.
     """
 
-    def __init__(self, load: Load):
-        self._load = load
-        self._work: Work | None = None
+    def __init__(self, load: Load, scratch: Path):
+        self._load, self._scratch = load, scratch
+        self._work: Any = None
+        self._loaded = False
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        task = Task(**json.loads(row["task"]))
-        begun = Path(task.scratch).with_suffix(".begun")
+        task: Task = row["task"]
+        begun = self._scratch / f"{task.number}.begun"
         try:
             with begun.open("ab") as file:
                 if file.tell() >= task.tries:
-                    return {"number": task.number, "entry": died(task, "in the cluster").line()}
+                    return _row(task, died(task, "in the cluster"))
                 file.write(b".")
-            if self._work is None:  # not earlier: an actor that dies before it has a task is begun again for ever too
-                self._work = self._load()
+            if not self._loaded:  # not earlier: an actor that dies before it has a task is begun again for ever too
+                self._work, self._loaded = self._load(), True
                 single_thread()
-            entry = perform(task, self._work)
+            answer = task.perform(self._work)
             begun.unlink()
-        except Exception as error:  # of loading
-            entry = Entry(task.source, task.output, error=told(error), code=exit_code_of(error))
-        return {"number": task.number, "entry": entry.line()}
+        except Exception as error:
+            return _row(task, error=raised(error))
+        return _row(task, answer)
+
+
+def _row(task: Task, answer: Any = None, error: DifflateError | None = None) -> dict[str, Any]:
+    return {"number": task.number, "answer": answer, "error": error}

@@ -11,11 +11,12 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any, Generic
 
-from difflate.bulk.manifest import Entry
-from difflate.bulk.tasks import Load, Made, Task, died, perform
+from difflate.bulk.tasks import Load, Made, T, Task, died, raised
 from difflate.errors import DifflateError
 
 _THREADS: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -23,14 +24,14 @@ _THREADS: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREA
 _END_S = 5.0
 
 
-def in_processes(tasks: Sequence[Task], load: Load, jobs: int) -> Made:
-    """What `perform` gives of each task, as it comes, from ``jobs`` processes that have called ``load`` once each.
+def in_processes(tasks: Sequence[T], load: Load, jobs: int) -> Made[T]:
+    """What each of ``tasks`` gives, as it comes, from ``jobs`` processes that have called ``load`` once each.
 
-    A task whose process dies is begun again as often as it may be. Raises what ``load`` raises, DifflateError if a
-    process dies in it. When the iterator is closed all processes have ended.
+    A task whose process dies is begun again as often as it may be. Raises what ``load`` or a task raises,
+    DifflateError if a process dies in ``load``. When the iterator is closed all processes have ended.
     """
     waiting, deaths = deque(tasks), dict.fromkeys((task.number for task in tasks), 0)
-    workers: list[_Worker] = []
+    workers: list[_Worker[T]] = []
     try:
         while True:
             busy = sum(worker.task is not None for worker in workers)
@@ -43,20 +44,22 @@ def in_processes(tasks: Sequence[Task], load: Load, jobs: int) -> Made:
                 return
             for worker in _heard(workers):
                 answer = worker.answer()
-                if isinstance(answer, Exception):
-                    raise answer
+                if isinstance(answer, _Raised):
+                    raise answer.error
                 task, worker.task = worker.task, None
-                if isinstance(answer, str):
+                if isinstance(answer, _Died):
                     workers.remove(worker)
                     worker.end()
                     if task is None:
-                        raise DifflateError(f"a worker died while it began ({answer}); fewer --jobs need less memory")
+                        raise DifflateError(
+                            f"a worker died while it began ({answer.how}); fewer --jobs need less memory"
+                        )
                     deaths[task.number] += 1
                     if deaths[task.number] < task.tries:
                         waiting.appendleft(task)
                     else:
-                        yield task, died(task, answer)
-                elif task is not None and answer is not None:
+                        yield task, died(task, answer.how)
+                elif task is not None:
                     yield task, answer
     finally:
         for worker in workers:
@@ -65,7 +68,21 @@ def in_processes(tasks: Sequence[Task], load: Load, jobs: int) -> Made:
             worker.end()
 
 
-class _Worker:
+@dataclass(frozen=True)
+class _Raised:
+    """The answer of a process in which loading, or a task, has raised an error."""
+
+    error: DifflateError
+
+
+@dataclass(frozen=True)
+class _Died:
+    """That of one which has ended."""
+
+    how: str
+
+
+class _Worker(Generic[T]):
     """A process, the task that it has and the pipe to it."""
 
     def __init__(self, load: Load):
@@ -75,22 +92,22 @@ class _Worker:
         with _environment(_THREADS):
             self.process.start()
         far.close()  # so that the end of the process is the end of the pipe
-        self.task: Task | None = None
+        self.task: T | None = None
         self.ready = False
 
-    def give(self, task: Task) -> None:
+    def give(self, task: T) -> None:
         self.task = task
         with contextlib.suppress(OSError):  # that it has ended is seen when it is listened to
             self.connection.send(task)
 
-    def answer(self) -> Entry | Exception | str | None:
-        """An entry; None when it has begun; what it raised instead; a text about how it has died."""
+    def answer(self) -> Any:
+        """What its task gives, or None when it has begun; `_Raised` or `_Died`."""
         try:
             got = self.connection.recv()
         except (EOFError, OSError):
             self.process.join(_END_S)
             code = self.process.exitcode
-            return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+            return _Died(f"signal {-code}" if code is not None and code < 0 else f"exit code {code}")
         self.ready = True
         return got
 
@@ -105,7 +122,7 @@ class _Worker:
             self.process.join()
 
 
-def _heard(workers: list[_Worker]) -> list[_Worker]:
+def _heard(workers: list[_Worker[T]]) -> list[_Worker[T]]:
     """Those that have something to say; waits for one."""
     of = {worker.connection: worker for worker in workers if worker.task is not None or not worker.ready}
     return [of[connection] for connection in wait([*of])]  # pyright: ignore[reportArgumentType]
@@ -118,12 +135,15 @@ def _serve(connection: Connection, load: Load) -> None:
         work = load()
         single_thread()
         connection.send(None)
-    except Exception as error:
-        connection.send(error)
-        return
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone, or wants nothing more
         while True:
-            connection.send(perform(connection.recv(), work))
+            try:
+                task: Task = connection.recv()
+            except (EOFError, OSError):  # the parent is gone, or wants nothing more
+                return
+            connection.send(task.perform(work))
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            connection.send(_Raised(raised(error)))
 
 
 def single_thread() -> None:

@@ -4,34 +4,24 @@ import contextlib
 import filecmp
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from difflate.bulk.manifest import Entry, Manifest
-from difflate.bulk.processes import in_processes
-from difflate.bulk.tasks import Load, Task, sha256
-from difflate.errors import ConfigError, DifflateError, exit_code_of, told
+from difflate.bulk.outputs import OutputTask, Wanted, failed, sha256
+from difflate.bulk.tasks import Load
+from difflate.bulk.workers import Workers
+from difflate.errors import DifflateError
 from difflate.files import check_output, place
 
-Engine = Literal["processes", "ray"]
 _SCRATCH = ".difflate-bulk-"
 
 
 @dataclass(frozen=True)
-class Input:
-    """An input and its output, in the folder of outputs."""
-
-    source: Path
-    target: Path
-    problem: DifflateError | None = None
-    """What stands against it."""
-
-
-@dataclass(frozen=True)
 class Done:
-    """What is known of an input now."""
+    """What is known of an output now."""
 
     entry: Entry
     kept: bool = False
@@ -39,54 +29,45 @@ class Done:
 
 
 def run_bulk(
-    inputs: Sequence[Input],
+    wanted: Sequence[Wanted],
     out: Path,
     load: Load,
     settings: Mapping[str, Any],
+    workers: Workers,
     *,
-    jobs: int = 1,
-    engine: Engine = "processes",
-    shards: bool = False,
-    gpu: bool = False,
     force: bool = False,
+    replaced: Iterable[Path] = (),
 ) -> Generator[Done, None, None]:
-    """What comes of each of ``inputs``, as it comes; outputs in the folder ``out``, or below it.
+    """What comes of each of ``wanted``, as it comes; outputs in the folder ``out``, or below it.
 
     ``settings``: (JSON) what outputs depend on; a manifest in ``out`` that was made with others is refused. ``load``:
-    what a worker calls once. ``shards``: inputs are tar archives. ``gpu``: the workers of Ray share the GPUs. An input
-    is not made again if the manifest has it, it has not changed since, and its output is as it was. What is there and
-    not in the manifest is only replaced with ``force``, which also makes all anew.
+    what a worker calls once. An output is not made again if the manifest has it, its inputs have not changed since, and
+    it is as it was. What is there and not in the manifest is only replaced with ``force``, which also makes all anew,
+    after the files ``replaced`` are gone.
 
     An output is complete or not there, whenever this process or a worker ends. Raises ConfigError, FormatError and
     OutputExists for the manifest, DifflateError, and what ``load`` raises; an error of one input is in its entry.
     """
-    if jobs < 1:
-        raise ConfigError(f"jobs (={jobs}) must be at least 1")
     manifest = Manifest(out, settings, anew=force)
     try:
-        with _scratch(out) as scratch:
-            tasks: list[Task] = []
-            for number, each in enumerate(inputs):
+        with scratch_folder(out) as scratch:
+            for path in replaced if force else ():
+                path.unlink(missing_ok=True)
+            tasks: list[OutputTask] = []
+            for number, each in enumerate(wanted):
                 output = each.target.relative_to(out).as_posix()
-                entry = manifest.entries.get(output)
+                known = manifest.entries.get(output)
                 if each.problem is not None:
                     # another input's output may have this name: its entry stays
-                    yield Done(_failed(Entry(str(each.source), output), each.problem))
-                elif entry is not None and entry.error is None and _stands(entry, each):
-                    yield Done(entry, kept=True)
-                elif entry is None and not manifest.resumed and (problem := _in_the_way(each.target, force)):
-                    manifest.add(entry := _failed(Entry(str(each.source), output), problem))
+                    yield Done(failed(Entry(str(each.source), output), each.problem))
+                elif known is not None and known.error is None and _stands(known, each):
+                    yield Done(known, kept=True)
+                elif known is None and not manifest.resumed and (problem := _in_the_way(each.target, force)):
+                    manifest.add(entry := failed(Entry(str(each.source), output), problem))
                     yield Done(entry)
                 else:
-                    path = scratch / f"{number}{each.target.suffix}"
-                    tasks.append(Task(number, str(each.source), output, str(each.target), str(path), shards))
-            if engine == "ray":
-                from difflate.bulk.cluster import on_ray
-
-                made = on_ray(tasks, load, jobs, gpu)
-            else:
-                made = in_processes(tasks, load, jobs)
-            with contextlib.closing(made):
+                    tasks.append(each.task(number, output, scratch / f"{number}{each.target.suffix}"))
+            with contextlib.closing(workers.perform(tasks, load, scratch)) as made:
                 for task, entry in made:
                     known = manifest.entries.get(task.output)
                     entry = _placed(task, entry, force or (known is not None and known.error is None))
@@ -96,15 +77,15 @@ def run_bulk(
         manifest.close()
 
 
-def _stands(entry: Entry, given: Input) -> bool:
-    """Whether the input is that of the entry, and the output too."""
+def _stands(entry: Entry, wanted: Wanted) -> bool:
+    """Whether the inputs are those of the entry, and the output too."""
     try:
-        status = given.source.stat()
-        if (status.st_size, status.st_mtime_ns) != (entry.source_bytes, entry.source_mtime_ns):
+        now = wanted.entry(entry.output)
+        if (now.source_bytes, now.source_mtime_ns) != (entry.source_bytes, entry.source_mtime_ns):
             return False
-        if given.target.stat().st_size != entry.bytes:
+        if wanted.target.stat().st_size != entry.bytes:
             return False
-        return sha256(given.target) == entry.sha256
+        return sha256(wanted.target) == entry.sha256
     except OSError:
         return False
 
@@ -118,7 +99,7 @@ def _in_the_way(target: Path, force: bool) -> DifflateError | None:
     return None
 
 
-def _placed(task: Task, entry: Entry, force: bool) -> Entry:
+def _placed(task: OutputTask, entry: Entry, force: bool) -> Entry:
     """Gives what a worker has written its name; the entry then, with the error if that cannot be done."""
     if entry.error is not None:
         return entry
@@ -128,19 +109,15 @@ def _placed(task: Task, entry: Entry, force: bool) -> Entry:
         if force or not (target.is_file() and filecmp.cmp(scratch, target, shallow=False)):
             place(scratch, target, force)
     except (DifflateError, OSError) as error:
-        return _failed(replace(entry, bytes=0, sha256=""), error)
+        return failed(entry, error)
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
     return entry
 
 
-def _failed(entry: Entry, error: Exception) -> Entry:
-    return replace(entry, error=told(error), code=exit_code_of(error))
-
-
 @contextlib.contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
+def scratch_folder(out: Path) -> Iterator[Path]:
     """A folder in ``out`` for what is being written; those of runs that were killed are removed."""
     for old in out.glob(f"{_SCRATCH}*"):
         shutil.rmtree(old, ignore_errors=True)

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from difflate.cli.arguments import spelled_as_flags
 from difflate.errors import ConfigError, DifflateError
 
 if TYPE_CHECKING:
-    from difflate.bulk.run import Done, Input
+    from difflate.bulk.conversion import Input
+    from difflate.bulk.run import Done
     from difflate.bulk.tasks import Load
+    from difflate.bulk.workers import Workers
     from difflate.cli.batch import Suffix
 
 
@@ -23,30 +26,47 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
         "-o is a folder, which gets a manifest.jsonl. A second run makes what is missing or has changed, and checks "
         "what is there.",
     )
-    group.add_argument("--jobs", type=int, metavar="N", help="so many processes (or workers of Ray) at once")
+    add_workers_options(group)
     group.add_argument(
         "--shards", action="store_true", help="inputs are .tar files, or folders of them; outputs are .tar files too"
     )
-    group.add_argument(
+
+
+def add_workers_options(parser: "argparse._ActionsContainer") -> None:
+    """Adds --jobs and --engine."""
+    parser.add_argument("--jobs", type=int, metavar="N", help="so many processes (or workers of Ray) at once")
+    parser.add_argument(
         "--engine", choices=("processes", "ray"), help="processes of this machine (default), or a Ray cluster"
     )
 
 
-def in_bulk(args: argparse.Namespace) -> bool:
-    """Whether one of these options was given. Raises ConfigError for what does not go with them."""
+def workers_of(args: argparse.Namespace) -> "Workers":
+    """What --jobs and --engine ask for. Raises ConfigError."""
+    from difflate.bulk.workers import Workers
+    from difflate.extras import require
+
+    if args.engine == "ray":
+        require("ray", "ray")  # before anything is written
+    gpu = (getattr(args, "device", None) or "cpu") != "cpu"
+    with spelled_as_flags():
+        return Workers(1 if args.jobs is None else args.jobs, args.engine or "processes", gpu)
+
+
+def in_bulk(args: argparse.Namespace) -> "Workers | None":
+    """Who does the work, if one of these options was given. Raises ConfigError for what does not go with them."""
     if args.jobs is None and not args.shards and args.engine is None:
-        return False
-    if args.jobs is not None and args.jobs < 1:
-        raise ConfigError(f"--jobs (={args.jobs}) must be at least 1")
+        return None
+    workers = workers_of(args)
     if args.output in (None, "-") or Path("-") in args.inputs:
         raise ConfigError("--jobs, --shards and --engine need files as inputs, and a folder as output; name it with -o")
     if getattr(args, "clip", False):
         raise ConfigError("--clip goes with one clip after the other; leave --jobs, --shards and --engine out")
-    return True
+    return workers
 
 
 def run_in_bulk(
     args: argparse.Namespace,
+    workers: "Workers",
     load: "Load",
     settings: Mapping[str, Any],
     suffix: "Suffix",
@@ -60,10 +80,7 @@ def run_in_bulk(
     began, counts = time.perf_counter(), _Counts()
     inputs = _inputs(args, ".tar" if args.shards else suffix, _shards_in if args.shards else find)
     out = Path(args.output)
-    made = run_bulk(
-        inputs, out, load, {**settings, "shards": args.shards}, jobs=args.jobs or 1, engine=args.engine or "processes",
-        shards=args.shards, gpu=(args.device or "cpu") != "cpu", force=args.force,
-    )  # fmt: skip
+    made = run_bulk(inputs, out, load, {**settings, "shards": args.shards}, workers, force=args.force)
     bar = tqdm(made, total=len(inputs), disable=not sys.stderr.isatty(), unit="file", file=sys.stderr)
     with contextlib.closing(made):
         for done in bar:
@@ -76,7 +93,7 @@ def run_in_bulk(
 
 
 def _inputs(args: argparse.Namespace, suffix: "Suffix", find: Callable[[Path], Iterable[Path]]) -> list["Input"]:
-    from difflate.bulk.run import Input
+    from difflate.bulk.conversion import Input
     from difflate.cli.batch import check_name, plan, real
 
     inputs, made = [], dict[Path, Path]()
@@ -94,7 +111,7 @@ def _inputs(args: argparse.Namespace, suffix: "Suffix", find: Callable[[Path], I
                 problem = error
         elif not target.is_relative_to(args.output):
             target = Path(args.output, job.source.name)  # an input folder with nothing in it
-        inputs.append(Input(job.source, target, problem))
+        inputs.append(Input(job.source, target, problem, args.shards))
     return inputs
 
 

@@ -95,20 +95,20 @@ def run(args: argparse.Namespace) -> int:
     from difflate.data.images import files_in, list_images
     from difflate.media.suffixes import SUFFIXES
 
-    bulk = in_bulk(args)
-    work = _Compressing(args, device=None if bulk else args.device)
+    workers = in_bulk(args)
+    work = _Compressing(args, device=None if workers else args.device)
     codec, options = work.codec, work.options
 
     def inputs_in(folder: Path) -> list[Path]:
         images = files_in(folder, SUFFIXES, []) if isinstance(codec, Codec) else []
         return (not images and clips_in(folder)) or list_images([folder])
 
-    if bulk:
+    if workers:
         settings = {key: getattr(args, key) for key in ("quality", "bpp", "max_bytes", "metadata", "audio")}
         model = getattr(codec, "fingerprint", b"").hex() or None
         settings = {"command": "compress", "codec": codec.name, "model": model, **settings, "options": options}
         load = functools.partial(_Compressing, args, args.device)
-        return run_in_bulk(args, load, settings, codec.suffix, inputs_in)
+        return run_in_bulk(args, workers, load, settings, codec.suffix, inputs_in)
     jobs = plan(args.inputs, args.output, codec.suffix, inputs_in, whole_folders=args.clip)
     if len(jobs) == 1:
         _check_suffix(jobs[0].target, codec.suffix, codec.name)

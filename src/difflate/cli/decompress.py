@@ -95,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
     from difflate.cli.batch import find_compressed, plan, run_jobs
     from difflate.cli.bulk import in_bulk, run_in_bulk
 
-    bulk = in_bulk(args)
-    work = _Restoring(args, device=None if bulk else args.device)
+    workers = in_bulk(args)
+    work = _Restoring(args, device=None if workers else args.device)
     named = work.named
 
     def suffix_of(source: Path) -> str:
@@ -107,11 +107,12 @@ def run(args: argparse.Namespace) -> int:
     def find(folder: Path) -> list[Path]:
         return find_compressed(folder, *_COMPRESSED)
 
-    if bulk:
+    if workers:
         settings = {"command": "decompress", "codec": args.codec, "format": named, "salvage": args.salvage}
         settings |= {"model": getattr(work.codec, "fingerprint", b"").hex() or None}
         load = functools.partial(_Restoring, args, args.device)
-        return run_in_bulk(args, load, {**settings, "options": codec_options(args, "decoding")}, suffix_of, find)
+        settings |= {"options": codec_options(args, "decoding")}
+        return run_in_bulk(args, workers, load, settings, suffix_of, find)
     jobs = plan(args.inputs, args.output, suffix_of, find)
     frames = named is not None and named not in _VIDEO
     jobs = [dataclasses.replace(job, folder=frames and _holds_clip(job.source)) for job in jobs]

@@ -1,0 +1,89 @@
+"""A file, or a shard of them, that becomes another."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from difflate.bulk.manifest import Entry
+from difflate.bulk.outputs import failed, made
+from difflate.bulk.shards import convert
+from difflate.bulk.work import Work
+from difflate.errors import DifflateError
+from difflate.files import atomic_write
+
+_FILE_TRIES, _SHARD_TRIES = 2, 16
+_FILE_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input and its output: a `difflate.bulk.outputs.Wanted`."""
+
+    source: Path
+    target: Path
+    problem: DifflateError | None = None
+    shard: bool = False
+
+    def entry(self, output: str) -> Entry:
+        """That of the file as it is now. Raises OSError."""
+        status = self.source.stat()
+        return Entry(str(self.source), output, source_bytes=status.st_size, source_mtime_ns=status.st_mtime_ns)
+
+    def task(self, number: int, output: str, scratch: Path) -> "Conversion":
+        """What makes the output."""
+        return Conversion(number, self, output, str(scratch))
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A `difflate.bulk.outputs.OutputTask` for workers that have loaded a `Work`."""
+
+    number: int
+    of: Input
+    output: str
+    scratch: str
+
+    @property
+    def target(self) -> str:
+        """The output's path, whose suffix tells its format."""
+        return str(self.of.target)
+
+    @property
+    def tries(self) -> int:
+        """Workers that it may cost. A shard goes on without the member that costs it two."""
+        return _SHARD_TRIES if self.of.shard else _FILE_TRIES
+
+    @property
+    def block(self) -> int:
+        """A shard takes long enough to be handed out alone."""
+        return 1 if self.of.shard else _FILE_BLOCK
+
+    def perform(self, work: Work) -> Entry:
+        """Never raises an Exception: the entry has the error."""
+        try:
+            entry = self.of.entry(self.output)
+        except OSError:  # reading it tells what is wrong
+            entry = Entry(str(self.of.source), self.output)
+        make = self._shard if self.of.shard else self._file
+        return made(entry, Path(self.scratch), lambda entry: make(entry, work))
+
+    def given_up(self, error: DifflateError) -> Entry:
+        """The entry with that error."""
+        source = str(self.of.source)
+        return failed(Entry(source, self.output), DifflateError(f"{source}: {error}"))
+
+    def _file(self, entry: Entry, work: Work) -> Entry:
+        result = work.file(self.of.source, self.of.target)
+        notes = [*result.notes]
+        if callable(result.data):
+            notes += result.data(Path(self.scratch))
+        else:
+            atomic_write(Path(self.scratch), result.data)
+        width, height = result.size or (None, None)
+        return replace(entry, width=width, height=height, pixels=(width or 0) * (height or 0), notes=tuple(notes))
+
+    def _shard(self, entry: Entry, work: Work) -> Entry:
+        done = convert(self.of.source, Path(self.scratch), work)
+        notes = (f"left out {done.hidden} hidden members",) if done.hidden else ()
+        return replace(
+            entry, images=done.images, pixels=done.pixels, failed=tuple(done.failed), code=done.code, notes=notes
+        )
