@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "--photos", type=Path, default=IMAGE.parent, metavar="FOLDER", help="photographs for a large one; part large"
     )
     parser.add_argument("--compressai", metavar="PYTHON", help="Python of an environment that has CompressAI")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda …; part batches")
     parser.add_argument("--threads", type=int, default=_cores(), help="default: all cores")
     parser.add_argument("--rounds", type=int, default=41, help="interleaved rounds that the medians are taken over")
     parser.add_argument("--only", choices=PARTS, metavar="PART", help=f"measure only one of {', '.join(PARTS)}")
@@ -117,6 +118,12 @@ def _large(arguments: argparse.Namespace):
     return large.run(arguments.photos, arguments.rounds)
 
 
+def _batches(arguments: argparse.Namespace):
+    from benchmarks import batches
+
+    return batches.run(_image(arguments), arguments.rounds, arguments.device)
+
+
 PARTS = {
     "transform": _transform,
     "context": _context,
@@ -126,6 +133,7 @@ PARTS = {
     "latent": _latent,
     "commands": _commands,
     "large": _large,
+    "batches": _batches,
 }
 
 

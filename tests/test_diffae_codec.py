@@ -94,7 +94,7 @@ def test_each_option_changes_pixels(codec: DiffaeCodec) -> None:
 def test_no_steps_are_the_head(codec: DiffaeCodec) -> None:
     """The plain decoder's image, as the autoencoder alone would give it; a seed means nothing then."""
     latent = codec.to_latent(torch.tensor(picture(48, 64).pixels)[None])
-    head = codec.space.head(latent[0], 48, 64, 896)
+    (head,) = codec.space.head(latent, 48, 64, 896)
     data = codec.encode(picture(48, 64))
     assert np.array_equal(codec.decode(data, steps=0, seed=9).pixels, head.numpy())
 

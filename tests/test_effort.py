@@ -42,7 +42,7 @@ def options(effort: int | None, tile_px: int = 896) -> TransformEncoding:
 def test_no_effort_loses_what_it_is_for(codec: TransformCodec, channels: int, size: tuple[int, int], effort: int):
     picture = Picture(noise(channels, *size))
     pixels = torch.from_numpy(picture.pixels)
-    plain, fitted = (codec.analyse(pixels, None, options(number)) for number in (1, effort))
+    plain, fitted = (codec.analyse([pixels], None, options(number))[0] for number in (1, effort))
     assert codec.price(fitted, pixels, None, options(1)) <= codec.price(plain, pixels, None, options(1))
     data = codec.encode(picture, effort=effort)
     assert data == codec.encode(picture, effort=effort)
@@ -52,7 +52,9 @@ def test_no_effort_loses_what_it_is_for(codec: TransformCodec, channels: int, si
 def test_the_default_and_effort_1_are_the_analysis() -> None:
     picture = Picture(photo(40, 56))
     pixels = torch.from_numpy(picture.pixels)
-    assert torch.equal(TINY.analyse(pixels, 30, options(1)), TINY.space.analyse(pixels, 30, options(None)))
+    assert torch.equal(
+        TINY.analyse([pixels], 30, options(1))[0], TINY.space.analyse(pixels[None], 30, options(None))[0]
+    )
     assert TINY.encode(picture, effort=1) == TINY.encode(picture)
     assert steps_of(None) == 0
     steps = [steps_of(effort) for effort in range(1, 10)]
@@ -77,7 +79,7 @@ def test_windows_are_fitted_one_after_the_other_and_meet_without_a_gap() -> None
         seen[rows, columns] += inside
     assert torch.equal(seen, torch.ones(83, 41))
     pixels = torch.from_numpy(noise(3, 16, 16 * 41))
-    plain, fitted = (TINY.analyse(pixels, 50, options(effort, 16)) for effort in (1, 3))
+    plain, fitted = (TINY.analyse([pixels], 50, options(effort, 16))[0] for effort in (1, 3))
     changed = (fitted != plain).any(dim=0)
     assert changed.any(dim=0).all()
 
@@ -85,7 +87,7 @@ def test_windows_are_fitted_one_after_the_other_and_meet_without_a_gap() -> None
 def test_progress_counts_every_step_and_may_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
     monkeypatch.setattr(TINY, "progress", lambda done, total: told.append((done, total)))
-    TINY.analyse(torch.from_numpy(noise(3, 16, 16 * 41)), 50, options(2, 16))
+    TINY.analyse([torch.from_numpy(noise(3, 16, 16 * 41))], 50, options(2, 16))
     total = len(told)
     assert total > steps_of(2)
     assert told == [(done, total) for done in range(1, total + 1)]
@@ -95,7 +97,8 @@ def test_progress_counts_every_step_and_may_stop_it(monkeypatch: pytest.MonkeyPa
 def test_it_needs_no_gradients_around_and_leaves_none_behind() -> None:
     pixels = torch.from_numpy(noise(3, 32, 32))
     quality = TINY.space.as_network_input(30000)
-    fitted = fit_latent(TINY.space.model, TINY.space.analyse(pixels, 46, options(1)), pixels, quality, 56, 2)
+    (y,) = TINY.space.analyse(pixels[None], 46, options(1))
+    fitted = fit_latent(TINY.space.model, y, pixels, quality, 56, 2)
     assert not fitted.requires_grad
     assert all(parameter.grad is None for parameter in TINY.model.parameters())
 

@@ -68,16 +68,16 @@ def test_quality_is_continuous_and_files_hold_what_was_encoded(quality, height, 
     step = quality_of(dict(file.sections))
     assert step == round(quality / 100 * QUALITY_MAX)
     latent = CODEC.read_latent(file)
-    y = CODEC.space.analyse(torch.from_numpy(pixels), quality, TransformEncoding(tile_px=TILE_PX))
+    images = torch.from_numpy(pixels)[None].expand(-1, 3, -1, -1)
+    (y,) = CODEC.space.analyse(images, quality, TransformEncoding(tile_px=TILE_PX))
     assert latent.y_hat.shape == y.shape
     assert np.abs(latent.y_hat - y.numpy()).max() < 1  # rounded, or made smaller by less than one step
     assert container.symbols_crc(latent.symbols()) == file.symbols_crc
     restored = CODEC.decode(data).pixels
     assert restored.shape == pixels.shape
     if channels == 3:
-        direct = CODEC.space.restore(latent.y_hat, height, width, step, TILE_PX)
+        (direct,) = CODEC.space.restore(latent.y_hat[None], height, width, [step], TILE_PX)
         np.testing.assert_array_equal(restored, direct.numpy())
-        images = torch.from_numpy(pixels)[None]
         assert np.array_equal(CODEC.to_latent(images, quality)[0], latent.y_hat)
         again = CODEC.from_latent(CODEC.to_latent(images, quality), height, width, quality)
         np.testing.assert_array_equal(again[0].numpy(), restored)

@@ -57,7 +57,7 @@ def test_blending_restores_what_was_cut_and_cuts_what_is_beyond() -> None:
 
 
 def test_each_tile_is_told_where_it_stands() -> None:
-    y_hat = np.arange(90, dtype=np.float32)[None, None] / 90 - 0.5
+    y_hat = np.arange(90, dtype=np.float32)[None, None, None] / 90 - 0.5
     places = []
 
     def restore(part: torch.Tensor, row: int, column: int) -> torch.Tensor:
@@ -65,11 +65,11 @@ def test_each_tile_is_told_where_it_stands() -> None:
         return part.repeat_interleave(16, 2).repeat_interleave(16, 3).expand(1, 3, -1, -1).clone()
 
     image = restore_in_tiles(restore, y_hat, 9, 90 * 16 - 3, 41 * 16, 8, 4, 16, torch.device("cpu"))
-    assert image.shape == (3, 9, 90 * 16 - 3)
+    assert image.shape == (1, 3, 9, 90 * 16 - 3)
     assert len(places) > 1
     assert all(row == 0 and column == value for row, column, value in places)
-    expected = np.rint((np.repeat(y_hat[0, 0], 16)[:-3] + 1) * 127.5)
-    assert np.abs(image[0, 0].numpy() - expected).max() <= 1
+    expected = np.rint((np.repeat(y_hat[0, 0, 0], 16)[:-3] + 1) * 127.5)
+    assert np.abs(image[0, 0, 0].numpy() - expected).max() <= 1
 
 
 def test_a_tile_without_a_site_is_refused() -> None:
@@ -100,12 +100,13 @@ def test_tiles_are_the_whole_image(kind) -> None:
     assert len(spans(48, sites_of(SMALL_PX, STRIDE_PX), _MARGIN, _RAMP, 1)) == 2
     for quality in (14.0, 91.0):
         whole, tiled = (
-            codec.space.analyse(pixels, quality, TransformEncoding(tile_px=tile)).numpy() for tile in (1024, SMALL_PX)
+            codec.space.analyse(pixels[None], quality, TransformEncoding(tile_px=tile)).numpy()
+            for tile in (1024, SMALL_PX)
         )
         assert np.abs(whole - tiled).max() < 1e-3 * max(1.0, np.abs(whole).max())
         y_hat = whole.round()
         image, in_tiles = (
-            codec.space.restore(y_hat, 96, 768, quality_step(quality), tile).int() for tile in (1024, SMALL_PX)
+            codec.space.restore(y_hat, 96, 768, [quality_step(quality)], tile)[0].int() for tile in (1024, SMALL_PX)
         )
         assert np.ptp(image.numpy()) > 20
         difference = (image - in_tiles).abs()

@@ -10,6 +10,7 @@ with a hyperprior or a table for each channel (`difflate.codecs.transform`). Wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor
 
 from difflate import registry
+from difflate.codecs.batches import as_images
 from difflate.codecs.indices import IndexCoder, Indices
-from difflate.codecs.learned import LearnedCodec, Restorer
+from difflate.codecs.learned import LearnedCodec, Restorer, largest
 from difflate.codecs.transform import HyperpriorLatents
 from difflate.entropy.latent import Latent
 from difflate.errors import ConfigError
@@ -52,12 +54,12 @@ class AutoencoderCodec(LearnedCodec):
         """All networks."""
         return self.space.autoencoder
 
-    def analyse(self, pixels: Tensor, quality: float | None, options: Any) -> Tensor:
+    def analyse(self, pixels: Sequence[Tensor], quality: float | None, options: Any) -> list[Tensor]:
         if options.fixed_rate and not isinstance(self.space, FiniteSpace):
             raise ConfigError(
                 f"`fixed_rate` (=True) has no meaning for {self.name}, whose latent is no indices; leave it out"
             )
-        return self.space.to_latent(pixels.expand(3, -1, -1)[None], options.tile_px)[0].cpu()
+        return list(self.space.to_latent(as_images(pixels, self.space.stride_px), options.tile_px).cpu())
 
     def to_latent(self, images: Tensor) -> Tensor:
         """(B, C, ⌈H/stride⌉, ⌈W/stride⌉), what files of ``images: (B, 3, H, W)`` uint8 RGB hold: int64 indices, or
@@ -96,9 +98,11 @@ class PlainDecoder:
     def __init__(self, space: AutoencoderSpace):
         self.space = space
 
-    def restore(self, latent: Indices | Latent, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
+    def restore(
+        self, latents: Sequence[Indices | Latent], files: Sequence[DflFile], options: Any, watch: Watch | None = None
+    ) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
-        return self.space.head(numbers_of(latent), file.height, file.width, options.tile_px)
+        return self.space.head(torch.stack([*map(numbers_of, latents)]), *largest(files), options.tile_px)
 
 
 def numbers_of(latent: Indices | Latent) -> Tensor:

@@ -10,6 +10,7 @@ the image, so it does not depend on the tiles.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from difflate import registry
+from difflate.codecs.batches import as_batch
+from difflate.codecs.learned import largest
 from difflate.codecs.transform import TransformCodec, TransformSpace, quality_of
 from difflate.entropy.hyperprior import Latent
 from difflate.format.container import DflFile
@@ -50,10 +53,12 @@ class Diffusion:
         self.model, self.space = model, space
 
     @torch.no_grad()
-    def restore(self, latent: Latent, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
+    def restore(
+        self, latents: Sequence[Latent], files: Sequence[DflFile], options: Any, watch: Watch | None = None
+    ) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
         device, stride = self.space.device, self.space.stride_px
-        quality = self.space.as_network_input(quality_of(dict(file.sections)))
+        quality = self.space.as_network_input(*(quality_of(dict(file.sections)) for file in files))
 
         def tile(part: Tensor, top: int, left: int) -> Tensor:
             conditions = self.model.conditions(part, quality)
@@ -62,7 +67,8 @@ class Diffusion:
                 noise = options.gamma * place_noise(options.seed, top * stride, left * stride, *size).to(device)
             else:
                 noise = torch.zeros(1, 3, *size, dtype=torch.float32, device=device)
+            noise = noise.expand(len(part), -1, -1, -1)  # they have one seed
             return self.model.refine(conditions, options.steps, noise, watched(watch, top * stride, left * stride))
 
-        height, width = file.height, file.width
-        return restore_in_tiles(tile, latent.y_hat, height, width, options.tile_px, _MARGIN, _RAMP, stride, device)
+        y_hat = as_batch([latent.y_hat for latent in latents])
+        return restore_in_tiles(tile, y_hat, *largest(files), options.tile_px, _MARGIN, _RAMP, stride, device)

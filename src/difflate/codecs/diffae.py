@@ -6,13 +6,16 @@
 The coders are those of `difflate.codecs.autoencoder`. Encoder and decoder work in tiles.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from difflate.codecs.autoencoder import AutoencoderCodec, numbers_of
 from difflate.codecs.indices import Indices
+from difflate.codecs.learned import largest
 from difflate.entropy.latent import Latent
 from difflate.format.container import DflFile
 from difflate.models.diffusion_autoencoder import DiffusionAutoencoder
@@ -41,7 +44,7 @@ class DiffaeCodec(AutoencoderCodec):
     def model(self) -> DiffusionAutoencoder:
         return self.space.model
 
-    def analyse(self, pixels: Tensor, quality: float | None, options: Any) -> Tensor:
+    def analyse(self, pixels: Sequence[Tensor], quality: float | None, options: Any) -> list[Tensor]:
         model = self.space.model  # a file keeps what it is asked for
         model.decoder.check_guidance(options.guidance)
         model.check_text(options.text or "")
@@ -54,9 +57,11 @@ class Diffusion:
     def __init__(self, space: DiffusionSpace):
         self.space = space
 
-    def restore(self, latent: Indices | Latent, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
+    def restore(
+        self, latents: Sequence[Indices | Latent], files: Sequence[DflFile], options: Any, watch: Watch | None = None
+    ) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
         return self.space.sample(
-            numbers_of(latent), file.height, file.width, options.tile_px, options.steps, options.guidance,
-            options.seed, options.text or "", watch,
+            torch.stack([*map(numbers_of, latents)]), *largest(files), options.tile_px, options.steps,
+            options.guidance, options.seed, options.text or "", watch,
         )  # fmt: skip

@@ -7,7 +7,7 @@ equal in the file stay equal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -22,11 +22,13 @@ from difflate.format.container import DflFile
 class PictureCoder(Protocol):
     """What is asked of `difflate.codecs.learned.LearnedCodec`."""
 
-    def write_pixels(self, pixels: np.ndarray, quality: float | None, options: Any) -> tuple[int, bytes, bytes]: ...
+    def write_pixels(
+        self, pixels: Sequence[np.ndarray], quality: float | None, options: Any
+    ) -> list[tuple[int, bytes, bytes]]: ...
 
     def read_pixels(self, kept: Mapping[int, bytes], height: int, width: int, grey: bool) -> Latent: ...
 
-    def restore_pixels(self, latent: Any, file: DflFile, options: Any) -> Any: ...
+    def restore_pixels(self, latents: Sequence[Any], files: Sequence[DflFile], options: Any) -> list[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class _Writer:
     options: Any
 
     def write(self, frames: np.ndarray) -> tuple[bytes, bytes]:
-        number, data, symbols = self.codec.write_pixels(frames[0], self.quality, self.options)
+        ((number, data, symbols),) = self.codec.write_pixels([frames[0]], self.quality, self.options)
         return bytes([number]) + data, symbols
 
 
@@ -81,4 +83,5 @@ class _Reader:
         return _Picture(latent, replace(header, sections=((number, data), *header.sections)))
 
     def restore(self, latent: _Picture, frames: int, options: Any) -> np.ndarray:
-        return self.codec.restore_pixels(latent.latent, latent.file, options).numpy()[None]
+        (frame,) = self.codec.restore_pixels([latent.latent], [latent.file], options)
+        return frame.numpy()[None]

@@ -8,12 +8,15 @@ The parts are those of `difflate.codecs.transform`; what is between them is `dif
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor
 
 from difflate import registry
+from difflate.codecs.batches import as_batch
+from difflate.codecs.learned import largest
 from difflate.codecs.transform import TransformCodec, TransformSpace, quality_of
 from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder, Latent
 from difflate.format.container import DflFile
@@ -43,7 +46,10 @@ class Synthesis:
     def __init__(self, space: TransformSpace):
         self.space = space
 
-    def restore(self, latent: Latent, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
+    def restore(
+        self, latents: Sequence[Latent], files: Sequence[DflFile], options: Any, watch: Watch | None = None
+    ) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
-        step = quality_of(dict(file.sections))
-        return self.space.restore(latent.y_hat, file.height, file.width, step, options.tile_px)
+        steps = [quality_of(dict(file.sections)) for file in files]
+        y_hat = as_batch([latent.y_hat for latent in latents])
+        return self.space.restore(y_hat, *largest(files), steps, options.tile_px)

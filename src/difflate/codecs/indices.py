@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflate.codecs.learned import LearnedCodec, as_grey
+from difflate.codecs.batches import as_batch, as_images
+from difflate.codecs.learned import LearnedCodec, as_grey, largest
 from difflate.entropy import ContextModel, SymbolReader, SymbolWriter
 from difflate.entropy.fixed_rate import pack, packed_bytes, unpack
 from difflate.errors import FormatError
@@ -32,8 +33,8 @@ class IndexCodec(LearnedCodec):
         """``context``: for the planes of ``space``. ``neutral``: planes that grey pictures leave out; their index."""
         super().__init__(name, kind, space.fingerprint, space, IndexCoder(context, neutral, space.sizes), LookUp(space))
 
-    def analyse(self, pixels: Tensor, quality: float | None, options: Options) -> Tensor:
-        return self.space.to_latent(pixels.expand(3, -1, -1)[None])[0]
+    def analyse(self, pixels: Sequence[Tensor], quality: float | None, options: Options) -> list[Tensor]:
+        return list(self.space.to_latent(as_images(pixels, self.space.stride_px)).cpu())
 
     def to_latent(self, images: Tensor) -> Tensor:
         """(B, C, ⌈H/stride⌉, ⌈W/stride⌉) int64 indices of ``images: (B, 3, H, W)`` uint8 RGB. Raises ConfigError."""
@@ -144,13 +145,20 @@ class LookUp:
     def __init__(self, space: LatentSpace):
         self.space = space
 
-    def restore(self, latent: Indices, file: DflFile, options: IndexDecoding, watch: Watch | None = None) -> Tensor:
+    def restore(
+        self, latents: Sequence[Indices], files: Sequence[DflFile], options: IndexDecoding, watch: Watch | None = None
+    ) -> Tensor:
         """See `difflate.codecs.learned.Restorer`. Raises ModelError if there is no refiner for this codec."""
         refiner = load_refiner(self.space, options.refiner) if options.refines else None
-        grid = torch.from_numpy(latent.grid.astype(np.int64))
-        rgb = self.space.from_latent(grid[None], file.height, file.width)[0].cpu()
+        grids = torch.from_numpy(as_batch([latent.grid for latent in latents]).astype(np.int64))
+        images = self.space.from_latent(grids, *largest(files)).cpu()
         if refiner is None:
-            return rgb
-        if file.grey:  # the neutral patches are not quite
-            rgb = as_grey(rgb).expand(3, -1, -1)
-        return refiner.refine(rgb[None], tile_px=TILE_PX if options.tile_px is None else options.tile_px)[0]
+            return images
+        refined = torch.empty_like(images)  # whose margins, of smaller images, are not looked at
+        for image, target, file in zip(images, refined, files, strict=True):
+            rgb = image[:, : file.height, : file.width]
+            if file.grey:  # the neutral patches are not quite
+                rgb = as_grey(rgb).expand(3, -1, -1)
+            tile_px = TILE_PX if options.tile_px is None else options.tile_px
+            target[:, : file.height, : file.width] = refiner.refine(rgb[None], tile_px=tile_px)[0]
+        return refined

@@ -10,7 +10,7 @@ Clips are coded in groups of frames (`difflate.codecs.clips`), by default of one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from difflate.codecs import clips
 from difflate.codecs.base import Latent, quality_for
+from difflate.codecs.batches import as_images, in_groups, most_at_once, result_of
 from difflate.codecs.frames import FrameByFrame
 from difflate.errors import DesyncError, FormatError, ModelError, VerificationFailed
 from difflate.format import sections
@@ -47,7 +48,7 @@ class Space(Protocol):
     """Pixels between two sites of a latent."""
 
     def analyse(self, pixels: Tensor, quality: float | None, options: Options) -> Tensor:
-        """(C, h, w) on the CPU, of ``pixels: (1 or 3, H, W)`` uint8."""
+        """(B, C, h, w) on the CPU, of ``pixels: (B, 3, H, W)`` uint8."""
         ...
 
     def to(self, device: torch.device) -> Any: ...
@@ -68,9 +69,12 @@ class LatentCoder(Protocol):
 class Restorer(Protocol):
     """Latents to pixels, perhaps by noise and steps; tolerances hold here, not bits."""
 
-    def restore(self, latent: Any, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
-        """(1 or 3, H, W) uint8 on the CPU; ``watch`` is told of steps, where there are any. Raises ConfigError,
-        ModelError."""
+    def restore(
+        self, latents: Sequence[Any], files: Sequence[DflFile], options: Any, watch: Watch | None = None
+    ) -> Tensor:
+        """(B, 1 or 3, H, W) uint8 on the CPU, H and W those of the largest, of B ``latents`` of one shape; ``watch`` is
+        told of steps, where there are any, if there is one image. An image depends on no other, except by rounding.
+        Raises ConfigError, ModelError."""
         ...
 
 
@@ -129,18 +133,43 @@ class LearnedCodec:
         ``options``: those of `encoding`. Raises ConfigError (quality, options), LimitExceeded, VerificationFailed (the
         encoder reads its own symbols back before it returns).
         """
+        return result_of(self.encode_many([picture], quality=quality, limits=limits, **options))
+
+    def encode_many(
+        self, pictures: Sequence[Picture], *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS,
+        **options: Any,
+    ) -> list[bytes | Exception]:  # fmt: skip
+        """What `encode` gives, or raises, of each of ``pictures``, in their order.
+
+        Pictures of about one size go through the networks together, which is what a GPU needs to be busy. Each file
+        decodes to its own picture; its bytes are those of `encode`, unless a number of the latent lies so near to the
+        middle between two integers that rounding in another order decides. Raises ConfigError for what is wrong with
+        all of them (quality, options).
+        """
         chosen = self.encoding.of(options, self.name).over(self.defaults)
         quality = quality_for(self, quality)
-        limits.check_size(picture.width, picture.height)
-        limits.check_steps(picture.width, picture.height, chosen.evaluations)
-        if not chosen.exact_alpha:
-            picture = fill_hidden(picture)
-        picture = without_colour(picture)
+
+        def begin(picture: Picture) -> tuple[tuple[int, int], int, Picture]:
+            limits.check_size(picture.width, picture.height)
+            limits.check_steps(picture.width, picture.height, chosen.evaluations)
+            if not chosen.exact_alpha:
+                picture = fill_hidden(picture)
+            size = self._sites(picture.height, picture.width)
+            return size, self._most(size, chosen), without_colour(picture)
+
+        def finish(alike: Sequence[Picture]) -> list[bytes]:
+            written = self.write_pixels([picture.pixels for picture in alike], quality, chosen)
+            return [self._file(*each, chosen, limits) for each in zip(alike, written, strict=True)]
+
+        return in_groups(pictures, begin, finish)
+
+    def _file(self, picture: Picture, written: tuple[int, bytes, bytes], options: Any, limits: Limits) -> bytes:
+        """The file of what `write_pixels` gave of a picture. Raises VerificationFailed."""
+        number, data, symbols = written
         grey = picture.pixels.shape[0] == 1
-        number, data, symbols = self.write_pixels(picture.pixels, quality, chosen)
         if self.read_pixels({number: data}, picture.height, picture.width, grey).symbols() != symbols:
             raise VerificationFailed("what was coded does not read back, a defect in difflate; please report it")
-        hints = () if number == sections.WEBP else chosen.to_sections()
+        hints = () if number == sections.WEBP else options.to_sections()
         kept = ((number, data), *_sections_of(picture), *hints)
         return write_dfl(self._header(picture.width, picture.height, grey, symbols_crc(symbols), kept), limits)
 
@@ -152,18 +181,34 @@ class LearnedCodec:
         ``watch``: is told of each step of diffusion, as it is made. ``options``: those of `decoding`; what is not given
         is as the file says. Raises FormatError, ModelError (another model wrote the file), LimitExceeded, ConfigError.
         """
-        file = read_dfl(data, limits)
-        check_picture_file(file)
-        chosen = self._decoding_of(file, limits, options)
-        pixels = self.restore_pixels(self.read_latent(file), file, chosen, watch)
-        alpha = file.section(sections.ALPHA)
-        return Picture(
-            pixels=pixels.numpy(),
-            alpha=None if alpha is None else decode_alpha(alpha, file.height, file.width),
-            exif=file.section(sections.EXIF),
-            icc=file.section(sections.ICC),
-            xmp=file.section(sections.XMP),
-        )
+        return result_of(self._decode([data], limits, watch, options))
+
+    def decode_many(
+        self, files: Sequence[bytes], *, limits: Limits = DEFAULT_LIMITS, **options: Any
+    ) -> list[Picture | Exception]:
+        """What `decode` gives, or raises, of each of ``files``, in their order.
+
+        Files of pictures of about one size that are restored in the same way go through the networks together. What
+        is exact does not depend on it, nor does the noise; pixels do by rounding.
+        """
+        return self._decode(files, limits, None, options)
+
+    def _decode(
+        self, files: Sequence[bytes], limits: Limits, watch: Watch | None, options: Mapping[str, Any]
+    ) -> list[Picture | Exception]:
+        def begin(data: bytes) -> tuple[tuple, int, tuple[Any, DflFile, Any]]:
+            file = read_dfl(data, limits)
+            check_picture_file(file)
+            chosen = self._decoding_of(file, limits, options)
+            latent, size = self.read_latent(file), self._sites(file.height, file.width)
+            return (isinstance(latent, WebpPicture), size, chosen), self._most(size, chosen), (latent, file, chosen)
+
+        def finish(alike: Sequence[tuple[Any, DflFile, Any]]) -> list[Picture]:
+            latents, headers, (chosen, *_) = zip(*alike, strict=True)
+            pixels = self.restore_pixels(latents, headers, chosen, watch)
+            return [_picture(*each) for each in zip(pixels, headers, strict=True)]
+
+        return in_groups(files, begin, finish)
 
     def encode_clip(
         self, clip: Clip, *, quality: float | None = None, limits: Limits = DEFAULT_LIMITS, **options: Any
@@ -210,18 +255,25 @@ class LearnedCodec:
         self._check_model(file.header)
         return clips.latents(self.groups, file)
 
-    def write_pixels(self, pixels: np.ndarray, quality: float | None, options: Any) -> tuple[int, bytes, bytes]:
-        """(type, data) of a section with ``pixels: (1 or 3, H, W)`` uint8, and its symbols."""
-        given = torch.from_numpy(np.require(pixels, requirements="W"))
-        # in one expression: what the space gives is let go of
-        number, data, latent = self.coder.write(
-            self.analyse(given, quality, options), len(pixels) == 1, quality, options
-        )
-        if self.fallback is not None and not getattr(options, "learned_only", None):
-            webp = self.fallback.instead_of(latent, len(data), pixels, quality)
-            if webp is not None:
-                return sections.WEBP, webp, webp
-        return number, data, latent.symbols()
+    def write_pixels(
+        self, pixels: Sequence[np.ndarray], quality: float | None, options: Any
+    ) -> list[tuple[int, bytes, bytes]]:
+        """(type, data) of a section, and its symbols, of each of ``pixels``: (1 or 3, H, W) uint8, as many sites."""
+        given = [torch.from_numpy(np.require(each, requirements="W")) for each in pixels]
+        found, written = self.analyse(given, quality, options), []
+        for each in pixels:
+            # in one expression: what the space gives is let go of
+            number, data, latent = self.coder.write(found.pop(0), len(each) == 1, quality, options)
+            written.append(self._webp_instead(each, latent, data, quality, options) or (number, data, latent.symbols()))
+        return written
+
+    def _webp_instead(
+        self, pixels: np.ndarray, latent: Any, data: bytes, quality: float | None, options: Any
+    ) -> tuple[int, bytes, bytes] | None:
+        if self.fallback is None or getattr(options, "learned_only", None):
+            return None
+        webp = self.fallback.instead_of(latent, len(data), pixels, quality)
+        return None if webp is None else (sections.WEBP, webp, webp)
 
     def read_pixels(self, kept: Mapping[int, bytes], height: int, width: int, grey: bool) -> Latent:
         """The latent in the sections of a picture. Raises FormatError."""
@@ -231,17 +283,21 @@ class LearnedCodec:
             raise FormatError("the file has its image twice; get an intact copy of it")
         return WebpPicture(webp, decode_webp(webp, height, width))
 
-    def restore_pixels(self, latent: Any, file: DflFile, options: Any, watch: Watch | None = None) -> Tensor:
-        """(1 or 3, H, W) uint8 on the CPU, of what `read_pixels` gave. Raises ConfigError, ModelError."""
-        if isinstance(latent, WebpPicture):
-            pixels = torch.from_numpy(latent.pixels)
+    def restore_pixels(
+        self, latents: Sequence[Any], files: Sequence[DflFile], options: Any, watch: Watch | None = None
+    ) -> list[Tensor]:
+        """(1 or 3, H, W) uint8 on the CPU, of each of what `read_pixels` gave, all `WebpPicture` or none, with as many
+        sites. Raises ConfigError, ModelError."""
+        if isinstance(latents[0], WebpPicture):
+            images = [torch.from_numpy(latent.pixels) for latent in latents]
         else:
-            pixels = self.restorer.restore(latent, file, options, watch)
-        return as_grey(pixels) if file.grey else pixels
+            images = list(self.restorer.restore(latents, files, options, watch))
+        images = [image[:, : file.height, : file.width] for image, file in zip(images, files, strict=True)]
+        return [as_grey(image) if file.grey else image for image, file in zip(images, files, strict=True)]
 
-    def analyse(self, pixels: Tensor, quality: float | None, options: Options) -> Tensor:
-        """(C, h, w), what the coder writes, of ``pixels: (1 or 3, H, W)`` uint8."""
-        return self.space.analyse(pixels, quality, options)
+    def analyse(self, pixels: Sequence[Tensor], quality: float | None, options: Options) -> list[Tensor]:
+        """(C, h, w), what the coder writes, of each of ``pixels``: (1 or 3, H, W) uint8, as many sites."""
+        return list(self.space.analyse(as_images(pixels, self.space.stride_px), quality, options))
 
     def to(self, device: torch.device | str) -> Self:
         """Moves the networks. What is exact stays where it is."""
@@ -274,10 +330,31 @@ class LearnedCodec:
     def _sites(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // self.space.stride_px), -(-width // self.space.stride_px)
 
+    def _most(self, size: tuple[int, int], options: Any) -> int:
+        """Pictures of ``size`` in sites that go through a network together."""
+        return most_at_once(*size, self.space.stride_px, getattr(options, "tile_px", None))
+
 
 def as_grey(pixels: Tensor) -> Tensor:
     """(1, H, W) uint8 of ``pixels: (1 or 3, H, W)`` uint8: the mean over the channels."""
     return pixels if len(pixels) == 1 else to_uint8(pixels.float().mean(dim=0, keepdim=True))
+
+
+def largest(files: Sequence[DflFile]) -> tuple[int, int]:
+    """(height, width) in px that hold each of the pictures."""
+    return max(file.height for file in files), max(file.width for file in files)
+
+
+def _picture(pixels: Tensor, file: DflFile) -> Picture:
+    """The picture of ``pixels: (1 or 3, H, W)`` and what else is in its file. Raises FormatError."""
+    alpha = file.section(sections.ALPHA)
+    return Picture(
+        pixels=pixels.contiguous().numpy(),
+        alpha=None if alpha is None else decode_alpha(alpha, file.height, file.width),
+        exif=file.section(sections.EXIF),
+        icc=file.section(sections.ICC),
+        xmp=file.section(sections.XMP),
+    )
 
 
 def _sections_of(picture: Picture) -> list[tuple[int, bytes]]:

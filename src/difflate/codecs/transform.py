@@ -6,7 +6,7 @@ differ by rounding from machine to machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -65,13 +65,16 @@ class TransformCodec(LearnedCodec):
         if transform.lmbda_min == transform.lmbda_max:
             self.quality_range = None
 
-    def analyse(self, pixels: Tensor, quality: float | None, options: Any) -> Tensor:
-        """(M, ⌈H/16⌉, ⌈W/16⌉) y of ``pixels: (1 or 3, H, W)`` uint8; with an effort the better one of it and a
-        fitted one, which it is never dearer than."""
-        y = self.space.analyse(pixels, quality, options)
+    def analyse(self, pixels: Sequence[Tensor], quality: float | None, options: Any) -> list[Tensor]:
+        """(M, ⌈H/16⌉, ⌈W/16⌉) y of each of ``pixels``: (1 or 3, H, W) uint8, as many sites; with an effort the better
+        one of it and a fitted one, which it is never dearer than."""
+        found = super().analyse(pixels, quality, options)
         steps = steps_of(options.effort)
         if not steps:
-            return y
+            return found
+        return [self._fitted(*each, quality, options, steps) for each in zip(found, pixels, strict=True)]
+
+    def _fitted(self, y: Tensor, pixels: Tensor, quality: float | None, options: Any, steps: int) -> Tensor:
         space = self.space
         tile, told = sites_of(options.tile_px, space.stride_px), space.as_network_input(quality_step(quality))
         fitted = fit_latent(space.model, y, pixels, told, tile, steps, self.progress)
@@ -82,7 +85,8 @@ class TransformCodec(LearnedCodec):
         image to ``pixels`` are worth (`error_bits`)."""
         _, data, latent = self.coder.write(y, len(pixels) == 1, quality, options)
         step = quality_step(quality)
-        restored = self.space.restore(latent.y_hat, pixels.shape[1], pixels.shape[2], step, options.tile_px)
+        _, height, width = pixels.shape
+        (restored,) = self.space.restore(latent.y_hat[None], height, width, [step], options.tile_px)
         restored = restored if len(pixels) == 3 else as_grey(restored)
         bands = zip(restored.split(_PRICED_ROWS, dim=1), pixels.split(_PRICED_ROWS, dim=1), strict=True)
         errors = sum(float((first.float() - second.float()).square().sum()) for first, second in bands)
@@ -97,7 +101,7 @@ class TransformCodec(LearnedCodec):
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ConfigError(f"images ({tuple(images.shape)}, {images.dtype}) must be (B, 3, H, W) uint8")
         quality, options = quality_for(self, quality), self.encoding().over(self.defaults)
-        analysed = (self.analyse(image, quality, options) for image in images.cpu())
+        analysed = self.analyse(list(images.cpu()), quality, options)
         latents = [self.coder.write(y, False, quality, options)[2].y_hat for y in analysed]
         return torch.from_numpy(np.stack(latents))
 
@@ -115,9 +119,10 @@ class TransformCodec(LearnedCodec):
         if (height or rows) > rows or (width or columns) > columns:
             raise ConfigError(f"size (={width}x{height} px) must be within the latent's, {columns}x{rows} px")
         images = [
-            self.space.restore(y.float().numpy(), height or rows, width or columns, step, TILE_PX) for y in latent.cpu()
+            self.space.restore(y[None].float().numpy(), height or rows, width or columns, [step], TILE_PX)
+            for y in latent.cpu()
         ]
-        return torch.stack(images)
+        return torch.cat(images)
 
     def to(self, device: torch.device | str) -> Self:
         """Moves the networks. What is exact stays where it is."""
@@ -142,23 +147,24 @@ class TransformSpace:
 
     @torch.no_grad()
     def analyse(self, pixels: Tensor, quality: float | None, options: Any) -> Tensor:
-        """(M, ⌈H/16⌉, ⌈W/16⌉) float32 y on the CPU, of ``pixels: (1 or 3, H, W)`` uint8."""
-        stride = self.stride_px
-        height, width = (-(-side // stride) for side in pixels.shape[1:])
-        y = torch.zeros(self.model.transform.latent_channels, height, width, dtype=torch.float32)
-        told = self.as_network_input(quality_step(quality))
+        """(B, M, ⌈H/16⌉, ⌈W/16⌉) float32 y on the CPU, of ``pixels: (B, 3, H, W)`` uint8."""
+        stride, count = self.stride_px, len(pixels)
+        height, width = (-(-side // stride) for side in pixels.shape[2:])
+        y = torch.zeros(count * self.model.transform.latent_channels, height, width, dtype=torch.float32)
+        told = self.as_network_input(*[quality_step(quality)] * count)
         for rows, columns in windows(height, width, sites_of(options.tile_px, stride), _MARGIN, _RAMP, 1):
             part = pixels[
-                :, rows.start * stride : rows.stop * stride, columns.start * stride : columns.stop * stride
-            ].expand(3, -1, -1)
-            analysed = self.model.analyse(part[None].to(self.device).float() / 127.5 - 1, told)
-            blend(y, analysed[0].float().cpu(), rows, columns, 1)
-        return y
+                :, :, rows.start * stride : rows.stop * stride, columns.start * stride : columns.stop * stride
+            ]
+            analysed = self.model.analyse(part.to(self.device).float() / 127.5 - 1, told)
+            blend(y, analysed.float().cpu().flatten(0, 1), rows, columns, 1)
+        return y.unflatten(0, (count, -1))
 
     @torch.no_grad()
-    def restore(self, y_hat: np.ndarray, height: int, width: int, step: int, tile_px: int) -> Tensor:
-        """(3, ``height``, ``width``) uint8 on the CPU, of ``y_hat: (M, h, w)`` float32 at a file's quality."""
-        told = self.as_network_input(step)
+    def restore(self, y_hat: np.ndarray, height: int, width: int, steps: Sequence[int], tile_px: int) -> Tensor:
+        """(B, 3, ``height``, ``width``) uint8 on the CPU, of ``y_hat: (B, M, h, w)`` float32 at the qualities of B
+        files."""
+        told = self.as_network_input(*steps)
 
         def tile(part: Tensor, rows: int, columns: int) -> Tensor:
             return self.model.synthesise(part, told)
@@ -168,16 +174,16 @@ class TransformSpace:
     def preview(self, y_hat: np.ndarray, quality: float | None) -> Tensor:
         """(3, s·h, s·w) uint8 on the CPU, of ``y_hat: (M, h, w)`` float32; s is `stride_px`."""
         height, width = (side * self.stride_px for side in y_hat.shape[1:])
-        return self.restore(y_hat, height, width, quality_step(quality), TILE_PX)
+        return self.restore(y_hat[None], height, width, [quality_step(quality)], TILE_PX)[0]
 
     def trade_off(self, quality: float | None) -> tuple[float, float]:
         """λ, and the squared error that is usual in photographs, in 8-bit levels."""
         told = self.as_network_input(quality_step(quality))
         return float(self.model.lmbda(told)), float(self.model.residual_std(told) * 127.5) ** 2
 
-    def as_network_input(self, step: int) -> Tensor:
-        """(1,) float32 in [0, 1] of a file's quality, 0 to 65535."""
-        return torch.tensor([step / QUALITY_MAX], dtype=torch.float32, device=self.device)
+    def as_network_input(self, *steps: int) -> Tensor:
+        """(B,) float32 in [0, 1] of the qualities of B files, 0 to 65535."""
+        return torch.tensor([step / QUALITY_MAX for step in steps], dtype=torch.float32, device=self.device)
 
 
 def quality_step(quality: float | None) -> int:

@@ -74,7 +74,7 @@ class VideoAutoencoderCodec(LearnedCodec):
         """All networks."""
         return self.space.video
 
-    def write_pixels(self, pixels: np.ndarray, quality: float | None, options: Any) -> NoReturn:
+    def write_pixels(self, pixels: Sequence[np.ndarray], quality: float | None, options: Any) -> NoReturn:
         raise ConfigError(f"{self.name} codes clips, not images; use encode_clip, or take diffae-small for an image")
 
 
@@ -123,7 +123,9 @@ class LatentGroups:
             raise ConfigError("`fixed_rate` (=True) has no meaning for a latent that is no indices; leave it out")
         return _Writer(self, options)
 
-    def restore(self, latent: Any, file: DflFile, options: Any, watch: Watch | None = None) -> NoReturn:
+    def restore(
+        self, latents: Sequence[Any], files: Sequence[DflFile], options: Any, watch: Watch | None = None
+    ) -> NoReturn:
         raise FormatError("the file has an image, and its model is one of clips; get an intact copy of it")
 
     def reader(self, header: DflFile) -> _Reader:

@@ -65,8 +65,8 @@ class AutoencoderSpace(nn.Module):
 
     @torch.no_grad()
     def head(self, latent: Tensor, height: int, width: int, tile_px: int) -> Tensor:
-        """(3, ``height``, ``width``) uint8 on the CPU: what the plain decoder makes of ``latent: (C, h, w)``, indices
-        or numbers as files have them, in tiles of ``tile_px``."""
+        """(B, 3, ``height``, ``width``) uint8 on the CPU: what the plain decoder makes of ``latent: (B, C, h, w)``,
+        indices or numbers as files have them, in tiles of ``tile_px``."""
         autoencoder = self.autoencoder
 
         def tile(part: Tensor, row: int, column: int) -> Tensor:
@@ -86,7 +86,7 @@ class AutoencoderSpace(nn.Module):
             latent = latent.to(self.device)
             z = self.autoencoder.between.latent(latent if latent.is_floating_point() else latent.long())
             return signed_to_uint8(self.autoencoder.restore(z))[:, :, :height, :width]
-        return torch.stack([self.head(image, height, width, TILE_PX) for image in latent]).to(self.device)
+        return torch.cat([self.head(image[None], height, width, TILE_PX) for image in latent]).to(self.device)
 
     def check(self, latent: Tensor, height: int | None, width: int | None) -> tuple[int, int]:
         """(height, width) in pixels of ``latent: (B, C, h, w)``, or those given. Raises ConfigError if that is no

@@ -90,11 +90,11 @@ class VideoSpace(AutoencoderSpace):
             return restored(told, row, column, own).flatten(1, 2)
 
         images = restore_in_tiles(
-            tile, latent.numpy(), height, width, tile_px, self.margin(reach), self.ramp, self.stride_px, self.device,
-            planes=3 * count,
+            tile, latent.numpy()[None], height, width, tile_px, self.margin(reach), self.ramp, self.stride_px,
+            self.device, planes=3 * count,
         )  # fmt: skip
         past.frames += count
-        return images.unflatten(0, (3, count)).transpose(0, 1)[:frames]
+        return images[0].unflatten(0, (3, count)).transpose(0, 1)[:frames]
 
 
 class VideoDiffusionSpace(VideoSpace):

@@ -86,17 +86,19 @@ def restore_in_tiles(
     restore: Callable[[Tensor, int, int], Tensor], y_hat: np.ndarray, height: int, width: int, tile_px: int,
     margin: int, ramp: int, stride_px: int, device: torch.device, planes: int = 3,
 ) -> Tensor:  # fmt: skip
-    """(``planes``, ``height``, ``width``) uint8 on the CPU, of ``y_hat: (M, h, w)``.
+    """(B, ``planes``, ``height``, ``width``) uint8 on the CPU, of ``y_hat: (B, M, h, w)``.
 
-    ``restore``: latents (1, M, h', w') of a tile, and its first row and column, to (1, planes, s·h', s·w') in [-1, 1],
+    ``restore``: latents (B, M, h', w') of a tile, and its first row and column, to (B, planes, s·h', s·w') in [-1, 1],
     s = ``stride_px``.
     """
 
     def image_of(rows: Span, columns: Span) -> Tensor:
-        part = torch.from_numpy(y_hat[:, rows.start : rows.stop, columns.start : columns.stop])
-        return restore(part[None].to(device), rows.start, columns.start)
+        part = torch.from_numpy(y_hat[:, :, rows.start : rows.stop, columns.start : columns.stop])
+        return restore(part.to(device), rows.start, columns.start).flatten(0, 1)
 
-    return in_bands(image_of, height, width, sites_of(tile_px, stride_px), margin, ramp, stride_px, planes)
+    tile, all_planes = sites_of(tile_px, stride_px), len(y_hat) * planes
+    images = in_bands(image_of, height, width, tile, margin, ramp, stride_px, device, all_planes)
+    return images.unflatten(0, (len(y_hat), planes))
 
 
 def improve_in_tiles(
@@ -114,10 +116,10 @@ def improve_in_tiles(
         top, left = rows.start * site_px, columns.start * site_px
         part = image[None, :, top : rows.stop * site_px, left : columns.stop * site_px]
         improved = improve(pad_to_multiple(part, site_px).to(device).float() / 127.5 - 1, top, left)
-        return improved.mean(1, keepdim=True).expand(-1, 3, -1, -1) if grey else improved
+        return (improved.mean(1, keepdim=True).expand(-1, 3, -1, -1) if grey else improved)[0]
 
-    height, width = image.shape[1:]
-    return in_bands(restore, height, width, sites_of(tile_px, site_px), -(-reach_px // site_px), _RAMP, site_px)
+    (height, width), tile = image.shape[1:], sites_of(tile_px, site_px)
+    return in_bands(restore, height, width, tile, -(-reach_px // site_px), _RAMP, site_px, device)
 
 
 def watched(watch: Watch | None, top: int, left: int) -> Callable[[int, Tensor], None] | None:
@@ -129,23 +131,23 @@ def watched(watch: Watch | None, top: int, left: int) -> Callable[[int, Tensor],
 
 def in_bands(
     restore: Callable[[Span, Span], Tensor], height: int, width: int, tile: int, margin: int, ramp: int, site_px: int,
-    planes: int = 3,
+    device: torch.device, planes: int = 3,
 ) -> Tensor:  # fmt: skip
     """(``planes``, ``height``, ``width``) uint8 on the CPU, of tiles as in `spans`, blended.
 
-    ``restore``: rows and columns of a tile, in sites of ``site_px`` pixels, to its (1, planes, h, w) in [-1, 1].
+    ``restore``: rows and columns of a tile, in sites of ``site_px`` pixels, to its (planes, h, w) in [-1, 1], on
+    ``device``.
     """
     out = torch.empty(planes, height, width, dtype=torch.uint8)
     all_rows, all_columns = (spans(-(-side // site_px), tile, margin, ramp, site_px) for side in (height, width))
-    shared = torch.empty(planes, 0, width, dtype=torch.float32)
+    shared = torch.empty(planes, 0, width, dtype=torch.float32, device=device)
     for number, rows in enumerate(all_rows):
         top, bottom = rows.start * site_px, min(rows.stop * site_px, height)
         # of the tiles side by side: of the whole image it would be half a gigabyte
-        band = torch.zeros(planes, bottom - top, width, dtype=torch.float32)
+        band = torch.zeros(planes, bottom - top, width, dtype=torch.float32, device=device)
         band[:, : shared.shape[1]] = shared
         for columns in all_columns:
-            image = restore(rows, columns)
-            blend(band, image[0].float().clamp(-1, 1).cpu(), rows, columns, site_px, top)
+            blend(band, restore(rows, columns).float().clamp(-1, 1), rows, columns, site_px, top)
         end = all_rows[number + 1].start * site_px if number + 1 < len(all_rows) else height
         shared = band[:, end - top :].clone()
         done = band[:, : end - top].add_(1).mul_(127.5).round_().clamp_(0, 255)
