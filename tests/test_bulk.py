@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bulk_helpers import Capitals, Faulty, inputs, load_capitals, load_none, load_nothing, outcome
+from bulk_helpers import Capitals, Faulty, inputs, load_capitals, load_none, load_nothing, load_once, outcome
 from cli_helpers import Run, files, picture
 from difflate.bulk import workers as bulk_workers
 from difflate.bulk.manifest import Entry, Manifest
@@ -87,6 +87,13 @@ def test_a_worker_that_cannot_begin(low: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="jobs"):
         Workers(0)
     assert files(out) == ["manifest.jsonl"]
+
+
+def test_one_of_two_workers_cannot_begin(low: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out, load = tmp_path / "up", load_once(tmp_path / "flag", tmp_path / "log")
+    done = [*run_bulk(inputs(low, out), out, load, SETTINGS, Workers(2))]
+    assert set(outcome(done).values()) == {"made"}
+    assert caplog.messages == ["a worker died while it began (exit code 3); 1 goes on"]
 
 
 def test_an_error_that_is_no_answer_ends_all(tmp_path: Path) -> None:

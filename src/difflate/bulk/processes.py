@@ -5,6 +5,7 @@ process that dies costs its task a try, and another takes its place.
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,8 @@ from typing import Any, Generic
 from difflate.bulk.tasks import Load, Made, T, Task, died, raised
 from difflate.errors import DifflateError
 
+log = logging.getLogger(__name__)
+
 _THREADS: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Read when numpy and torch are imported. As many processes as cores leave none for further threads."""
 _END_S = 5.0
@@ -27,8 +30,8 @@ _END_S = 5.0
 def in_processes(tasks: Sequence[T], load: Load, jobs: int) -> Made[T]:
     """What each of ``tasks`` gives, as it comes, from ``jobs`` processes that have called ``load`` once each.
 
-    A task whose process dies is begun again as often as it may be. Raises what ``load`` or a task raises,
-    DifflateError if a process dies in ``load``. When the iterator is closed all processes have ended.
+    A task whose process dies is begun again as often as it may be; one that dies in ``load`` is not replaced. Raises what ``load`` or a task raises, DifflateError if none is left. When the iterator is closed all
+    processes have ended.
     """
     waiting, deaths = deque(tasks), dict.fromkeys((task.number for task in tasks), 0)
     workers: list[_Worker[T]] = []
@@ -51,9 +54,9 @@ def in_processes(tasks: Sequence[T], load: Load, jobs: int) -> Made[T]:
                     workers.remove(worker)
                     worker.end()
                     if task is None:
-                        raise DifflateError(
-                            f"a worker died while it began ({answer.how}); fewer --jobs need less memory"
-                        )
+                        jobs -= 1
+                        _fewer(jobs, answer.how)
+                        continue
                     deaths[task.number] += 1
                     if deaths[task.number] < task.tries:
                         waiting.appendleft(task)
@@ -66,6 +69,14 @@ def in_processes(tasks: Sequence[T], load: Load, jobs: int) -> Made[T]:
             worker.connection.close()
         for worker in workers:
             worker.end()
+
+
+def _fewer(jobs: int, how: str) -> None:
+    """Says that ``jobs`` are left, since one has died. Raises DifflateError if there are none."""
+    text = f"a worker died while it began ({how}); "
+    if not jobs:
+        raise DifflateError(text + "fewer --jobs need less memory")
+    log.warning("%s%d %s", text, jobs, "goes on" if jobs == 1 else "go on")
 
 
 @dataclass(frozen=True)

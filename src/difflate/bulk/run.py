@@ -122,6 +122,7 @@ def scratch_folder(out: Path) -> Iterator[Path]:
     for old in out.glob(f"{_SCRATCH}*"):
         shutil.rmtree(old, ignore_errors=True)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=out, prefix=_SCRATCH, ignore_cleanup_errors=True)
     except OSError as error:
         raise DifflateError(f"{out}: cannot be written ({error.strerror or error}); choose another output") from error

@@ -40,8 +40,10 @@ def add_workers_options(parser: "argparse._ActionsContainer") -> None:
     )
 
 
-def workers_of(args: argparse.Namespace) -> "Workers":
-    """What --jobs and --engine ask for. Raises ConfigError."""
+def workers_of(args: argparse.Namespace) -> "Workers | None":
+    """What --jobs and --engine ask for, if one was given. Raises ConfigError."""
+    if args.jobs is None and args.engine is None:
+        return None
     from difflate.bulk.workers import Workers
     from difflate.extras import require
 
@@ -54,9 +56,11 @@ def workers_of(args: argparse.Namespace) -> "Workers":
 
 def in_bulk(args: argparse.Namespace) -> "Workers | None":
     """Who does the work, if one of these options was given. Raises ConfigError for what does not go with them."""
-    if args.jobs is None and not args.shards and args.engine is None:
+    from difflate.bulk.workers import Workers
+
+    workers = workers_of(args) or (Workers() if args.shards else None)
+    if workers is None:
         return None
-    workers = workers_of(args)
     if args.output in (None, "-") or Path("-") in args.inputs:
         raise ConfigError("--jobs, --shards and --engine need files as inputs, and a folder as output; name it with -o")
     if getattr(args, "clip", False):

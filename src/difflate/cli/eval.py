@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from difflate.cli.arguments import add_download_option
+from difflate.cli.bulk import add_workers_options, workers_of
 from difflate.evaluate import measures
 
 if TYPE_CHECKING:
@@ -104,6 +105,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="N",
         help="only the N images that a training with holdback=N on IMAGES kept back",
     )
+    add_workers_options(
+        parser.add_argument_group(
+            "many images",
+            "Workers of one thread each measure at once. Their times do not compare with those of one process, as the "
+            "report says. With Ray, --out is a folder that all machines see.",
+        )
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument(
         "-f", "--force", action="store_true", help="overwrite a report that is there, start an interrupted run anew"
@@ -115,7 +123,6 @@ def run(args: argparse.Namespace) -> int:
     """The worst exit code of all images; the report and the table hold the images that could be measured."""
     from difflate.codecs import loading
     from difflate.evaluate.journal import Journal
-    from difflate.evaluate.machine import peak_memory_bytes
     from difflate.evaluate.pictures import PictureFolder
     from difflate.evaluate.records import worst_exit_code
     from difflate.evaluate.report import JOURNAL, as_json, bd_table, check_output, table, write_report
@@ -123,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
     from difflate.evaluate.settings import parse_codecs
 
     _check_report_options(args)
+    workers = workers_of(args)
     overlays = _overlays(args)
     journal = Journal(args.out / JOURNAL) if args.out else None
     # who began the run that is to be gone on with agreed to overwrite what was there
@@ -134,8 +142,9 @@ def run(args: argparse.Namespace) -> int:
     args.codecs = args.codecs or DEFAULT_CODECS[kind]
     args.default_anchor = DEFAULT_ANCHORS[kind]
     allowed = {"allow_download": True} if args.allow_download else {}
-    load = functools.cache(functools.partial(loading.load, **allowed))
-    settings = parse_codecs(args.codecs, load)
+    load = functools.partial(loading.load, **allowed)
+    cached = functools.cache(load)
+    settings = parse_codecs(args.codecs, cached)
     anchor = _anchor(args, settings)
     if journal is not None and args.force:
         journal.remove()
@@ -144,13 +153,15 @@ def run(args: argparse.Namespace) -> int:
         records = evaluate(
             images,
             settings,
-            load=load,
+            load=load if workers else cached,  # the one goes to other processes
             also=_also(args),
             journal=journal,
             pictures=pictures,
             progress=progress.add,
+            workers=workers,
+            out=args.out,
         )
-    command, memory = _command(args), peak_memory_bytes()
+    command = _command(args)
     if args.out:
         write_report(
             records,
@@ -160,14 +171,13 @@ def run(args: argparse.Namespace) -> int:
             anchor=anchor,
             overlays=overlays,
             pictures=pictures,
-            peak_memory_bytes=memory,
         )
         if args.export_compressai:
             _export(args.out, records, command)
     if journal is not None:
         journal.remove()
     if args.json:
-        print(json.dumps(as_json(records, command, anchor, pictures is not None, memory), allow_nan=False))
+        print(json.dumps(as_json(records, command, anchor, pictures is not None), allow_nan=False))
     else:
         print("\n".join(part for part in (table(records), bd_table(records, anchor)) if part), end="")
     return worst_exit_code(records)
@@ -185,6 +195,8 @@ def _check_report_options(args: argparse.Namespace) -> None:
     for flag, value in given.items():
         if value and not args.out:
             raise ConfigError(f"{flag} is for the report; add --out REPORT")
+    if args.engine == "ray" and not args.out:
+        raise ConfigError("--engine ray needs a folder that all machines see; add --out REPORT")
 
 
 def _overlays(args: argparse.Namespace) -> "list[Overlay]":
@@ -300,6 +312,10 @@ def _command(args: argparse.Namespace) -> str:
         words += ["--max-images", str(args.max_images)]
     if args.holdback is not None:
         words += ["--holdback", str(args.holdback)]
+    if args.jobs is not None:
+        words += ["--jobs", str(args.jobs)]
+    if args.engine is not None:
+        words += ["--engine", args.engine]
     return shlex.join(words)
 
 

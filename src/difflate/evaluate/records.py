@@ -35,6 +35,10 @@ class Record:
     kind: measures.Kind = "images"
     frames: int | None = None
     """Of a clip."""
+    jobs: int | None = field(default=None, compare=False)
+    """So many workers, each with one thread, measured at once; None: one process with all of its threads."""
+    peak_memory_bytes: int | None = field(default=None, compare=False)
+    """The most memory that the process that measured it had had resident by then."""
 
     @property
     def lossless(self) -> bool:

@@ -39,8 +39,11 @@ def definitions(kind: Kind = "images") -> dict[str, str]:
         "stored" + ", and no sound" * (kind == "clips"),
         **({"frames": FRAMES} if kind == "clips" else {}),
         **{measure.key: measure.definition for measure in measures.measures_for(kind)},
-        "peak_memory_bytes": "the most memory that the process had resident, from its start to the last measurement: "
-        "all codecs, models and measures together; null: not known",
+        "jobs": "so many workers, each with one thread, measured at once, of a run that was gone on with the most; "
+        "null: one process with all of its threads; encode_s and decode_s of different jobs do not compare",
+        "peak_memory_bytes": "the most memory that a process which measured had resident, from its start to its last "
+        "measurement: all codecs, models and measures together; of jobs that of the largest, not their sum; null: not "
+        "known",
         "means": f"of the values of the {kind} that could be measured, each {one} counting once; psnr: of those with "
         "an error, lossless ones are counted apart",
         "bd_rate_percent": "mean difference of bpp against bd_anchor at equal mean quality, piecewise cubic through "
@@ -72,7 +75,6 @@ def write_report(
     anchor: Anchor = JPEG,
     overlays: "Sequence[Overlay]" = (),
     pictures: "PictureFolder | None" = None,
-    peak_memory_bytes: int | None = None,
 ) -> list[Path]:
     """Writes the four files into ``folder``, which is made if needed, and returns their paths.
 
@@ -84,7 +86,7 @@ def write_report(
     folder = Path(folder)
     check_output(folder, force)
     picture = rate_distortion_png(records)
-    results = as_json(records, command, anchor, pictures is not None, peak_memory_bytes)
+    results = as_json(records, command, anchor, pictures is not None)
     page = report_page(records, results["protocol"], anchor=anchor, overlays=overlays, pictures=pictures)
     text = json.dumps(results, indent=1, allow_nan=False) + "\n"
     texts = (text, markdown(records, command, anchor))
@@ -100,7 +102,6 @@ def as_json(
     command: str = "",
     anchor: Anchor = JPEG,
     pictures: bool = False,
-    peak_memory_bytes: int | None = None,
 ) -> dict[str, Any]:
     """The contents of results.json: protocol, means, BD-rates and all records, without infinities."""
     means = [{key: None if value == math.inf else value for key, value in row.items()} for row in mean_rows(records)]
@@ -112,7 +113,8 @@ def as_json(
         "bpp_range": anchor.bpp_range and list(anchor.bpp_range),
         "versions": versions(),
         "machine": machine(),
-        "peak_memory_bytes": peak_memory_bytes,
+        "jobs": jobs_of(records),
+        "peak_memory_bytes": max((record.peak_memory_bytes or 0 for record in records), default=0) or None,
         "pictures": pictures,
         "definitions": definitions(kind),
     }
@@ -140,10 +142,17 @@ def table(records: Sequence[Record]) -> str:
         cells = [cell(row[measure.key], measure.places) + mark for measure, mark in zip(columns, marks, strict=True)]
         lines.append([row["setting"], count, *cells])
     text = markdown_table(["setting", kind, *titles], lines)
+    if jobs := jobs_of(records):
+        text += f"\nTimes of {jobs} workers at once, with one thread each; those of other runs do not compare.\n"
     if notes:
         over = " and ".join(measure.title for measure in columns if measure.infinite)
         text += f"\n† {over} of the {kind} with an error; restored without one: {', '.join(notes)}\n"
     return text
+
+
+def jobs_of(records: Sequence[Record]) -> int | None:
+    """The most workers that measured at once; None: one process measured all."""
+    return max((record.jobs or 0 for record in records), default=0) or None
 
 
 def bd_table(records: Sequence[Record], anchor: Anchor = JPEG) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 
 from difflate.errors import ConfigError
 from difflate.evaluate.markdown import cell, markdown_table
+from difflate.evaluate.measurer import OfClips
 from difflate.evaluate.options import load_with_options
 from difflate.evaluate.records import Record
-from difflate.evaluate.run import OfClips, find_images, kind_of_files
+from difflate.evaluate.run import find_images, kind_of_files
 from difflate.evaluate.settings import CodecSetting, load_codec, parse_codecs
 from difflate.limits import DEFAULT_LIMITS
 from difflate.media.video import open_clip

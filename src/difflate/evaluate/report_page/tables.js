@@ -94,10 +94,11 @@ sortableTable(byId("times-table"), [{ title: "codec" }, { title: "settings" },
     });
     return { cells: [{ text: codec, value: i }, { text: String(rows.length), value: rows.length }, ...cells] };
   }));
-const peak = data.protocol.peak_memory_bytes;
+const { jobs, peak_memory_bytes: peak } = data.protocol;
 byId("memory").textContent = `Wall seconds for one of the ${data.kind}, each codec having run once before; ${data.protocol.machine}. `
+  + (jobs ? `${jobs} workers of one thread each measured at once: these times do not compare with those of other runs. ` : "")
   + (peak ? `Peak memory: ${(peak / 2 ** 20).toFixed(0)} MiB resident, of the process that measured, with all codecs, models and metrics together; `
-    + "it does not tell one codec from another, and of a run that was interrupted it is the last process's." : "Peak memory is not known on this system.");
+    + "it does not tell one codec from another, and of several processes it is the largest one's." : "Peak memory is not known on this system.");
 
 {
   const { command, versions, definitions } = data.protocol;
