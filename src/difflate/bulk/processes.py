@@ -30,8 +30,8 @@ _END_S = 5.0
 def in_processes(tasks: Sequence[T], load: Load, jobs: int) -> Made[T]:
     """What each of ``tasks`` gives, as it comes, from ``jobs`` processes that have called ``load`` once each.
 
-    A task whose process dies is begun again as often as it may be; one that dies in ``load`` is not replaced. Raises what ``load`` or a task raises, DifflateError if none is left. When the iterator is closed all
-    processes have ended.
+    A task whose process dies is begun again as often as it may be; one that dies in ``load`` is not replaced. Raises
+    what ``load`` or a task raises, DifflateError if no process is left. When the iterator is closed all have ended.
     """
     waiting, deaths = deque(tasks), dict.fromkeys((task.number for task in tasks), 0)
     workers: list[_Worker[T]] = []
