@@ -1,36 +1,46 @@
 """Work without a codec, for other processes too: letters in capitals, and inputs that go wrong as they say."""
 
 import functools
+import io
 import os
 import signal
 import sys
+import tarfile
 import time
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from difflate.bulk.conversion import Input
 from difflate.bulk.run import Done, run_bulk
-from difflate.bulk.tasks import Load
+from difflate.bulk.tasks import Load, Task
 from difflate.bulk.work import Result
 from difflate.bulk.workers import Workers
+from difflate.codecs.groups import one_by_one
 from difflate.errors import DifflateError, ImageError
 
 
 class Capitals:
     """Notes in the file ``log`` what it loads and makes."""
 
-    def __init__(self, log: Path):
-        self._log = log
+    def __init__(self, log: Path, batch: int = 1):
+        self._log, self.batch = log, batch
         self._note("load")
 
-    def file(self, source: Path, target: Path) -> Result:
-        return self.member(source.name, source.read_bytes())
+    def files(self, inputs: Sequence[tuple[Path, Path]]) -> list[Result | Exception]:
+        return self.members([(source.name, source.read_bytes()) for source, _ in inputs])
 
     def suffix_of_member(self, name: str) -> str | None:
         return ".up" if name.endswith(".low") else None
 
-    def member(self, name: str, data: bytes) -> Result:
-        self._note(name)
+    def members(self, members: Sequence[tuple[str, bytes]]) -> list[Result | Exception]:
+        assert len(members) <= self.batch
+        self._note("+".join(name for name, _ in members))
+        return one_by_one(members, self._made)
+
+    def _made(self, member: tuple[str, bytes]) -> Result:
+        data = member[1]
         match data.decode().split():
             case ["die"]:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -48,8 +58,8 @@ class Capitals:
             file.write(f"{text}\n")
 
 
-def load_capitals(log: Path) -> Load:
-    return functools.partial(Capitals, log)
+def load_capitals(log: Path, batch: int = 1) -> Load:
+    return functools.partial(Capitals, log, batch)
 
 
 def load_nothing() -> Capitals:
@@ -98,6 +108,29 @@ class Faulty:
 
 def load_none() -> None:
     """Nothing is needed."""
+
+
+def in_this_process(tasks: Sequence[Task], load: Load, jobs: int) -> Generator[tuple[Task, Any], None, None]:
+    """In the place of `difflate.bulk.processes.in_processes`."""
+    work = load()
+    yield from ((task, task.perform(work)) for task in tasks)
+
+
+def shard(path: Path, members: dict[str, str]) -> Path:
+    """A tar archive of texts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, text in members.items():
+            header = tarfile.TarInfo(name)
+            header.size, header.mtime = len(text), 1_000_000
+            tar.addfile(header, io.BytesIO(text.encode()))
+    return path
+
+
+def members(path: Path) -> dict[str, str]:
+    """What is in an archive of texts."""
+    with tarfile.open(path) as tar:
+        return {member.name: tar.extractfile(member).read().decode() for member in tar}  # pyright: ignore
 
 
 def inputs(folder: Path, out: Path, suffix: str = ".up") -> list[Input]:

@@ -5,7 +5,8 @@ import pytest
 
 import difflate
 from coder_helpers import photo, tiny_codec
-from difflate.codecs.batches import in_groups, most_at_once
+from difflate.codecs.batches import most_at_once
+from difflate.codecs.groups import in_groups
 from difflate.codecs.learned import LearnedCodec
 from difflate.errors import ConfigError, FormatError, LimitExceeded, ModelError
 from difflate.format.container import read_dfl

@@ -1,6 +1,5 @@
 """Many files: workers that die, runs that go on where another ended, manifests that are damaged, shards."""
 
-import io
 import json
 import os
 import signal
@@ -8,18 +7,28 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bulk_helpers import Capitals, Faulty, inputs, load_capitals, load_none, load_nothing, load_once, outcome
+from bulk_helpers import (
+    Capitals,
+    Faulty,
+    in_this_process,
+    inputs,
+    load_capitals,
+    load_none,
+    load_nothing,
+    load_once,
+    members,
+    outcome,
+    shard,
+)
 from cli_helpers import Run, files, picture
 from difflate.bulk import workers as bulk_workers
-from difflate.bulk.manifest import Entry, Manifest
+from difflate.bulk.manifest import Manifest
 from difflate.bulk.run import Done, run_bulk
 from difflate.bulk.shards import convert
-from difflate.bulk.tasks import Load, Task
 from difflate.bulk.workers import Workers
 from difflate.errors import ConfigError, DifflateError, FormatError, OutputExists
 
@@ -40,12 +49,7 @@ def low(tmp_path: Path) -> Path:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """No other processes."""
-
-    def one_by_one(tasks: list[Task], load: Load, jobs: int) -> Iterator[tuple[Task, Entry]]:
-        work = load()
-        yield from ((task, task.perform(work)) for task in tasks)
-
-    monkeypatch.setattr(bulk_workers, "in_processes", one_by_one)
+    monkeypatch.setattr(bulk_workers, "in_processes", in_this_process)
 
 
 def go(low: Path, workers: Workers = ONE, settings: dict[str, object] = SETTINGS, force: bool = False) -> list[Done]:
@@ -213,21 +217,6 @@ def under_way(low: Path, name: str) -> bool:
 
 
 # Shards
-
-
-def shard(path: Path, members: dict[str, str]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, text in members.items():
-            header = tarfile.TarInfo(name)
-            header.size, header.mtime = len(text), 1_000_000
-            tar.addfile(header, io.BytesIO(text.encode()))
-    return path
-
-
-def members(path: Path) -> dict[str, str]:
-    with tarfile.open(path) as tar:
-        return {member.name: tar.extractfile(member).read().decode() for member in tar}  # pyright: ignore
 
 
 def test_a_shard_keeps_names_order_and_what_is_no_image(tmp_path: Path) -> None:

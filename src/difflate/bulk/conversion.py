@@ -1,12 +1,14 @@
 """A file, or a shard of them, that becomes another."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from difflate.bulk.manifest import Entry
 from difflate.bulk.outputs import failed, made
 from difflate.bulk.shards import convert
-from difflate.bulk.work import Work
+from difflate.bulk.work import Result, Work
 from difflate.errors import DifflateError
 from difflate.files import atomic_write
 
@@ -59,20 +61,37 @@ class Conversion:
 
     def perform(self, work: Work) -> Entry:
         """Never raises an Exception: the entry has the error."""
-        try:
-            entry = self.of.entry(self.output)
-        except OSError:  # reading it tells what is wrong
-            entry = Entry(str(self.of.source), self.output)
-        make = self._shard if self.of.shard else self._file
-        return made(entry, Path(self.scratch), lambda entry: make(entry, work))
+        if self.of.shard:
+            return made(self._entry(), Path(self.scratch), lambda entry: self._shard(entry, work))
+        (entry,) = self.perform_with([], work)
+        return entry
+
+    def perform_with(self, others: Sequence["Conversion"], work: Work) -> list[Entry]:
+        """Of files alone: what becomes of each, in one batch."""
+        conversions, began = [self, *others], time.perf_counter()
+        entries = [each._entry() for each in conversions]
+        results = work.files([(each.of.source, each.of.target) for each in conversions])
+        share = (time.perf_counter() - began) / len(conversions)
+        written = [each._written(*had) for each, *had in zip(conversions, entries, results, strict=True)]
+        return [replace(entry, seconds=round(entry.seconds + share, 4)) for entry in written]
 
     def given_up(self, error: DifflateError) -> Entry:
         """The entry with that error."""
         source = str(self.of.source)
         return failed(Entry(source, self.output), DifflateError(f"{source}: {error}"))
 
-    def _file(self, entry: Entry, work: Work) -> Entry:
-        result = work.file(self.of.source, self.of.target)
+    def _entry(self) -> Entry:
+        try:
+            return self.of.entry(self.output)
+        except OSError:  # reading it tells what is wrong
+            return Entry(str(self.of.source), self.output)
+
+    def _written(self, entry: Entry, result: Result | Exception) -> Entry:
+        return made(entry, Path(self.scratch), lambda entry: self._file(entry, result))
+
+    def _file(self, entry: Entry, result: Result | Exception) -> Entry:
+        if isinstance(result, Exception):
+            raise result
         notes = [*result.notes]
         if callable(result.data):
             notes += result.data(Path(self.scratch))

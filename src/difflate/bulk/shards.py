@@ -1,13 +1,15 @@
 """Tar shards in and out: what is made of an image has its name with another suffix, other members are kept."""
 
+from __future__ import annotations
+
 import io
 import tarfile
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from difflate.bulk.work import Work
+from difflate.bulk.work import Result, Work
 from difflate.data.images import is_hidden
 from difflate.data.items import tar_members
 from difflate.errors import DifflateError, ImageError, LimitExceeded, TruncatedError, exit_code_of, naming, told
@@ -15,6 +17,8 @@ from difflate.limits import INPUT_BYTES
 
 _DEATHS = 2
 """After so many a member is given up."""
+_WAITING_BYTES = 1 << 26
+"""Of members; more are not read for one batch."""
 
 
 @dataclass
@@ -43,53 +47,102 @@ def convert(source: Path, target: Path, work: Work) -> Converted:
     out, and those that fail, which are named. So is one at which a process that wrote this ``target`` has died twice.
     Raises ConfigError for what is no plain tar archive, OSError.
     """
-    done, names = Converted(), set[str]()
+    damage: TruncatedError | None = None
     with (
         _Deaths(target.with_suffix(".at")) as deaths,
         source.open("rb") as archive,
         tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar,
     ):
+        made = _Archive(archive, tar, work, deaths)
         try:
             for number, member in enumerate(tar_members(source)):
                 if is_hidden(PurePosixPath(member.name)):
-                    done.hidden += 1
-                    continue
-                try:
-                    with naming(member.name):
-                        deaths.begin(number)
-                        name, data = _made(member, archive, names, done, work)
-                except Exception as error:
-                    done.fail(member.name, error)
-                    continue
-                names.add(name)
-                tar.addfile(_header(member, name, len(data)), io.BytesIO(data))
+                    made.done.hidden += 1
+                else:
+                    made.take(number, member)
         except TruncatedError as error:
-            done.fail("", error)
-    return done
+            damage = error
+        made.flush()
+        if damage is not None:
+            made.done.fail("", damage)
+    return made.done
 
 
-def _made(
-    member: tarfile.TarInfo, archive: BinaryIO, names: set[str], done: Converted, work: Work
-) -> tuple[str, bytes]:
-    """(name, bytes) of the member that is made of another. Raises DifflateError."""
-    suffix = work.suffix_of_member(member.name)
-    name = member.name if suffix is None else str(PurePosixPath(member.name).with_suffix(suffix))
-    if name in names:
-        raise ImageError(f"there is a {name} already; give the members different names")
-    if member.size > INPUT_BYTES:
-        raise LimitExceeded(f"more than {INPUT_BYTES} bytes, which no input may have")
-    archive.seek(member.offset_data)
-    data = archive.read(member.size)
-    if len(data) < member.size:
-        raise TruncatedError("the archive ends within it; get an intact copy")
-    if suffix is None:
-        return name, data
-    result = work.member(member.name, data)
-    if not isinstance(result.data, bytes):
-        raise DifflateError("cannot be kept in an archive; unpack it, and convert the files")
-    done.images += 1
-    done.pixels += result.size[0] * result.size[1] if result.size else 0
-    return name, result.data
+class _Archive:
+    """One that is being written of the members of another."""
+
+    def __init__(self, archive: BinaryIO, tar: tarfile.TarFile, work: Work, deaths: _Deaths):
+        self.done = Converted()
+        self._archive, self._tar, self._work, self._deaths = archive, tar, work, deaths
+        self._names = set[str]()
+        self._waiting: dict[int, tarfile.TarInfo] = {}
+
+    def take(self, number: int, member: tarfile.TarInfo) -> None:
+        """Has ``member`` wait until there is a batch of what something is made of."""
+        alone = self._deaths.near(number)
+        if alone:
+            self.flush()
+        self._waiting[number] = member
+        images = sum(self._suffix(member) is not None for member in self._waiting.values())
+        if alone or not 0 < images < self._work.batch or self._waiting_bytes() >= _WAITING_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Adds what is made of those that wait, in their order."""
+        members, self._waiting = self._waiting, {}
+        if not members:
+            return
+        try:
+            self._deaths.begin(min(members), max(members))
+        except DifflateError as error:
+            results = dict.fromkeys(members, error)
+        else:
+            results = self._results(members)
+        for number, member in members.items():
+            try:
+                with naming(member.name):
+                    self._add(member, results[number])
+            except Exception as error:
+                self.done.fail(member.name, error)
+
+    def _results(self, members: Mapping[int, tarfile.TarInfo]) -> dict[int, Result | bytes | Exception]:
+        """What there is of each: bytes of what is kept as it is."""
+        read: dict[int, Any] = {number: self._read(member) for number, member in members.items()}
+        images = [n for n, member in members.items() if isinstance(read[n], bytes) and self._suffix(member) is not None]
+        made = self._work.members([(members[n].name, read[n]) for n in images])
+        return read | dict(zip(images, made, strict=True))
+
+    def _suffix(self, member: tarfile.TarInfo) -> str | None:
+        return self._work.suffix_of_member(member.name)
+
+    def _waiting_bytes(self) -> int:
+        return sum(member.size for member in self._waiting.values())
+
+    def _read(self, member: tarfile.TarInfo) -> bytes | DifflateError:
+        if member.size > INPUT_BYTES:
+            return LimitExceeded(f"more than {INPUT_BYTES} bytes, which no input may have")
+        self._archive.seek(member.offset_data)
+        data = self._archive.read(member.size)
+        if len(data) < member.size:
+            return TruncatedError("the archive ends within it; get an intact copy")
+        return data
+
+    def _add(self, member: tarfile.TarInfo, result: Result | bytes | Exception) -> None:
+        """Adds ``result``, or the bytes of a member that is kept. Raises what it is, DifflateError."""
+        suffix = self._suffix(member)
+        name = member.name if suffix is None else str(PurePosixPath(member.name).with_suffix(suffix))
+        if name in self._names:
+            raise ImageError(f"there is a {name} already; give the members different names")
+        if isinstance(result, Exception):
+            raise result
+        data = result if isinstance(result, bytes) else result.data
+        if not isinstance(data, bytes):
+            raise DifflateError("cannot be kept in an archive; unpack it, and convert the files")
+        self._names.add(name)
+        self._tar.addfile(_header(member, name, len(data)), io.BytesIO(data))
+        if isinstance(result, Result):
+            self.done.images += 1
+            self.done.pixels += result.size[0] * result.size[1] if result.size else 0
 
 
 def _header(member: tarfile.TarInfo, name: str, size: int) -> tarfile.TarInfo:
@@ -100,22 +153,27 @@ def _header(member: tarfile.TarInfo, name: str, size: int) -> tarfile.TarInfo:
 
 
 class _Deaths:
-    """A file beside a shard that is being written: the members at which processes died, and the one under way."""
+    """A file beside a shard that is being written: the members at which processes died, and those under way."""
 
-    _LINE = "{:19d}\n"
+    _LINE = "{:19d} {:19d}\n"
 
     def __init__(self, path: Path):
         self._path = path
-        self._before: Counter[int] = Counter(map(int, path.read_text().split())) if path.exists() else Counter()
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._before = [range(int(first), int(last) + 1) for first, last in map(str.split, lines)]
 
-    def begin(self, number: int) -> None:
-        """Raises DifflateError for a member that is given up."""
-        if self._before[number] >= _DEATHS:
+    def near(self, number: int) -> bool:
+        """Whether a process died at a member, or at several of which it was one: then it is made alone."""
+        return any(number in members for members in self._before)
+
+    def begin(self, first: int, last: int) -> None:
+        """Raises DifflateError for a single member that is given up: two processes have died at it alone."""
+        if first == last and self._before.count(range(first, last + 1)) >= _DEATHS:
             raise DifflateError(f"{_DEATHS} workers died over it; look at it alone")
-        self._file.seek(self._before.total() * len(self._LINE.format(0)))
-        self._file.write(self._LINE.format(number).encode())  # not buffered: a signal cannot lose it
+        self._file.seek(len(self._before) * len(self._LINE.format(0, 0)))
+        self._file.write(self._LINE.format(first, last).encode())  # not buffered: a signal cannot lose it
 
-    def __enter__(self) -> "_Deaths":
+    def __enter__(self) -> _Deaths:
         self._path.touch()
         self._file = self._path.open("r+b", buffering=0)
         return self

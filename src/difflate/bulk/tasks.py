@@ -1,6 +1,7 @@
 """What is done many times: a task, as a worker gets it. What hands tasks out does not know what they are."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from difflate.errors import DifflateError, told
@@ -41,6 +42,37 @@ class Task(Protocol):
 T = TypeVar("T", bound=Task)
 Made = Generator[tuple[T, Any], None, None]
 """Tasks and what came of them, as they come."""
+
+
+class Joinable(Task, Protocol):
+    """A task that takes less time beside others."""
+
+    def perform_with(self, others: Sequence[Any], work: Any, /) -> Sequence[Any]:
+        """What comes of it and of each of ``others``, tasks of its kind; otherwise as `perform`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Together:
+    """Tasks that one worker has at once: a task that gives what each of them gives, or None if the worker has died."""
+
+    number: int
+    tasks: tuple[Joinable, ...]
+
+    tries = 1
+
+    @property
+    def block(self) -> int:
+        """As many of them as are a block alone."""
+        return max(1, self.tasks[0].block // len(self.tasks))
+
+    def perform(self, work: Any) -> Sequence[Any] | None:
+        """See `Task`."""
+        first, *others = self.tasks
+        return first.perform_with(others, work)
+
+    def given_up(self, error: DifflateError) -> None:
+        """None: each of them may be begun again by itself."""
 
 
 def died(task: Task, how: str) -> Any:

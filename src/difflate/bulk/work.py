@@ -21,16 +21,21 @@ class Result:
 
 
 class Work(Protocol):
-    """What a command does with an input: loaded once in each worker, with its codec."""
+    """What a command does with inputs: loaded once in each worker, with its codec."""
 
-    def file(self, source: Path, target: Path) -> Result:
-        """Of the file ``source``; ``target`` tells the format, nothing is written. Raises DifflateError."""
+    @property
+    def batch(self) -> int:
+        """Inputs that it can make more of together than one after the other."""
+        ...
+
+    def files(self, inputs: Sequence[tuple[Path, Path]]) -> Sequence[Result | Exception]:
+        """Of each file (source, target), or why there is nothing; ``target`` tells the format, nothing is written."""
         ...
 
     def suffix_of_member(self, name: str) -> str | None:
         """Suffix, with its dot, of what is made of the member ``name`` of an archive; None: it is kept as it is."""
         ...
 
-    def member(self, name: str, data: bytes) -> Result:
-        """Of a member of an archive; the result has bytes. Raises DifflateError."""
+    def members(self, members: Sequence[tuple[str, bytes]]) -> Sequence[Result | Exception]:
+        """Of each member (name, data) of an archive, or why there is nothing; results have bytes."""
         ...

@@ -97,5 +97,11 @@ def spelled_as_flags() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        message = re.sub(r"`(\w+)`", lambda name: flag_of(name[1]), str(error))
-        raise type(error)(message) from error
+        raise as_flags(error) from error
+
+
+def as_flags(error: Exception) -> Exception:
+    """``error``, which if it is about `tile_px` speaks of --tile."""
+    if not isinstance(error, ConfigError):
+        return error
+    return type(error)(re.sub(r"`(\w+)`", lambda name: flag_of(name[1]), str(error)))

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,19 @@ from difflate import DEFAULT_CODEC
 from difflate.cli.arguments import (
     add_codec_options,
     add_download_option,
+    as_flags,
     codec_options,
     input_path,
     output_path,
     spelled_as_flags,
 )
-from difflate.cli.bulk import add_bulk_options
+from difflate.cli.bulk import add_bulk_options, batch_of
 from difflate.cli.device import add_device_option
 
 if TYPE_CHECKING:
     from difflate.bulk.work import Result
+    from difflate.codecs.rate_search import Coded
+    from difflate.media.picture import Picture
 
 _EPILOG = """examples:
   difflate compress photo.png                        photo.dfl, beside it
@@ -92,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     from difflate.cli.bulk import in_bulk, run_in_bulk
     from difflate.cli.clips import clips_in
     from difflate.codecs.base import Codec
+    from difflate.codecs.groups import result_of
     from difflate.data.images import files_in, list_images
     from difflate.media.suffixes import SUFFIXES
 
@@ -114,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         _check_suffix(jobs[0].target, codec.suffix, codec.name)
 
     with _bar(codec, options):
-        return run_jobs(jobs, args, lambda job: work.file(job.source, job.target))
+        return run_jobs(jobs, args, lambda job: result_of(work.files([(job.source, job.target)])))
 
 
 class _Compressing:
@@ -128,7 +132,7 @@ class _Compressing:
         from difflate.codecs.rate_search import check_request
 
         self.codec: Any = load(args.codec, allow_download=args.allow_download)
-        self.options = codec_options(args, "encoding")
+        self.options, self.batch = codec_options(args, "encoding"), batch_of(args)
         self._args = args
         with spelled_as_flags():
             check_request(args.quality, args.bpp, args.max_bytes)
@@ -136,53 +140,74 @@ class _Compressing:
             self.codec.encoding.of(self.options, self.codec.name)
         move_codec(self.codec, device)
 
-    def file(self, source: Path, target: Path) -> "Result":
-        from difflate.cli.batch import STANDARD, read_input
-        from difflate.cli.clips import taken_as_clip
+    def files(self, inputs: Sequence[tuple[Path, Path]]) -> "list[Result | Exception]":
+        from difflate.codecs.groups import in_groups
 
-        if self._args.clip or (source != STANDARD and taken_as_clip(source)):
-            return _clip(source, self.codec, self.options, self._args)
-        _check_picture(self._args)
-        return _picture(read_input(source), self.codec, self.options, self._args)
+        return in_groups(inputs, lambda given: self._file(given[0]), self._made)
 
     def suffix_of_member(self, name: str) -> str | None:
         from difflate.media.suffixes import SUFFIXES
 
         return self.codec.suffix if Path(name).suffix.lower() in SUFFIXES else None
 
-    def member(self, name: str, data: bytes) -> "Result":
-        _check_picture(self._args)
-        return _picture(data, self.codec, self.options, self._args)
+    def members(self, members: Sequence[tuple[str, bytes]]) -> "list[Result | Exception]":
+        from difflate.codecs.groups import in_groups
+
+        return in_groups(members, lambda member: self._picture(member[1]), self._made)
+
+    def _file(self, source: Path) -> tuple[Path | None, int, Any]:
+        """What `in_groups` asks of an input: a `_Picture`, or what makes the result of a clip, by itself."""
+        from difflate.cli.batch import STANDARD, read_input
+        from difflate.cli.clips import taken_as_clip
+
+        if self._args.clip or (source != STANDARD and taken_as_clip(source)):
+            return source, 1, functools.partial(_clip, source, self.codec, self.options, self._args)
+        return self._picture(read_input(source))
+
+    def _picture(self, data: bytes) -> tuple[None, int, "_Picture"]:
+        from difflate.errors import ConfigError
+        from difflate.media.picture import open_image
+
+        if self._args.audio or self._args.fps:
+            raise ConfigError("--audio and --fps are for clips; leave them out, or add --clip")
+        return None, self.batch, _Picture(open_image(data, metadata=self._args.metadata), len(data))
+
+    def _made(self, group: Sequence[Any]) -> "Sequence[Result | Exception]":
+        from difflate.codecs.groups import one_by_one
+        from difflate.codecs.rate_search import encode_pictures
+
+        if not isinstance(group[0], _Picture):
+            return [group[0]()]
+        args = self._args
+        with spelled_as_flags():
+            coded = encode_pictures(
+                self.codec, [each.picture for each in group], quality=args.quality, bpp=args.bpp,
+                max_bytes=args.max_bytes, options=self.options,
+            )  # fmt: skip
+        return one_by_one(zip(group, coded, strict=True), lambda pair: pair[0].result(pair[1], self.codec.name))
 
 
-def _check_picture(args: argparse.Namespace) -> None:
-    """Raises ConfigError for options of clips."""
-    from difflate.errors import ConfigError
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+    """An image that was read."""
 
-    if args.audio or args.fps:
-        raise ConfigError("--audio and --fps are for clips; leave them out, or add --clip")
+    picture: "Picture"
+    size_bytes: int
 
+    def result(self, coded: "Coded | Exception", codec: str) -> "Result":
+        """Its file, and what is said of it. Raises ``coded``, if that is an error."""
+        from difflate.bulk.work import Result
+        from difflate.format.webp import fallback_notes
 
-def _picture(data: bytes, codec: Any, options: Mapping[str, Any], args: argparse.Namespace) -> "Result":
-    """The file of the image in the file ``data``, and what is said of it."""
-    from difflate.bulk.work import Result
-    from difflate.codecs.base import codec_of_pictures
-    from difflate.codecs.rate_search import encode_picture
-    from difflate.format.webp import fallback_notes
-    from difflate.media.picture import open_image
-
-    picture = open_image(data, metadata=args.metadata)
-    with spelled_as_flags():
-        coded = encode_picture(
-            codec_of_pictures(codec), picture, quality=args.quality, bpp=args.bpp, max_bytes=args.max_bytes,
-            options=options,
-        )  # fmt: skip
-    bpp = 8 * len(coded.data) / (picture.width * picture.height)
-    size = f"{picture.width}x{picture.height}"
-    reached = f", the most that {codec.name} gives" if coded.short else ""
-    line = f"{size} px, {len(data)} -> {len(coded.data)} bytes, {bpp:.3f} bpp{reached}"
-    notes = (*picture.notes, *fallback_notes(coded.data))
-    return Result(coded.data, line, notes, (picture.width, picture.height))
+        if isinstance(coded, Exception):
+            raise as_flags(coded)
+        picture = self.picture
+        bpp = 8 * len(coded.data) / (picture.width * picture.height)
+        size = f"{picture.width}x{picture.height}"
+        reached = f", the most that {codec} gives" if coded.short else ""
+        line = f"{size} px, {self.size_bytes} -> {len(coded.data)} bytes, {bpp:.3f} bpp{reached}"
+        notes = (*picture.notes, *fallback_notes(coded.data))
+        return Result(coded.data, line, notes, (picture.width, picture.height))
 
 
 def _clip(source: Path, codec: Any, options: Mapping[str, Any], args: argparse.Namespace) -> "Result":

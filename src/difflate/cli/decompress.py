@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from difflate.cli.arguments import (
     add_codec_options,
     add_download_option,
+    as_flags,
     codec_options,
     input_path,
     name_of,
@@ -17,7 +18,7 @@ from difflate.cli.arguments import (
     spelled_as_flags,
 )
 from difflate.cli.batch import STANDARD
-from difflate.cli.bulk import add_bulk_options
+from difflate.cli.bulk import add_bulk_options, batch_of
 from difflate.cli.device import add_device_option
 from difflate.cli.report import write_output
 from difflate.files import make_folder
@@ -94,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     """Restores each input; returns the worst exit code."""
     from difflate.cli.batch import find_compressed, plan, run_jobs
     from difflate.cli.bulk import in_bulk, run_in_bulk
+    from difflate.codecs.groups import result_of
 
     workers = in_bulk(args)
     work = _Restoring(args, device=None if workers else args.device)
@@ -116,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     jobs = plan(args.inputs, args.output, suffix_of, find)
     frames = named is not None and named not in _VIDEO
     jobs = [dataclasses.replace(job, folder=frames and _holds_clip(job.source)) for job in jobs]
-    return run_jobs(jobs, args, lambda job: work.file(job.source, job.target))
+    return run_jobs(jobs, args, lambda job: result_of(work.files([(job.source, job.target)])))
 
 
 class _Restoring:
@@ -134,7 +136,7 @@ class _Restoring:
                 f"--format (={args.format}) is no image format; choose png, jpg, webp, avif, tif or bmp, of "
                 "clips mkv, mp4, webm, y4m or png"
             )
-        self._args, self._device = args, device and device_of(device)
+        self._args, self._device, self.batch = args, device and device_of(device), batch_of(args)
         with spelled_as_flags():
             self.codec: Codec | None = load_for_files(args.codec, args.allow_download) if args.codec else None
         self._options = codec_options(args, "decoding")
@@ -143,27 +145,35 @@ class _Restoring:
 
             self._options["refiner"] = open_refiner(args.refiner, allow_download=args.allow_download)
 
-    def file(self, source: Path, target: Path) -> "Result":
-        from difflate.cli.batch import read_input
-        from difflate.cli.clips import taken_as_clip
-        from difflate.format import container
+    def files(self, inputs: Sequence[tuple[Path, Path]]) -> "list[Result | Exception]":
+        from difflate.codecs.groups import in_groups
 
-        if source != STANDARD and taken_as_clip(source):
-            return _clip_of_video(source, self.named, self._options, self._args)
-        data = read_input(source)
-        if self._args.salvage or container.begins_as_clip(data[:_PEEKED_BYTES]):
-            return _clip(data, self.codec, self.named, self._options, self._args)
-        return self._picture(data, target)
+        return in_groups(inputs, lambda given: self._file(*given), self._made)
 
     def suffix_of_member(self, name: str) -> str | None:
         compressed = {suffix for group in _COMPRESSED for suffix in group}
         return f".{self.named or 'png'}" if Path(name).suffix.lower() in compressed else None
 
-    def member(self, name: str, data: bytes) -> "Result":
-        return self._picture(data, Path(name).with_suffix(f".{self.named or 'png'}"))
+    def members(self, members: Sequence[tuple[str, bytes]]) -> "list[Result | Exception]":
+        from difflate.codecs.groups import in_groups
 
-    def _picture(self, data: bytes, target: Path) -> "Result":
-        from difflate.bulk.work import Result
+        suffix = f".{self.named or 'png'}"
+        return in_groups(members, lambda each: self._picture(each[1], Path(each[0]).with_suffix(suffix)), self._made)
+
+    def _file(self, source: Path, target: Path) -> tuple[Any, int, Any]:
+        """What `in_groups` asks of an input: a `_Coded`, or what makes the result of a clip, by itself."""
+        from difflate.cli.batch import read_input
+        from difflate.cli.clips import taken_as_clip
+        from difflate.format import container
+
+        if source != STANDARD and taken_as_clip(source):
+            return source, 1, functools.partial(_clip_of_video, source, self.named, self._options, self._args)
+        data = read_input(source)
+        if self._args.salvage or container.begins_as_clip(data[:_PEEKED_BYTES]):
+            return source, 1, functools.partial(_clip, data, self.codec, self.named, self._options, self._args)
+        return self._picture(data, target)
+
+    def _picture(self, data: bytes, target: Path) -> tuple[int, int, "_Coded"]:
         from difflate.codecs.loading import codec_for
         from difflate.errors import ConfigError
         from difflate.format import container
@@ -175,10 +185,38 @@ class _Restoring:
         chosen: Any = self.codec if self.codec and data.startswith(container.MAGIC) else codec_for(data)
         if self._device is not None and hasattr(chosen, "to"):
             chosen.to(self._device)
-        with spelled_as_flags():
-            picture = chosen.decode(data, **self._options)
+        return id(chosen), self.batch if hasattr(chosen, "decode_many") else 1, _Coded(data, chosen, kind)
+
+    def _made(self, group: Sequence[Any]) -> "Sequence[Result | Exception]":
+        from difflate.codecs.groups import one_by_one
+
+        first = group[0]
+        if not isinstance(first, _Coded):
+            return [first()]
+        if not hasattr(first.codec, "decode_many"):
+            with spelled_as_flags():
+                return [first.result(first.codec.decode(first.data, **self._options))]
+        pictures = first.codec.decode_many([each.data for each in group], **self._options)
+        return one_by_one(zip(group, pictures, strict=True), lambda pair: pair[0].result(pair[1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Coded:
+    """A file that was read, whose codec was found."""
+
+    data: bytes
+    codec: Any
+    kind: str
+    """Of the file that it becomes, as Pillow calls it."""
+
+    def result(self, picture: "Picture | Exception") -> "Result":
+        """The file of its ``picture``, and what is said of it. Raises ``picture``, if that is an error."""
+        from difflate.bulk.work import Result
+
+        if isinstance(picture, Exception):
+            raise as_flags(picture)
         line = f"{picture.width}x{picture.height} px"
-        return Result(image_file(picture, kind), line, picture.notes, (picture.width, picture.height))
+        return Result(image_file(picture, self.kind), line, picture.notes, (picture.width, picture.height))
 
 
 def _clip(

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from difflate.codecs import clips
 from difflate.codecs.base import Latent, quality_for
-from difflate.codecs.batches import as_images, in_groups, most_at_once, result_of
+from difflate.codecs.batches import as_images, most_at_once
 from difflate.codecs.frames import FrameByFrame
+from difflate.codecs.groups import in_groups, result_of
 from difflate.errors import DesyncError, FormatError, ModelError, VerificationFailed
 from difflate.format import sections
 from difflate.format.alpha import decode_alpha, encode_alpha

@@ -5,12 +5,13 @@ import functools
 import logging
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from difflate.codecs.base import Codec, codec_of_pictures
 from difflate.codecs.classical import PillowCodec
+from difflate.codecs.groups import one_by_one
 from difflate.errors import ConfigError
 from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture
@@ -75,6 +76,26 @@ def encode_picture(
             "%d bytes (%.3f bpp) are the most that %s gives", len(coded.data), 8 * len(coded.data) / pixels, codec.name
         )
     return coded
+
+
+def encode_pictures(
+    codec: Codec,
+    pictures: Sequence[Picture],
+    *,
+    quality: float | None = None,
+    bpp: float | None = None,
+    max_bytes: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    options: Mapping[str, Any],
+) -> list[Coded | Exception]:
+    """What `encode_picture` gives, or raises, of each of ``pictures``: at once, where the codec can and no size is
+    asked for. Raises ConfigError for what is wrong with all of them."""
+    many = getattr(codec, "encode_many", None)
+    if many is None or bpp is not None or max_bytes is not None:
+        asked: dict[str, Any] = {"quality": quality, "bpp": bpp, "max_bytes": max_bytes, "limits": limits}
+        return one_by_one(pictures, lambda picture: encode_picture(codec, picture, **asked, options=options))
+    made = many(pictures, quality=quality, limits=limits, **options)
+    return [each if isinstance(each, Exception) else Coded(each) for each in made]
 
 
 def _search(codec: Codec, picture: Picture, max_bytes: int, limits: Limits, options: Mapping[str, Any]) -> Coded:

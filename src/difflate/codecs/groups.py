@@ -1,0 +1,58 @@
+"""Many things done in groups, and one that fails leaves the others alone."""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Begun = TypeVar("Begun")
+Result = TypeVar("Result")
+
+
+def in_groups(
+    items: Iterable[Item],
+    begin: Callable[[Item], tuple[Hashable, int, Begun]],
+    finish: Callable[[list[Begun]], Sequence[Result]],
+) -> list[Result | Exception]:
+    """What ``finish`` makes of each of ``items``, in their order, or why nothing could be made of it.
+
+    ``begin``: of one item, what it is equal in to those that ``finish`` may have beside it, how many it may have at
+    most, and what it is given of it. A group in which anything fails is finished one by one.
+    """
+    made: dict[int, Result | Exception] = {}
+    groups: dict[Hashable, list[list[tuple[int, Begun]]]] = {}
+    for number, item in enumerate(items):
+        try:
+            key, most, begun = begin(item)
+        except Exception as error:
+            made[number] = error
+            continue
+        of_key = groups.setdefault(key, [[]])
+        if len(of_key[-1]) >= most:
+            of_key.append([])
+        of_key[-1].append((number, begun))
+    for group in (group for of_key in groups.values() for group in of_key):
+        made.update(zip([number for number, _ in group], _finished([begun for _, begun in group], finish), strict=True))
+    return [made[number] for number in sorted(made)]
+
+
+def one_by_one(items: Iterable[Item], work: Callable[[Item], Result]) -> list[Result | Exception]:
+    """What ``work`` makes of each of ``items``, in their order, or why nothing could be made of it."""
+    return in_groups(items, lambda item: (None, 1, item), lambda group: [work(*group)])
+
+
+def _finished(group: list[Begun], finish: Callable[[list[Begun]], Sequence[Result]]) -> list[Result | Exception]:
+    try:
+        return [*finish(group)]
+    except Exception as error:
+        if len(group) == 1:
+            return [error]
+    # outside of the except clause, which would keep what the group had in memory
+    return [result for begun in group for result in _finished([begun], finish)]
+
+
+def result_of(made: Sequence[Result | Exception]) -> Result:
+    """The only one of ``made``. Raises it if it is an error."""
+    (result,) = made
+    if isinstance(result, Exception):
+        raise result
+    return result
