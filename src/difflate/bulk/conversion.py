@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from difflate.bulk.deaths import TRIES
 from difflate.bulk.manifest import Entry
 from difflate.bulk.outputs import failed, made
 from difflate.bulk.shards import convert
@@ -12,7 +13,7 @@ from difflate.bulk.work import Result, Work
 from difflate.errors import DifflateError
 from difflate.files import atomic_write
 
-_FILE_TRIES, _SHARD_TRIES = 2, 16
+_FILE_TRIES = 2
 _FILE_BLOCK = 16
 
 
@@ -52,7 +53,7 @@ class Conversion:
     @property
     def tries(self) -> int:
         """Workers that it may cost. A shard goes on without the member that costs it two."""
-        return _SHARD_TRIES if self.of.shard else _FILE_TRIES
+        return TRIES if self.of.shard else _FILE_TRIES
 
     @property
     def block(self) -> int:

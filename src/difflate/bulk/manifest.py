@@ -33,7 +33,9 @@ class Entry:
     """Below the folder of outputs, with / on every system."""
     source_bytes: int = 0
     source_mtime_ns: int = 0
-    """When the input was last changed, in nanoseconds."""
+    """When the input was last changed, in nanoseconds; of several inputs the last of them."""
+    source_sha256: str = ""
+    """Of several inputs: of their names, sizes and times of change."""
     bytes: int = 0
     """Of the output."""
     sha256: str = ""
@@ -76,7 +78,7 @@ class Entry:
 
 
 _KINDS: dict[str, Any] = {
-    **dict.fromkeys(("source", "output", "sha256", "error"), str),
+    **dict.fromkeys(("source", "output", "source_sha256", "sha256", "error"), str),
     **dict.fromkeys(("source_bytes", "source_mtime_ns", "bytes", "images", "pixels", "code"), int),
     **dict.fromkeys(("width", "height"), int),
     "seconds": (int, float),

@@ -16,6 +16,7 @@ from difflate.bulk.workers import Workers
 from difflate.errors import DifflateError
 from difflate.files import check_output, place
 
+_OF_INPUTS = ("source_bytes", "source_mtime_ns", "source_sha256")
 _SCRATCH = ".difflate-bulk-"
 
 
@@ -81,7 +82,7 @@ def _stands(entry: Entry, wanted: Wanted) -> bool:
     """Whether the inputs are those of the entry, and the output too."""
     try:
         now = wanted.entry(entry.output)
-        if (now.source_bytes, now.source_mtime_ns) != (entry.source_bytes, entry.source_mtime_ns):
+        if any(getattr(now, key) != getattr(entry, key) for key in _OF_INPUTS):
             return False
         if wanted.target.stat().st_size != entry.bytes:
             return False

@@ -1,7 +1,5 @@
 """Tar shards in and out: what is made of an image has its name with another suffix, other members are kept."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 from collections.abc import Mapping
@@ -9,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from difflate.bulk.deaths import Deaths
 from difflate.bulk.work import Result, Work
 from difflate.data.images import is_hidden
 from difflate.data.items import tar_members
 from difflate.errors import DifflateError, ImageError, LimitExceeded, TruncatedError, exit_code_of, naming, told
 from difflate.limits import INPUT_BYTES
 
-_DEATHS = 2
-"""After so many a member is given up."""
 _WAITING_BYTES = 1 << 26
 """Of members; more are not read for one batch."""
 
@@ -49,7 +46,7 @@ def convert(source: Path, target: Path, work: Work) -> Converted:
     """
     damage: TruncatedError | None = None
     with (
-        _Deaths(target.with_suffix(".at")) as deaths,
+        Deaths(target.with_suffix(".at")) as deaths,
         source.open("rb") as archive,
         tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar,
     ):
@@ -71,7 +68,7 @@ def convert(source: Path, target: Path, work: Work) -> Converted:
 class _Archive:
     """One that is being written of the members of another."""
 
-    def __init__(self, archive: BinaryIO, tar: tarfile.TarFile, work: Work, deaths: _Deaths):
+    def __init__(self, archive: BinaryIO, tar: tarfile.TarFile, work: Work, deaths: Deaths):
         self.done = Converted()
         self._archive, self._tar, self._work, self._deaths = archive, tar, work, deaths
         self._names = set[str]()
@@ -150,34 +147,3 @@ def _header(member: tarfile.TarInfo, name: str, size: int) -> tarfile.TarInfo:
     header.size, header.mtime, header.mode = size, member.mtime, member.mode
     header.uid, header.gid, header.uname, header.gname = member.uid, member.gid, member.uname, member.gname
     return header
-
-
-class _Deaths:
-    """A file beside a shard that is being written: the members at which processes died, and those under way."""
-
-    _LINE = "{:19d} {:19d}\n"
-
-    def __init__(self, path: Path):
-        self._path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self._before = [range(int(first), int(last) + 1) for first, last in map(str.split, lines)]
-
-    def near(self, number: int) -> bool:
-        """Whether a process died at a member, or at several of which it was one: then it is made alone."""
-        return any(number in members for members in self._before)
-
-    def begin(self, first: int, last: int) -> None:
-        """Raises DifflateError for a single member that is given up: two processes have died at it alone."""
-        if first == last and self._before.count(range(first, last + 1)) >= _DEATHS:
-            raise DifflateError(f"{_DEATHS} workers died over it; look at it alone")
-        self._file.seek(len(self._before) * len(self._LINE.format(0, 0)))
-        self._file.write(self._LINE.format(first, last).encode())  # not buffered: a signal cannot lose it
-
-    def __enter__(self) -> _Deaths:
-        self._path.touch()
-        self._file = self._path.open("r+b", buffering=0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._path.unlink(missing_ok=True)

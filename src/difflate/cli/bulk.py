@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,23 +99,31 @@ def run_in_bulk(
     find: Callable[[Path], Iterable[Path]],
 ) -> int:
     """Runs the command on all inputs by what ``load`` gives; returns the worst exit code."""
-    from tqdm import tqdm
-
     from difflate.bulk.run import run_bulk
 
     began, counts = time.perf_counter(), _Counts()
     inputs = _inputs(args, ".tar" if args.shards else suffix, _shards_in if args.shards else find)
     out = Path(args.output)
     made = run_bulk(inputs, out, load, {**settings, "shards": args.shards}, workers, force=args.force)
-    bar = tqdm(made, total=len(inputs), disable=not sys.stderr.isatty(), unit="file", file=sys.stderr)
-    with contextlib.closing(made):
-        for done in bar:
-            counts.add(done)
-            with bar.external_write_mode(file=sys.stderr):
-                for text in _said(done):
-                    print(f"difflate: {text}", file=sys.stderr)
+    for done in shown(made, len(inputs), "file", _said):
+        counts.add(done)
     print(f"{counts.line(time.perf_counter() - began)}; see {out / 'manifest.jsonl'}")
     return counts.code
+
+
+def shown(
+    made: "Generator[Done, None, None]", total: int, unit: str, said: Callable[["Done"], Iterable[str]]
+) -> Iterator["Done"]:
+    """``made``, with a bar on a terminal and what is ``said`` of each on standard error."""
+    from tqdm import tqdm
+
+    bar = tqdm(made, total=total, disable=not sys.stderr.isatty(), unit=unit, file=sys.stderr)
+    with contextlib.closing(made):
+        for done in bar:
+            with bar.external_write_mode(file=sys.stderr):
+                for text in said(done):
+                    print(f"difflate: {text}", file=sys.stderr)
+            yield done
 
 
 def _inputs(args: argparse.Namespace, suffix: "Suffix", find: Callable[[Path], Iterable[Path]]) -> list["Input"]:

@@ -258,11 +258,17 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 def log_notes(notes: Iterable[Note], logged: set[str]) -> None:
     """Logs the first of each kind of ``notes``, with the image's name; ``logged`` holds the kinds that were."""
+    for note in first_of_kinds(notes, logged):
+        log.warning("%s: %s; the like is not said again of other images", note.name, note.text)
+
+
+def first_of_kinds(notes: Iterable[Note], known: set[str]) -> Iterator[Note]:
+    """The first of each kind of ``notes`` that is not ``known`` yet; then it is."""
     for note in notes:
         kind = note.text.partition(" (")[0]
-        if kind not in logged:
-            logged.add(kind)
-            log.warning("%s: %s; the like is not said again of other images", note.name, note.text)
+        if kind not in known:
+            known.add(kind)
+            yield note
 
 
 def numbers_of(batch: int, part: int, parts: int, first_step: int, pieces: int) -> Iterator[list[int]]:

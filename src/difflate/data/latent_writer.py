@@ -1,5 +1,6 @@
 """Images encoded once, as shards of codec indices for `difflate.data.latents`."""
 
+import json
 import logging
 import os
 import tempfile
@@ -26,7 +27,8 @@ from difflate.models.latent_space import LatentSpace, latent_space
 log = logging.getLogger(__name__)
 
 _TEMPORARY = ".difflate-latents-"
-_SKIPPED_SHOWN = 10
+SKIPPED_SHOWN = 10
+"""So many images that cannot be read are named."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,61 @@ class Written:
     bytes: int
     """Size of all shards together."""
     seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shards that are to be written."""
+
+    header: LatentHeader
+    names: tuple[str, ...]
+    """Of the folders that the images are from."""
+    flips: bool
+    shard_images: int
+    batch: int
+    """Images that are encoded at once."""
+
+    @property
+    def shards(self) -> list[range]:
+        """The numbers of the images of each."""
+        count, step = self.header.images, self.shard_images
+        return [range(start, min(start + step, count)) for start in range(0, count, step)]
+
+    def batches(self, shard: range) -> list[list[int]]:
+        """The numbers of the images of each batch of a shard."""
+        return [list(shard[i : i + self.batch]) for i in range(0, len(shard), self.batch)]
+
+
+def plan_shards(
+    items: Sequence[Item],
+    space: LatentSpace,
+    *,
+    sources: Sequence[str | Path] = (),
+    image_px: int | None = None,
+    flips: bool = True,
+    shard_images: int = 8192,
+    batch: int = 64,
+) -> Plan:
+    """What `write_latents` writes. Raises as it, before any image is read but for its size."""
+    for key, value in (("shard_images", shard_images), ("batch", batch)):
+        if value < 1:
+            raise ConfigError(f"{key} (={value}) must be at least 1")
+    names = tuple(Path(os.path.abspath(source)).name for source in sources)
+    side = common_side(called(sources), items) if image_px is None else image_px
+    stride = space.stride_px
+    if side < 1 or side % stride:
+        raise ConfigError(
+            f"images of {side}x{side} px are not whole patches of {stride}x{stride} px, as {space.name} has them; give "
+            f"--size, a multiple of {stride}"
+        )
+    DEFAULT_LIMITS.check_size(side, side)
+    header = LatentHeader(space.name, space.fingerprint.hex(), tuple(space.sizes), side, len(items))
+    return Plan(header, names, flips, shard_images, batch)
+
+
+def called(sources: Sequence[str | Path]) -> str:
+    """What messages call the images."""
+    return ", ".join(map(str, sources[:3])) + (", …" if len(sources) > 3 else "") if sources else "images"
 
 
 def check_shards(out: str | Path, force: bool) -> None:
@@ -76,25 +133,13 @@ def write_latents(
     """
     began, out = time.perf_counter(), Path(out)
     space = latent_space(codec)
-    for key, value, least in (("shard_images", shard_images, 1), ("batch", batch, 1), ("workers", workers, 0)):
-        if value < least:
-            raise ConfigError(f"{key} (={value}) must be at least {least}")
+    if workers < 0:
+        raise ConfigError(f"workers (={workers}) must be at least 0")
     check_shards(out, force)
-    names = [Path(os.path.abspath(source)).name for source in sources]
-    called = ", ".join(map(str, sources[:3])) + (", …" if len(sources) > 3 else "") if sources else "images"
-    side = common_side(called, items) if image_px is None else image_px
-    stride = space.stride_px
-    if side < 1 or side % stride:
-        raise ConfigError(
-            f"images of {side}x{side} px are not whole patches of {stride}x{stride} px, as {space.name} has them; give "
-            f"--size, a multiple of {stride}"
-        )
-    DEFAULT_LIMITS.check_size(side, side)
-    starts = range(0, len(items), shard_images)
-    header = LatentHeader(space.name, space.fingerprint.hex(), tuple(space.sizes), side, len(items))
-    metadata = header.metadata(len(starts), names)
-    groups = [range(start, min(start + shard_images, len(items))) for start in starts]
-    lists = [[list(group[i : i + batch]) for i in range(0, len(group), batch)] for group in groups]
+    plan = plan_shards(
+        items, space, sources=sources, image_px=image_px, flips=flips, shard_images=shard_images, batch=batch
+    )
+    side, lists = plan.header.image_px, list(map(plan.batches, plan.shards))
     crops = Crops(items, side, short_side=side, augment=False)
     batches = batches_of(crops, (numbers for of_shard in lists for numbers in of_shard), workers, space.device)
     batches = _with_warnings(batches, progress)
@@ -106,17 +151,14 @@ def write_latents(
             new.mkdir()
             old.mkdir()
             for number, of_shard in enumerate(lists):
-                tensors = _encode_shard(space, header, islice(batches, len(of_shard)), len(groups[number]), flips)
-                with atomic_path(new / shard_name(number)) as temporary:
-                    save_file(tensors, str(temporary), metadata)
-                written += len(tensors[NUMBERS])
-                size += (new / shard_name(number)).stat().st_size
+                path = new / shard_name(number)
+                written += write_shard(path, plan, space, islice(batches, len(of_shard)), len(plan.shards[number]))
+                size += path.stat().st_size
             if not written:
-                raise unreadable(called, len(items))
+                raise unreadable(called(sources), len(items))
             _swap(new, old, out)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DifflateError(f"{out}: cannot be written ({reason}); choose another output") from error
+    except OSError as error:
+        raise DifflateError(f"{out}: cannot be written ({error.strerror or error}); choose another output") from error
     return Written(written, len(items) - written, len(lists), side, size, time.perf_counter() - began)
 
 
@@ -124,7 +166,7 @@ def _with_warnings(batches: Iterator[Batch], progress: Callable[[int], object] |
     """``batches``, with a warning for the first images that cannot be read."""
     skipped = 0
     for batch in batches:
-        for text in batch.skipped[: max(_SKIPPED_SHOWN - skipped, 0)]:
+        for text in batch.skipped[: max(SKIPPED_SHOWN - skipped, 0)]:
             log.warning("skipped: %s", text)
         skipped += len(batch.skipped)
         if progress is not None:
@@ -132,13 +174,23 @@ def _with_warnings(batches: Iterator[Batch], progress: Callable[[int], object] |
         yield batch
 
 
-def _encode_shard(
-    space: LatentSpace, header: LatentHeader, batches: Iterator[Batch], count: int, flips: bool
-) -> dict[str, np.ndarray]:
-    """The tensors of a shard of at most ``count`` images."""
+def write_shard(path: Path, plan: Plan, space: LatentSpace, batches: Iterator[Batch], count: int) -> int:
+    """How many of at most ``count`` images a shard has, which is written to ``path``. Raises DifflateError."""
+    tensors = _encode_shard(plan, space, batches, count)
+    try:
+        with atomic_path(path) as temporary:
+            save_file(tensors, str(temporary), plan.header.metadata(len(plan.shards), plan.names))
+            _in_order(temporary)
+    except SafetensorError as error:
+        raise DifflateError(f"{path}: cannot be written ({error}); choose another output") from error
+    return len(tensors[NUMBERS])
+
+
+def _encode_shard(plan: Plan, space: LatentSpace, batches: Iterator[Batch], count: int) -> dict[str, np.ndarray]:
+    header = plan.header
     side = header.image_px // space.stride_px
     shape = (count, len(header.codebook_sizes), side, side)
-    planes = {name: np.empty(shape, header.dtype) for name in (LATENTS, MIRRORED)[: 1 + flips]}
+    planes = {name: np.empty(shape, header.dtype) for name in (LATENTS, MIRRORED)[: 1 + plan.flips]}
     numbers, used = np.empty(count, np.int64), 0
     for batch in batches:
         if not len(batch.numbers):
@@ -150,6 +202,18 @@ def _encode_shard(
         numbers[part] = batch.numbers.numpy()
         used = part.stop
     return {name: array[:used] for name, array in {**planes, NUMBERS: numbers}.items()}
+
+
+def _in_order(path: Path) -> None:
+    """Sorts the metadata in a safetensors file, whose order is random, so that equal shards are equal files."""
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= size
+        file.seek(8)
+        file.write(text.ljust(size))  # spaces, as the format has them
 
 
 def _swap(new: Path, old: Path, out: Path) -> None:
