@@ -14,7 +14,7 @@ from difflate.evaluate.plot import line_style, quality_plots
 from difflate.evaluate.records import Record
 from difflate.evaluate.report import as_json, bd_table, markdown, rate_distortion_png, table
 
-BD_KEYS = ("psnr", "ms_ssim_db", "ssimulacra2")
+BD_KEYS = ("psnr", "ssim_db", "ms_ssim_db", "ssimulacra2")
 
 
 def curve(codec: str, factor: float = 1, *, count: int = 6, images: int = 2, net: str | None = None) -> list[Record]:
@@ -28,6 +28,7 @@ def curve(codec: str, factor: float = 1, *, count: int = 6, images: int = 2, net
             values={
                 "bpp": factor * (quality**2 / 20 + image / 50),
                 "psnr": 25.0 + quality + image,
+                "ssim": 1 - 0.2 / quality,
                 "ms_ssim": 1 - 0.1 / quality,
                 "ssimulacra2": 10.0 * quality,
             }
@@ -72,8 +73,8 @@ def test_bd_rates_against_any_anchor() -> None:
     assert set(bd_rates(records)) == {"avif", "webp"}
     text = bd_table(records, Anchor("avif", (0.2, 0.8)))
     assert text.startswith("BD-rate against avif, at the qualities it has from 0.2 to 0.8 bpp (negative: fewer bits")
-    assert "| codec | PSNR | MS-SSIM | SSIMULACRA2 | LPIPS alex |\n" in text
-    assert "| webp | +12.5 % | +12.5 % | +12.5 % | +12.5 % |\n" in text
+    assert "| codec | PSNR | SSIM | MS-SSIM | SSIMULACRA2 | LPIPS alex |\n" in text
+    assert "| webp |" + 5 * " +12.5 % |" + "\n" in text
     assert text in markdown(records, anchor=Anchor("avif", (0.2, 0.8)))
     protocol = as_json(records, anchor=Anchor("avif", (0.2, 0.8)))["protocol"]
     assert (protocol["bd_anchor"], protocol["bpp_range"], protocol["lpips_net"]) == ("avif", [0.2, 0.8], "alex")
@@ -179,4 +180,4 @@ def test_lossless_settings_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> Non
     records = [r if r.quality != 6 else replace(r, values={**r.values, "psnr": math.inf}) for r in records]
     rate_distortion_png(records)
     assert [db for _, db in drawn[0]["new"]["psnr"]] == [26.5, 27.5, 28.5, 29.5, 30]
-    assert drawn[1] == {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM", "ssimulacra2": "SSIMULACRA2"}
+    assert drawn[1] == {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "ssimulacra2": "SSIMULACRA2"}

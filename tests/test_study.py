@@ -87,7 +87,7 @@ def answers(
     for i, codec in enumerate(chosen):
         sides = {"left": {"codec": "xy"[i % 2]}, "right": {"codec": "yx"[i % 2]}}
         side = "left" if sides["left"]["codec"] == codec else "right"
-        items.append({"image": f"{i}.png", **sides, "chosen": side, "ms": 1000 + i})
+        items.append({"trial": i, "image": f"{i}.png", **sides, "chosen": side, "ms": 1000 + i})
     data = {"format": "difflate-answers", "version": 1, "report": report, "question": question, "session": session}
     return {**data, "trials": 5, "answers": items, **changes}
 
@@ -153,6 +153,8 @@ def cut(data: dict[str, Any]) -> bytes:
         (lambda data: json.dumps({**data, "answers": []}).encode(), "has no answer"),
         (lambda data: json.dumps({**data, "answers": [{}]}).encode(), "is damaged"),
         (lambda data: json.dumps({**data, "answers": [7]}).encode(), "is damaged"),
+        (lambda data: json.dumps({**data, "answers": 2 * data["answers"]}).encode(), "two answers to one pair"),
+        (lambda data: json.dumps({**data, "trials": 3}).encode(), "a pair that its study has not"),
         (lambda data: json.dumps({**data, "question": "worse"}).encode(), "a question that is not known"),
         (lambda data: json.dumps({**data, "report": "other"}).encode(), "belongs to another report"),
     ],

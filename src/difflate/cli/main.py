@@ -19,6 +19,7 @@ from difflate.cli import (
     eval,
     info,
     latents,
+    remake,
     reproduce,
     restore,
     sample,
@@ -73,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands = (
-        *(compress, decompress, restore, info, verify, codecs, eval, study),
+        *(compress, decompress, restore, info, verify, codecs, eval, remake, study),
         *(latents, train, sample, distance, reproduce, studio),
     )
     for command in commands:

@@ -103,6 +103,11 @@ def read_answers(path: str | Path) -> Answers:
         raise FormatError(f"{path}: is damaged; save the answers again from the study's page") from error
     if found.question not in QUESTIONS.values():
         raise FormatError(f"{path}: answers a question that is not known; it is damaged")
+    decided = [item["trial"] for item in content["answers"]]
+    if len(set(decided)) < len(decided):
+        raise FormatError(f"{path}: has two answers to one pair; save the answers again from the study's page")
+    if not all(0 <= trial < found.trials for trial in decided):
+        raise FormatError(f"{path}: answers a pair that its study has not; it is damaged")
     if not answers:
         raise FormatError(f"{path}: has no answer; decide some of the pairs before saving")
     return found
@@ -180,7 +185,9 @@ def _answer(item: dict[str, Any]) -> Answer:
     chosen, other = item[side]["codec"], item["right" if side == "left" else "left"]["codec"]
     if not all(isinstance(text, str) for text in (item["image"], chosen, other)) or chosen == other:
         raise ValueError(item)
-    ms = item["ms"]
+    ms, trial = item["ms"], item["trial"]
+    if isinstance(trial, bool) or not isinstance(trial, int):
+        raise ValueError(trial)
     if isinstance(ms, bool) or not isinstance(ms, int | float) or not 0 <= ms < math.inf:
         raise ValueError(ms)
     return Answer(item["image"], chosen, other, side == "left", ms)

@@ -68,7 +68,7 @@ def read_overlay(path: str | Path) -> Overlay:
         raise FormatError(f"{path}: is not complete JSON; get the file again") from error
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict) or "bpp" not in results:
-        raise FormatError(f"{path}: has no results with bpp; it is no result file of CompressAI")
+        raise FormatError(f"{path}: has no results with bpp; it is no result file of CompressAI for images")
     found: dict[str, tuple[float, ...]] = {}
     for measure in measures.MEASURES:
         name = next((name for name in (*NAMES.get(measure.key, ()), measure.key) if name in results), None)

@@ -13,7 +13,7 @@ from difflate.evaluate.means import JPEG, Anchor, Point, curves, mean_rows, meas
 from difflate.evaluate.measures import Measure
 from difflate.evaluate.pictures import PictureFolder
 from difflate.evaluate.plot import line_style
-from difflate.evaluate.records import Record, kind_of
+from difflate.evaluate.records import Record, failures, kind_of
 
 SCRIPTS = ("page.js", "charts.js", "tables.js", "viewer.js")
 
@@ -91,8 +91,9 @@ def _data(
         ],
         "bd": _matrix(records, overlays, anchor),
         "rates": target_rates(records),
+        "left_out": len({record.image for record in records} - set(images)),
         "shown": _images(records, images, columns, embedded, pictures),
-        "failures": [[record.image, record.setting, record.error] for record in records if record.error],
+        "failures": failures(records),
         "embedded": {"quality": embedded.quality, "worst_db": _number(embedded.worst_db), "kept": pictures is not None},
         "protocol": dict(protocol),
     }

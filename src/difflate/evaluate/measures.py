@@ -86,7 +86,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "ssim", "SSIM", "", 4,
         "Gaussian window 11x11, sigma 1.5, mean over R, G and B; null: a side below 11 px",
-        "difflate.metrics.distortion:ssim", requires="scipy.ndimage",
+        "difflate.metrics.distortion:ssim", requires="scipy.ndimage", curve=True, in_db=True,
     ),
     Measure(
         "ms_ssim", "MS-SSIM", "", 4,

@@ -64,6 +64,21 @@ def worst_exit_code(records: Iterable[Record]) -> int:
     return max((record.exit_code for record in records), default=0)
 
 
+def failures(records: Iterable[Record]) -> list[str]:
+    """A line for each image and error: the settings that it was the error of, unless it was of all."""
+    settings: dict[str, list[str]] = {}
+    failed: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        settings.setdefault(record.image, []).append(record.setting)
+        if record.error:
+            failed.setdefault((record.image, record.error), []).append(record.setting)
+    lines = []
+    for (image, error), of in failed.items():
+        which = image if of == settings[image] else f"{image}, {', '.join(of)}"
+        lines.append(" ".join(f"{which}: {error}".splitlines()))
+    return lines
+
+
 def kind_of(records: Iterable[Record]) -> measures.Kind:
     """What the records are of; no run is of both."""
     for record in records:

@@ -13,7 +13,7 @@ from difflate.evaluate.machine import machine
 from difflate.evaluate.markdown import cell, markdown_table
 from difflate.evaluate.means import JPEG, Anchor, bd_rates, curves, mean_rows, measures_of, nets_of
 from difflate.evaluate.measures import Kind, Measure
-from difflate.evaluate.records import Record, kind_of
+from difflate.evaluate.records import Record, failures, kind_of
 from difflate.evaluate.results import NAME, VERSION
 from difflate.evaluate.versions import versions
 from difflate.extras import require
@@ -47,8 +47,8 @@ def definitions(kind: Kind = "images") -> dict[str, str]:
         "means": f"of the values of the {kind} that could be measured, each {one} counting once; psnr: of those with "
         "an error, lossless ones are counted apart",
         "bd_rate_percent": "mean difference of bpp against bd_anchor at equal mean quality, piecewise cubic through "
-        f"the means of a codec's four or more settings; ms_ssim_db = -10 * log10(1 - ms_ssim); psnr: over the {kind} "
-        "that no setting of the two codecs restores without an error; with bpp_range: over the qualities that the "
+        "the means of a codec's four or more settings; ssim_db = -10 * log10(1 - ssim), ms_ssim_db likewise; psnr: over "
+        f"the {kind} that no setting of the two codecs restores without an error; with bpp_range: over the qualities that the "
         "anchor has between these rates",
     }
 
@@ -178,10 +178,10 @@ def markdown(records: Sequence[Record], command: str = "", anchor: Anchor = JPEG
     parts.append("![Quality against bits per pixel](rate_distortion.png)\n")
     if rates := bd_table(records, anchor):
         parts.append(rates)
-    failed = [record for record in records if record.error]
+    failed = failures(records)
     if failed:
         parts.append("Not measured:\n")
-        parts.append("".join(f"- {record.image}, {record.setting}: {record.error}\n" for record in failed))
+        parts.append("".join(f"- {line}\n" for line in failed))
     parts.append("## Protocol\n")
     parts.append("".join(f"- {name}: {meaning}\n" for name, meaning in definitions(kind).items()))
     parts.append("- versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()) + "\n")

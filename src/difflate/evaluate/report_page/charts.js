@@ -31,6 +31,7 @@ function ticks(low, high, count) {
   return found;
 }
 
+/** Round numbers; over a narrow range those of a linear scale. */
 function logTicks(low, high) {
   const found = [];
   const wide = Math.log10(high / low) > 1.6;
@@ -40,7 +41,7 @@ function logTicks(low, high) {
       if (value >= low * 0.999 && value <= high * 1.001) found.push([value, String(Number(value.toPrecision(2)))]);
     }
   }
-  return found;
+  return found.length > 1 ? found : ticks(low, high, 3);
 }
 
 /** A chart that draws itself anew when its width, the scale or the codecs change. */
@@ -124,14 +125,16 @@ function chart(measure) {
     tip.style.right = onRight ? `${figure.clientWidth - drawing.offsetLeft - place + 10}px` : "auto";
   }
 
-  drawing.addEventListener("pointermove", (event) => {
+  const follow = (event) => {
     const box = drawing.getBoundingClientRect();
     const ratio = box.width / (points[0]?.width || 1);
     const distance = (p) => Math.hypot(p.x * ratio - (event.clientX - box.left), p.y * ratio - (event.clientY - box.top));
     const nearest = points.reduce((best, p) => (!best || distance(p) < distance(best) ? p : best), null);
     show(nearest && distance(nearest) < 28 ? nearest : null);
-  });
-  drawing.addEventListener("pointerleave", () => show(null));
+  };
+  for (const name of ["pointermove", "pointerdown"]) drawing.addEventListener(name, follow);
+  // a finger leaves as soon as it is lifted: what it pointed at stays until it points elsewhere
+  drawing.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") show(null); });
   drawing.addEventListener("blur", () => show(null));
   drawing.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowUp: 0, ArrowDown: 0 }[event.key];

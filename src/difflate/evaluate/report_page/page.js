@@ -34,6 +34,11 @@ function withUnit(measure, value) {
   return number(value, measure.places) + (measure.unit && value !== null ? ` ${measure.unit}` : "");
 }
 
+/** Such as "1 image" of "images". */
+function counted(count, things) {
+  return `${count} ${count === 1 ? things.slice(0, -1) : things}`;
+}
+
 function bytes(count) {
   return `${count.toLocaleString("en-US")} bytes`;
 }
@@ -59,5 +64,5 @@ const codecs = [...new Set(data.settings.map((row) => row.codec))];
 const curveMeasures = data.measures.filter((measure) => measure.curve);
 
 byId("summary").textContent =
-  `${data.images} ${data.images === 1 ? data.kind.slice(0, -1) : data.kind}, ${codecs.length} codec${codecs.length === 1 ? "" : "s"}, ` +
-  `${data.settings.length} settings; difflate ${data.protocol.versions.difflate || ""}`;
+  `${counted(data.images, data.kind)}, ${counted(codecs.length, "codecs")}, ${counted(data.settings.length, "settings")}; ` +
+  `difflate ${data.protocol.versions.difflate || ""}`;

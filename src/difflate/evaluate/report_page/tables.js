@@ -61,14 +61,15 @@ function bdTable() {
       if (typeof cell === "string") return element("td", { class: "none", title: cell }, "–", element("small", {}, reason(cell)));
       const [rate, low, high, share] = cell;
       const text = `${rate > 0 ? "+" : rate < 0 ? "−" : ""}${Math.abs(rate).toFixed(1)} %`;
-      return element("td", { class: rate < 0 ? "good" : "bad" }, text,
+      return element("td", { class: rate < 0 ? "good" : rate > 0 ? "bad" : "none" }, text,
         element("small", {}, `${low.toFixed(places)}–${high.toFixed(places)}${unit}, ${Math.round(100 * share)} %`));
     })))));
-  if (!names.length) byId("bd-table").replaceChildren(element("tbody", {}, element("tr", {}, element("td", {}, "No codec has the four settings that a BD-rate needs."))));
+  if (names.length < 2) byId("bd-table").replaceChildren(element("tbody", {}, element("tr", {}, element("td", {}, "No two codecs have the four settings that a BD-rate needs."))));
 }
 
 function reason(text) {
   if (text.includes("no quality in common")) return "no common quality";
+  if (text.includes("not all images")) return "of different images";
   return text.includes("does not rise") ? "does not rise" : "not comparable";
 }
 
@@ -113,6 +114,6 @@ byId("memory").textContent = `Wall seconds for one of the ${data.kind}, each cod
     ].flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)])));
   if (data.failures.length) {
     byId("protocol-body").append(element("p", {}, "Not measured:"),
-      element("ul", {}, ...data.failures.map(([image, setting, error]) => element("li", {}, `${image}, ${setting}: ${error}`))));
+      element("ul", {}, ...data.failures.map((line) => element("li", {}, line))));
   }
 }

@@ -56,7 +56,7 @@ function listWorst() {
     };
     return element("li", {}, element("a", { href: `#image/${place + 1}`, click: open, "data-image": place },
       source ? element("img", { src: source, alt: "" }) : "",
-      element("span", {}, image.name, element("small", {}, setting ? `${withUnit(measure, value)}, ${setting}, ${(8 * entry.bytes / image.pixels).toFixed(2)} bpp` : "not measured"))));
+      element("span", {}, element("b", { title: image.name }, image.name), element("small", {}, setting ? `${withUnit(measure, value)}, ${setting}, ${(8 * entry.bytes / image.pixels).toFixed(2)} bpp` : "not measured"))));
   }));
   markCurrent();
 }
@@ -176,9 +176,10 @@ function sayDivider() {
 function size() {
   const [, , width, height] = view.crop || [0, 0, 3, 2];
   const across = byId("view").clientWidth - 2;
+  const least = 96; // of a very wide image: room for the names of the two sides
   const most = Math.max(260, window.innerHeight * 0.72);
   const ratio = window.devicePixelRatio || 1;
-  canvas.style.height = `${Math.round(Math.min(most, across * height / width))}px`;
+  canvas.style.height = `${Math.round(Math.max(least, Math.min(most, across * height / width)))}px`;
   canvas.width = Math.round(across * ratio);
   canvas.height = Math.round(parseFloat(canvas.style.height) * ratio);
   draw();
@@ -245,6 +246,9 @@ function hashImage() {
   return Number.isInteger(place) && data.shown[place - 1] ? place - 1 : -1;
 }
 
+if (data.kind === "clips") {
+  for (const title of [byId("images-title"), document.querySelector("nav a[href='#images']")]) title.textContent = "Clips";
+}
 if (data.shown.length) {
   for (const id of ["worst-codec", "worst-rate", "worst-measure"]) byId(id).addEventListener("change", listWorst);
   for (const id of ["view-left", "view-right", "view-rate", "exact"]) byId(id).addEventListener("change", show);
@@ -288,7 +292,7 @@ if (data.shown.length) {
   new ResizeObserver(size).observe(byId("view"));
   byId("exact-label").hidden = !data.embedded.kept;
   for (const part of document.querySelectorAll(".pictured")) part.hidden = !data.embedded.kept;
-  byId("images-note").textContent = (data.shown.length < data.images ? `${data.shown.length} of ${data.images} ${data.kind} are in this page: the worst of each codec in turn. ` : "")
+  byId("images-note").textContent = (data.left_out ? `${data.shown.length} ${data.kind} are in this page, the worst of each codec in turn; ${data.left_out} are not. ` : "")
     + "Of each codec the setting whose file is nearest to the chosen rate.";
   const start = hashImage();
   listWorst();
@@ -302,4 +306,5 @@ if (data.shown.length) {
   }
 } else {
   for (const id of ["images", "viewer"]) byId(id).hidden = true;
+  document.querySelector("nav a[href='#images']").hidden = true;
 }
