@@ -47,9 +47,9 @@ def definitions(kind: Kind = "images") -> dict[str, str]:
         "means": f"of the values of the {kind} that could be measured, each {one} counting once; psnr: of those with "
         "an error, lossless ones are counted apart",
         "bd_rate_percent": "mean difference of bpp against bd_anchor at equal mean quality, piecewise cubic through "
-        "the means of a codec's four or more settings; ssim_db = -10 * log10(1 - ssim), ms_ssim_db likewise; psnr: over "
-        f"the {kind} that no setting of the two codecs restores without an error; with bpp_range: over the qualities that the "
-        "anchor has between these rates",
+        "the means of a codec's four or more settings; ssim_db = -10 * log10(1 - ssim), ms_ssim_db likewise; "
+        f"psnr: over the {kind} that no setting of the two codecs restores without an error; with bpp_range: over the "
+        "qualities that the anchor has between these rates",
     }
 
 

@@ -142,6 +142,8 @@ const earlier = remembered();
 if (earlier) {
   byId("resume").hidden = false;
   byId("resume").textContent = `Go on after ${earlier.answers.length} of ${data.trials.length}`;
+  byId("begin").className = "";
+  byId("begin").textContent = "Begin anew"; // the earlier answers are kept until the first new one
   byId("resume").addEventListener("click", () => { state = earlier; next(); });
 }
 byId("begin").addEventListener("click", () => { state = begun(); next(); });
