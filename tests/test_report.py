@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -317,6 +318,24 @@ def test_what_is_written_for_compressai_is_read_again(made: tuple[Path, list[Rec
     ]
     cell = bd_matrix(records, distinct([overlay], {"jpeg", "webp", "png"}))["psnr"]["jpeg"]["jpeg (curve.json)"]
     assert cell.rate == pytest.approx(0, abs=1e-9)
+
+
+def test_the_page_is_made_anew_without_measuring(made: tuple[Path, list[Record]], tmp_path: Path, run: Any) -> None:
+    report = shutil.copytree(made[0], tmp_path / "report")
+    before, measured = ((report / name).read_bytes() for name in ("report.html", "results.json"))
+    assert run("report", report)[0] == 0
+    assert (report / "report.html").read_bytes() == before
+    assert run("report", report, "--overlay", overlay_file(tmp_path, PAPER))[0] == 0
+    data = data_of((report / "report.html").read_text())
+    assert [codec["name"] for codec in data["codecs"]] == ["jpeg", "webp", "png", "elic2022"]
+    assert (report / "results.json").read_bytes() == measured  # answers to a study belong to it
+    before = (report / "report.html").read_bytes()
+    for text, message in ((b'"version": 2', "has version 2 of results.json"), (b'"version": 1', None)):
+        (report / "results.json").write_bytes(measured.replace(b'"version": 1', text, 1)[: None if message else 900])
+        code, _, err = run("report", report)
+        assert (code, err.count("\n")) == (3, 1)
+        assert (message or "is not complete JSON") in err
+        assert (report / "report.html").read_bytes() == before
 
 
 def test_options_of_the_command(made: tuple[Path, list[Record]], tmp_path: Path, run: Any) -> None:

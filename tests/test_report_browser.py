@@ -9,6 +9,7 @@ import pytest
 from browser_helpers import browser, wait
 from difflate.cli.main import main
 from difflate.evaluate.compressai import Overlay
+from fake_codecs import save
 from report_helpers import small_report
 
 pytestmark = pytest.mark.browser
@@ -48,7 +49,7 @@ def test_the_page_alone_is_a_report(report: Path, tmp_path: Path) -> None:
         assert note
         assert not driver.find_element("id", "exact").is_selected()
         # curves, codecs that are shown and not
-        assert len(driver.find_elements("css selector", "#charts .chart")) == 3
+        assert len(driver.find_elements("css selector", "#charts .chart")) == 4
         lines = "#charts .chart:first-child g.curve"
         assert len(driver.find_elements("css selector", lines)) == 3
         driver.find_elements("css selector", "#legend button")[0].click()
@@ -109,6 +110,21 @@ def test_nothing_reaches_beyond_the_width_of_a_phone(name: str, report: Path) ->
             driver.find_element("id", "begin").click()
             wait(lambda: driver.find_element("id", "left").is_displayed())
         assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_a_report_of_one_file_with_a_long_name(tmp_path: Path, run: Any) -> None:
+    name = f"{'long' * 50}.png"
+    save(tmp_path / "images" / name, 0, 20, 300)
+    assert run("eval", tmp_path / "images", "--codecs", "jpeg:50", "--out", tmp_path / "report")[0] == 0
+    with browser(390) as driver:
+        driver.get((tmp_path / "report" / "report.html").as_uri())
+        wait(lambda: "Exact pixels" in driver.find_element("id", "view-note").text)
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+        assert "1 image, 1 codec, 1 setting;" in driver.find_element("id", "summary").text
+        axis = [text for text in texts(driver, "#charts .chart:first-child text[text-anchor=middle]") if text]
+        assert len(axis) > 2  # numbers, besides the unit
+        assert driver.find_element("id", "canvas").size["height"] >= 90  # though the image is flat
+        assert "No two codecs" in driver.find_element("id", "bd-table").text
 
 
 def test_a_study_is_answered_and_scored(report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,6 +208,7 @@ def test_the_command_restores(run: Run, folder: Path, model: Path) -> None:
     [
         ("photo.png", 2, "a PNG file without loss: nothing was lost that could be restored"),
         ("lossless.webp", 2, "a WebP file without loss"),
+        ("lossless.jpg", 2, "a JPEG file without loss"),
         ("text.jpg", 3, "neither a JPEG nor a WebP nor an AVIF file"),
         ("empty.jpg", 3, "neither a JPEG"),
         ("cut.jpg", 3, "get a complete copy"),
@@ -220,6 +221,8 @@ def test_what_is_not_restored(
     name: str, code: int, message: str, run: Run, folder: Path, model: Path, dfl: bytes
 ) -> None:
     image_of().save("lossless.webp", lossless=True)
+    # its frame is that of the lossless kind
+    Path("lossless.jpg").write_bytes(file_of(image_of()).replace(b"\xff\xc0", b"\xff\xc3", 1))
     image_of().save("photo.tif")
     Path("text.jpg").write_text("Dear Sir")
     Path("empty.jpg").touch()

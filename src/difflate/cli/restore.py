@@ -75,12 +75,14 @@ def _lossy_codec(data: bytes) -> Any:
     """The codec that reads the file ``data``, if it has lost anything. Raises ImageError, ConfigError."""
     from difflate.codecs.classical import classical_codecs, sniff
     from difflate.errors import ConfigError, ImageError
-    from difflate.format.webp import is_lossless
+    from difflate.format import webp
+    from difflate.media import jpeg
     from difflate.media.files import PREFIX_BYTES, sniff_format
 
     kind = sniff_format(data[:PREFIX_BYTES])
     codec = classical_codecs().get(sniff(data) or "")
-    if kind in ("PNG", "BMP", "GIF", "PPM") or (kind == "WebP" and is_lossless(data)):
+    lossless = {"WebP": webp.is_lossless, "JPEG": jpeg.is_lossless}.get(kind or "")
+    if kind in ("PNG", "BMP", "GIF", "PPM") or (lossless is not None and lossless(data)):
         raise ConfigError(f"a {kind} file without loss: nothing was lost that could be restored")
     if codec is not None and codec.decoding is RestoredDecoding:
         return codec
