@@ -50,7 +50,8 @@ def encode(
     ``image``: path, bytes of an image file, PIL image, numpy (H, W[, C]) or torch (C, H, W). ``codec``: a name, a
     model's folder or a loaded codec. In the place of ``quality`` the best one is taken whose file has at most ``bpp``
     bits per pixel, or ``max_bytes``. ``metadata``: keep EXIF, ICC profile and XMP. ``options``: the codec's own, such
-    as ``steps=4`` (`difflate.options`). Raises difflate.errors exceptions.
+    as ``steps=4`` (`difflate.options`). For many images, on a GPU above all, there is `encode_many` of the codecs that
+    are learned (`difflate.codecs.learned.LearnedCodec`). Raises difflate.errors exceptions.
     """
     from difflate.codecs.base import codec_of_pictures
     from difflate.codecs.rate_search import encode_picture
@@ -83,7 +84,7 @@ def decode(
     """The image in a .dfl, JPEG, WebP, AVIF, PNG or JPEG XL file: its bytes, its path, or a binary file object.
 
     The codec is found from the bytes; ``codec`` names a model that is not bundled. ``options``: the codec's own, such
-    as ``steps=4`` (`difflate.options`). Raises difflate.errors exceptions.
+    as ``steps=4`` (`difflate.options`). Many files: `decode_many`, as for `encode`. Raises difflate.errors exceptions.
     """
     from difflate.codecs.loading import codec_for
     from difflate.limits import DEFAULT_LIMITS

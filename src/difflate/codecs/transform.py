@@ -101,7 +101,8 @@ class TransformCodec(LearnedCodec):
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ConfigError(f"images ({tuple(images.shape)}, {images.dtype}) must be (B, 3, H, W) uint8")
         quality, options = quality_for(self, quality), self.encoding().over(self.defaults)
-        analysed = self.analyse(list(images.cpu()), quality, options)
+        parts = images.cpu().split(self._most(self._sites(*images.shape[2:]), options))
+        analysed = (y for part in parts for y in self.analyse(list(part), quality, options))
         latents = [self.coder.write(y, False, quality, options)[2].y_hat for y in analysed]
         return torch.from_numpy(np.stack(latents))
 
