@@ -13,7 +13,7 @@ from typing import Any
 
 from difflate.errors import ConfigError
 from difflate.evaluate.markdown import cell, markdown_table
-from difflate.evaluate.measurer import OfClips
+from difflate.evaluate.measurer import Measurement, OfClips
 from difflate.evaluate.options import load_with_options
 from difflate.evaluate.records import Record
 from difflate.evaluate.run import find_images, kind_of_files
@@ -135,7 +135,8 @@ def _measured(
     }
     codec = load_with_options(setting.codec, load_codec)
     measurer = OfClips({setting.codec: codec}, compare, {}, DEFAULT_LIMITS, None)
-    records = [measurer.measure(path, functools.partial(measurer.read, path), setting) for path in paths]
+    tasks = [Measurement(number, path, setting, "clips") for number, path in enumerate(paths)]
+    records = [measurer.measure(task) for task in tasks]
     for record in records:
         if record.error:
             raise ConfigError(f"{record.image}, {setting}: {record.error}")
