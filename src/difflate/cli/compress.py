@@ -155,7 +155,7 @@ class _Compressing:
 
         return in_groups(members, lambda member: self._picture(member[1]), self._made)
 
-    def _file(self, source: Path) -> tuple[Path | None, int, Any]:
+    def _file(self, source: Path) -> tuple[Path | bool, int, Any]:
         """What `in_groups` asks of an input: a `_Picture`, or what makes the result of a clip, by itself."""
         from difflate.cli.batch import STANDARD, read_input
         from difflate.cli.clips import taken_as_clip
@@ -164,13 +164,16 @@ class _Compressing:
             return source, 1, functools.partial(_clip, source, self.codec, self.options, self._args)
         return self._picture(read_input(source))
 
-    def _picture(self, data: bytes) -> tuple[None, int, "_Picture"]:
+    def _picture(self, data: bytes) -> tuple[bool, int, "_Picture"]:
+        from difflate.codecs.groups import LARGE_PX
         from difflate.errors import ConfigError
         from difflate.media.picture import open_image
 
         if self._args.audio or self._args.fps:
             raise ConfigError("--audio and --fps are for clips; leave them out, or add --clip")
-        return None, self.batch, _Picture(open_image(data, metadata=self._args.metadata), len(data))
+        picture = open_image(data, metadata=self._args.metadata)
+        large = picture.width * picture.height > LARGE_PX
+        return large, 1 if large else self.batch, _Picture(picture, len(data))
 
     def _made(self, group: Sequence[Any]) -> "Sequence[Result | Exception]":
         from difflate.codecs.groups import one_by_one

@@ -173,7 +173,8 @@ class _Restoring:
             return source, 1, functools.partial(_clip, data, self.codec, self.named, self._options, self._args)
         return self._picture(data, target)
 
-    def _picture(self, data: bytes, target: Path) -> tuple[int, int, "_Coded"]:
+    def _picture(self, data: bytes, target: Path) -> tuple[tuple[int, bool], int, "_Coded"]:
+        from difflate.codecs.groups import LARGE_PX
         from difflate.codecs.loading import codec_for
         from difflate.errors import ConfigError
         from difflate.format import container
@@ -185,7 +186,11 @@ class _Restoring:
         chosen: Any = self.codec if self.codec and data.startswith(container.MAGIC) else codec_for(data)
         if self._device is not None and hasattr(chosen, "to"):
             chosen.to(self._device)
-        return id(chosen), self.batch if hasattr(chosen, "decode_many") else 1, _Coded(data, chosen, kind)
+        alone = True
+        if hasattr(chosen, "decode_many"):
+            file = container.read_dfl(data)
+            alone = file.width * file.height > LARGE_PX
+        return (id(chosen), alone), 1 if alone else self.batch, _Coded(data, chosen, kind)
 
     def _made(self, group: Sequence[Any]) -> "Sequence[Result | Exception]":
         from difflate.codecs.groups import one_by_one

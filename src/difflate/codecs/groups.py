@@ -3,6 +3,9 @@
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
+LARGE_PX = 1 << 22
+"""Pixels of an image that is large enough to keep a GPU busy alone; several would only take memory."""
+
 Item = TypeVar("Item")
 Begun = TypeVar("Begun")
 Result = TypeVar("Result")
@@ -16,22 +19,26 @@ def in_groups(
     """What ``finish`` makes of each of ``items``, in their order, or why nothing could be made of it.
 
     ``begin``: of one item, what it is equal in to those that ``finish`` may have beside it, how many it may have at
-    most, and what it is given of it. A group in which anything fails is finished one by one.
+    most, and what it is given of it. A group is finished when it is full, so that no more is begun than has to be. One
+    in which anything fails is finished one by one.
     """
     made: dict[int, Result | Exception] = {}
-    groups: dict[Hashable, list[list[tuple[int, Begun]]]] = {}
+    groups: dict[Hashable, dict[int, Begun]] = {}
+
+    def end(group: dict[int, Begun]) -> None:
+        made.update(zip(group, _finished([*group.values()], finish), strict=True))
+
     for number, item in enumerate(items):
         try:
             key, most, begun = begin(item)
         except Exception as error:
             made[number] = error
             continue
-        of_key = groups.setdefault(key, [[]])
-        if len(of_key[-1]) >= most:
-            of_key.append([])
-        of_key[-1].append((number, begun))
-    for group in (group for of_key in groups.values() for group in of_key):
-        made.update(zip([number for number, _ in group], _finished([begun for _, begun in group], finish), strict=True))
+        groups.setdefault(key, {})[number] = begun
+        if len(groups[key]) >= most:
+            end(groups.pop(key))
+    for group in groups.values():
+        end(group)
     return [made[number] for number in sorted(made)]
 
 
