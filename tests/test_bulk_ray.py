@@ -1,0 +1,44 @@
+"""Evaluations and latents on a cluster of Ray, which is that of this machine."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli_helpers import picture
+from difflate.cli.main import main
+from difflate.data.latents import shard_files
+from latent_helpers import squares
+
+RAY = ("--jobs", "2", "--engine", "ray")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_on_a_cluster_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray.data")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.chdir(tmp_path)
+    squares(Path("cats"), 5, broken=(3,))
+    for out, words in (("one", ("--workers", "0")), ("ray", RAY), ("ray", RAY)):
+        assert main(["latents", "cats", "-o", out, "--shard-images", "2", *words]) == 0
+    assert [path.read_bytes() for path in shard_files(Path("ray"))] == [
+        path.read_bytes() for path in shard_files(Path("one"))
+    ]
+
+    Path("images").mkdir()
+    for name in ("a", "b"):
+        picture().save(f"images/{name}.png")
+    Path("images/c.png").write_text("Dear Sir")
+    results = []
+    for out, words in (("report", ()), ("report-ray", RAY)):
+        assert main(["eval", "images", "--codecs", "jpeg:50,opq-32-8-8", "--out", out, *words]) == 3
+        results.append(json.loads(Path(out, "results.json").read_text()))
+        for record in results[-1]["records"]:
+            del record["encode_s"], record["decode_s"]
+    assert results[0]["records"] == results[1]["records"]
+    assert results[1]["protocol"]["jobs"] == 2
+    assert results[1]["protocol"]["peak_memory_bytes"] > 1e7
+    assert not list(Path("report-ray").glob(".difflate*"))
