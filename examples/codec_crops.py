@@ -3,9 +3,11 @@
 python examples/codec_crops.py kodak/kodim05.png kodak/kodim23.png --bpp 0.3 -o crops.jpg
 
 A codec whose smallest file is larger than asked for is shown with that one, and a line says so. So does one whose
-largest file is smaller. A codec of one quality is shown with its only file.
+largest file is smaller. A codec of one quality is shown with its only file, and one that is named with a quality with
+the file of that quality.
 
 python examples/codec_crops.py kodak/kodim03.png --whole --bpp 0.045 --codecs avif cdc-small diffae-small -o low.jpg
+python examples/codec_crops.py kodak/kodim03.png --codecs jpeg:20 jpeg+restore=1:20 -o restored.jpg
 """
 
 import argparse
@@ -20,6 +22,8 @@ import difflate
 from difflate.codecs.base import Codec
 from difflate.codecs.rate_search import encode_within
 from difflate.errors import ConfigError
+from difflate.evaluate.options import load_with_options
+from difflate.evaluate.settings import parse_codecs
 from difflate.files import atomic_path
 from difflate.media.picture import Picture, open_image, to_array
 from difflate.metrics import psnr
@@ -64,8 +68,12 @@ def row(path: Path, bpp: float, codecs: Sequence[str], whole: bool) -> Image.Ima
     allowed = int(bpp * picture.width * picture.height / 8)
     panels = [(path.stem, picture)]
     for name in codecs:
-        codec = difflate.load(name)
-        data = nearest_within(codec, picture, allowed, path.name)
+        (setting,) = parse_codecs(name, difflate.load)
+        codec = load_with_options(setting.codec, difflate.load)
+        if ":" in name:
+            data = codec.encode(picture, quality=setting.quality)
+        else:
+            data = nearest_within(codec, picture, allowed, path.name)
         restored = codec.decode(data)
         rate = 8 * len(data) / (picture.width * picture.height)
         panels.append((f"{name}  {rate:.3f} bpp  {psnr(picture, restored):.1f} dB", restored))
@@ -85,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--bpp", type=float, default=0.3)
-    parser.add_argument("--codecs", nargs="+", default=CODECS, metavar="CODEC", help="names or folders of models")
+    parser.add_argument("--codecs", nargs="+", default=CODECS, metavar="CODEC", help="as in `difflate eval`")
     parser.add_argument("--whole", action="store_true", help="the whole image at half of its size, not a part of it")
     parser.add_argument("-o", "--output", type=Path, default=Path("crops.jpg"), help="a JPEG file")
     arguments = parser.parse_args()
