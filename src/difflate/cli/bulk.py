@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from difflate.cli.batch import Suffix
 
 
-_BATCH_OF_GPU = 16
+_BATCH_OF_GPU = 64
 _OPTIONS = "--jobs, --batch, --shards and --engine"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-LARGE_PX = 1 << 22
+LARGE_PX = 1 << 20
 """Pixels of an image that is large enough to keep a GPU busy alone; several would only take memory."""
 
 Item = TypeVar("Item")
