@@ -4,6 +4,7 @@ All machines see the same inputs and outputs, in a file system that they share. 
 what it gives goes over the network.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ def on_ray(tasks: Sequence[T], load: Load, jobs: int, scratch: Path, gpu: bool =
         raise ConfigError("the cluster has no GPU; leave --device out")
     blocks = -(-len(tasks) // min(task.block for task in tasks))
     made = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=blocks).map(
-        _Actor, fn_constructor_args=(load, scratch.absolute()), num_cpus=1, num_gpus=share,
+        _Actor, fn_constructor_args=(load, Path.cwd(), scratch), num_cpus=1, num_gpus=share,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(jobs, blocks)),
     )  # fmt: skip
     numbers, given = {task.number: task for task in tasks}, iter(made.iter_rows())
@@ -65,13 +66,15 @@ class _Actor:
     so in a file, until the task is done, and a task that was begun too often is given up.
     """
 
-    def __init__(self, load: Load, scratch: Path):
-        self._load, self._scratch = load, scratch
+    def __init__(self, load: Load, folder: Path, scratch: Path):
+        self._load, self._folder, self._scratch = load, folder, scratch
         self._work: Any = None
         self._loaded = False
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         task: Task = row["task"]
+        with contextlib.suppress(OSError):  # it need not be there if all paths are absolute
+            os.chdir(self._folder)  # an actor begins wherever its machine's part of the cluster did
         begun = self._scratch / f"{task.number}.begun"
         try:
             with begun.open("ab") as file:
