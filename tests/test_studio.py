@@ -1,10 +1,13 @@
 """The studio without a browser: what it does with photographs, clips and generators, and what it lets out."""
 
+import asyncio
+import json
 import socket
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from difflate.limits import DEFAULT_LIMITS, Limits
 from difflate.media.picture import Picture, as_picture
 from difflate.studio import clips, generators, photographs, watching
 from difflate.studio.errors import told
+from difflate.studio.own_files import MAX_BODY_BYTES, OwnFiles
 from difflate.studio.photographs import Moment, Outcome, Refusal, Wish, compress
 from difflate.studio.watching import Canvas, Stopped, streamed
 
@@ -222,3 +226,39 @@ def test_a_field_is_a_number_or_empty() -> None:
         with pytest.raises(ConfigError, match="number, or empty") as error:
             read("seed", text)
         assert len(str(error.value)) < 80
+
+
+def asked(app: OwnFiles, path: str, body: bytes = b"") -> tuple[int, bytes]:
+    """Status and body of what the application answers."""
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    asyncio.run(app({"type": "http", "path": path, "headers": [(b"accept-encoding", b"gzip")]}, receive, send))
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+
+def test_browsers_name_the_studios_own_files_alone_and_learn_no_folder(tmp_path: Path) -> None:
+    heard: list[tuple[str, bytes]] = []
+
+    async def inner(scope: dict, receive: Any, send: Any) -> None:
+        assert scope["headers"] == []
+        heard.append((scope["path"], (await receive())["body"]))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+        await send({"type": "http.response.body", "body": f"in {tmp_path}/a.png".encode()})
+
+    app = OwnFiles(inner, tmp_path)
+    shown = app.shown.decode()
+    status, answer = asked(app, f"/file={shown}/a.png", json.dumps([{"path": f"{shown}/a.png"}]).encode())
+    assert (status, answer) == (200, f"in {shown}/a.png".encode())
+    assert heard.pop() == (f"/file={tmp_path}/a.png", json.dumps([{"path": f"{tmp_path}/a.png"}]).encode())
+    for path in ("/etc/passwd", "a.png", "", f"{shown}/../a.png", str(tmp_path), "http://a.example/b.png"):
+        assert asked(app, "/queue/join", json.dumps({"data": [[{"path": path}]]}).encode())[0] == 403
+    assert asked(app, "/queue/join", b"[" * 100_000)[0] == 403
+    assert asked(app, "/queue/join", b" " * (MAX_BODY_BYTES + 1))[0] == 413
+    assert asked(app, "/upload", b"{}" * MAX_BODY_BYTES)[0] == 200
+    assert len(heard) == 1

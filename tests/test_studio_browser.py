@@ -194,3 +194,20 @@ def uploaded(studio: str, size: int) -> int:
     body = head + b"0" * size + b"\r\n--x--\r\n"
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
     return fetched(f"{studio}gradio_api/upload", data=body, headers=kind, method="POST")[0]
+
+
+def test_no_file_of_the_machine_can_be_named(studio: str, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    picture(size=(32, 16)).save(photo)
+    for path in (str(photo), "http://192.0.2.1/photo.png", "photo.png"):
+        named = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        body = json.dumps({"data": [named, None], "fn_index": 1, "session_hash": "x"}).encode()
+        headers = {"Content-Type": "application/json"}
+        assert fetched(f"{studio}gradio_api/queue/join", data=body, headers=headers)[0] == 403
+    with browser() as driver:
+        driver.get(studio)
+        drop(driver, "#photo", photo)
+        wait(lambda: "32 × 16 px" in status(driver), SLOW_S)
+        shown = wait(lambda: driver.find_elements("css selector", "#slider img"), SLOW_S)[0].get_attribute("src")
+        assert "/studio_" in shown
+        assert "difflate-studio-" not in driver.page_source

@@ -40,6 +40,7 @@ def serve(host: str, port: int, limits: Limits, upload_bytes: int, device: str, 
     Raises ConfigError where gradio is not installed, and for a host or port that cannot be had.
     """
     with listening(host, port) as listener, tempfile.TemporaryDirectory(prefix="difflate-studio-") as folder:
+        folder = os.path.realpath(folder)
         _before_gradio_is_imported(folder)
         require("gradio", "studio")
         uvicorn = require("uvicorn", "studio")
@@ -58,9 +59,11 @@ def application(folder: Path, limits: Limits, upload_bytes: int, device: str, lo
     from fastapi import FastAPI  # pyright: ignore[reportMissingImports]
     from starlette.middleware.trustedhost import TrustedHostMiddleware  # pyright: ignore[reportMissingImports]
 
+    from difflate.studio.own_files import OwnFiles
     from difflate.studio.page import CSS, Settings, build, theme
 
     app = FastAPI(openapi_url=None)
+    app.add_middleware(OwnFiles, folder=folder)
     app.add_middleware(_Headers)
     if loopback_only:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
