@@ -86,6 +86,7 @@ def _data(
                 **{key: row[key] for key in ("setting", "codec", "quality", "failed", "lossless")},
                 "images": row[kind],
                 "values": [_number(row[measure.key]) for measure in columns],
+                "counts": [row["counts"][measure.key] for measure in columns],
             }
             for row in rows
         ],
@@ -106,6 +107,7 @@ def _measure(measure: Measure, nets: Mapping[str, str]) -> dict[str, Any]:
         "unit": measure.unit,
         "drawn_unit": "dB" if measure.in_db else measure.unit,
         "in_db": measure.in_db,
+        "infinite": measure.infinite,
         "places": measure.places,
         "curve": measure.curve,
         "lower": measure.lower_is_better,

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import itertools
+import json
 import logging
 import math
 import shutil
@@ -202,6 +203,7 @@ def _photograph_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
     rate.change(show_rate, rate, [bpp, quality], api_visibility="private", show_progress="hidden")
     outputs = [status, slider, beside, table, files, strip, run]
     source.change(show, [source, run], outputs, **alone, show_progress="hidden")
+    _say_it_waits(go.click, status)
     going = go.click(
         work, [source, chosen, rate, bpp, quality, steps, seed, run],
         outputs, **alone, show_progress="hidden",
@@ -275,6 +277,7 @@ def _clip_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
         except Exception as error:
             yield {status: _wrong(error)}
 
+    _say_it_waits(go.click, status)
     going = go.click(
         work, [source, codec, quality, steps, seed, run], [status, original, restored, files, run], **alone,
         show_progress="hidden",
@@ -310,8 +313,14 @@ def _generator_tab(gr: Any, settings: Settings, alone: dict[str, Any]) -> None:
         except Exception as error:
             yield {status: _wrong(error)}
 
+    _say_it_waits(go.click, status)
     going = go.click(work, [model, count, steps, seed], [made, status], **alone, show_progress="hidden")
     stop.click(lambda: _said("Stopped."), None, status, cancels=[going], api_visibility="private")
+
+
+def _say_it_waits(event: Any, status: Any) -> None:
+    """What a browser says itself, at once; the work says more when its turn has come."""
+    event(None, None, status, js=f"() => {json.dumps(_said('Waiting for its turn …'))}", api_visibility="private")
 
 
 def _diffusion_settings(gr: Any) -> tuple[Any, Any]:

@@ -44,8 +44,12 @@ sortableTable(byId("settings-table"), [{ title: "setting" }, { title: data.kind 
     ...measureCells(row.values),
   ] })));
 const partly = data.settings.filter((row) => row.lossless && row.lossless < row.images);
-byId("settings-note").textContent = partly.length
-  ? `PSNR is over the ${data.kind} with an error; restored without one: ${partly.map((row) => `${row.setting} (${row.lossless})`).join(", ")}.` : "";
+const fewer = data.measures.map((measure, i) => {
+  const row = data.settings.find(({ images, counts }) => counts[i] && counts[i] < images);
+  return row && !measure.infinite ? `${measure.title} is over ${row.counts[i]} of ${row.images} ${data.kind}, the rate over all; the others are too small for it. ` : "";
+});
+byId("settings-note").textContent = fewer.join("") + (partly.length
+  ? `PSNR is over the ${data.kind} with an error; restored without one: ${partly.map((row) => `${row.setting} (${row.lossless})`).join(", ")}.` : "");
 
 function bdTable() {
   const measure = data.measures[measureIndex(byId("bd-measure").value)];
