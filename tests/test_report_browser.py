@@ -57,6 +57,10 @@ def test_the_page_alone_is_a_report(report: Path, tmp_path: Path) -> None:
         chart = driver.find_element("css selector", "#charts .chart:first-child svg")
         chart.send_keys(Keys.ARROW_RIGHT)
         assert texts(driver, "#charts .chart:first-child .tip b") == ["webp:10"]
+        tip = driver.find_element("css selector", "#charts .chart:first-child .tip").rect
+        mark = driver.find_element("css selector", "#charts .chart:first-child g.curve .mark").rect
+        assert abs(tip["y"] - mark["y"]) < 30  # beside what it is of
+        assert abs(tip["x"] - mark["x"]) < 30
         places = [driver.execute_script(f"return document.querySelector('{lines} .mark').getAttribute('transform')")]
         driver.find_element("css selector", "#scale input[value=linear]").click()
         places.append(

@@ -117,12 +117,13 @@ function chart(measure) {
     const raw = withUnit(measure, point[3]) + (measure.in_db ? ` (${point[2].toFixed(2)} dB)` : "");
     tip.replaceChildren(element("b", {}, codec.file ? codec.name : point[0]), `${point[1].toFixed(3)} bpp, ${raw}`,
       codec.file ? element("div", {}, `from ${codec.file}`) : "");
-    const ratio = drawing.clientWidth / found.width;
-    const place = found.x * ratio;
-    tip.style.top = `${drawing.offsetTop + found.y * ratio + 12}px`;
-    const onRight = place > drawing.clientWidth / 2;
-    tip.style.left = onRight ? "auto" : `${drawing.offsetLeft + place + 10}px`;
-    tip.style.right = onRight ? `${figure.clientWidth - drawing.offsetLeft - place + 10}px` : "auto";
+    const [inner, outer] = [drawing.getBoundingClientRect(), figure.getBoundingClientRect()]; // SVG has no offsetTop
+    const ratio = inner.width / found.width;
+    const place = inner.left - outer.left - figure.clientLeft + found.x * ratio;
+    tip.style.top = `${inner.top - outer.top - figure.clientTop + found.y * ratio + 12}px`;
+    const onRight = place > figure.clientWidth / 2;
+    tip.style.left = onRight ? "auto" : `${place + 10}px`;
+    tip.style.right = onRight ? `${figure.clientWidth - place + 10}px` : "auto";
   }
 
   const follow = (event) => {
