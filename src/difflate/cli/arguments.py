@@ -42,6 +42,19 @@ def add_download_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_overlay_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --overlay, the curves of others in the page of a report."""
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="draw the curve of others beside those of the codecs in the page: a result file of CompressAI; may be "
+        "given several times",
+    )
+
+
 def flag_of(name: str) -> str:
     """The flag of an option: ``tile_px`` is --tile."""
     return "--" + name.removesuffix("_px").replace("_", "-")

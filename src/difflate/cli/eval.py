@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from difflate.cli.arguments import add_download_option
+from difflate.cli.arguments import add_download_option, add_overlay_option
 from difflate.cli.bulk import add_workers_options, workers_of
 from difflate.evaluate import measures
 
@@ -84,15 +84,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--no-pictures", action="store_true", help="keep no restored images in REPORT, and show none in its page"
     )
-    parser.add_argument(
-        "--overlay",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="draw the curve of others beside those of the codecs in the page: a result file of CompressAI; may be "
-        "given several times",
-    )
+    add_overlay_option(parser)
     parser.add_argument(
         "--export-compressai",
         action="store_true",

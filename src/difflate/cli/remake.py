@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-NAME = "report.html"
+from difflate.cli.arguments import add_overlay_option
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -17,30 +17,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "  difflate report report/     as it was, without curves of others",
     )
     parser.add_argument("source", type=Path, metavar="REPORT", help="folder of the report")
-    parser.add_argument(
-        "--overlay",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="draw the curve of others, a result file of CompressAI; may be given several times",
-    )
+    add_overlay_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """0; what is wrong is raised."""
-    from difflate import files
     from difflate.evaluate.compressai import read_overlay
-    from difflate.evaluate.html import report_page
-    from difflate.evaluate.pictures import PictureFolder
-    from difflate.evaluate.results import read_results
+    from difflate.evaluate.report import remake_page
 
-    results = read_results(args.source)
-    overlays = [read_overlay(path) for path in args.overlay]
-    pictures = PictureFolder(args.source) if results.protocol.get("pictures") else None
-    page = report_page(results.records, results.protocol, anchor=results.anchor, overlays=overlays, pictures=pictures)
-    out, data = args.source / NAME, page.encode("utf-8", "backslashreplace")
-    files.atomic_write(out, data, force=True)
-    print(f"{out}: {len(data) / 1e6:.1f} MB; open it in a browser")
+    page = remake_page(args.source, [read_overlay(path) for path in args.overlay])
+    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0

@@ -14,7 +14,7 @@ from difflate.evaluate.markdown import cell, markdown_table
 from difflate.evaluate.means import JPEG, Anchor, bd_rates, curves, mean_rows, measures_of, nets_of
 from difflate.evaluate.measures import Kind, Measure
 from difflate.evaluate.records import Record, failures, kind_of
-from difflate.evaluate.results import NAME, VERSION
+from difflate.evaluate.results import NAME, VERSION, read_results
 from difflate.evaluate.versions import versions
 from difflate.extras import require
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from difflate.evaluate.compressai import Overlay
     from difflate.evaluate.pictures import PictureFolder
 
-FILES = (NAME, "results.md", "rate_distortion.png", "report.html")
+PAGE = "report.html"
+FILES = (NAME, "results.md", "rate_distortion.png", PAGE)
 FRAMES = (
     "of the clip; psnr, ssim, ms_ssim, lpips and dists are means over them, of psnr over those with an error, unless "
     "none has one"
@@ -95,6 +96,22 @@ def write_report(
     for path, data in zip(paths, (*contents, page.encode("utf-8", "backslashreplace")), strict=True):
         files.atomic_write(path, data, force)
     return paths
+
+
+def remake_page(folder: str | Path, overlays: Sequence["Overlay"] = ()) -> Path:
+    """Writes the page of the report in ``folder`` anew, with ``overlays`` as curves beside those of the codecs.
+
+    Nothing is measured, and nothing else in ``folder`` changes. Raises as `difflate.evaluate.results.read_results`.
+    """
+    from difflate.evaluate.html import report_page
+    from difflate.evaluate.pictures import PictureFolder
+
+    folder = Path(folder)
+    results = read_results(folder)
+    pictures = PictureFolder(folder) if results.protocol.get("pictures") else None
+    page = report_page(results.records, results.protocol, anchor=results.anchor, overlays=overlays, pictures=pictures)
+    files.atomic_write(folder / PAGE, page.encode("utf-8", "backslashreplace"), force=True)
+    return folder / PAGE
 
 
 def as_json(
