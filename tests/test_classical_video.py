@@ -103,6 +103,18 @@ def test_what_it_is_told_is_checked(name: str, options: dict, message: str) -> N
         CODECS[name].encode_clip(moving(1, 64, 64), **options)
 
 
+def test_avc_makes_the_same_file_wherever_its_memory_lies() -> None:
+    blocks = np.kron(np.random.default_rng(0).integers(0, 256, (3, 60, 90)), np.ones((1, 8, 8))).astype(np.uint8)
+    moved = [np.roll(blocks, (n * n % 17, 3 * n), (1, 2))[:, :240, :432] for n in range(16)]
+    frames = [Frame(np.ascontiguousarray(pixels), n) for n, pixels in enumerate(moved)]
+    clip = Clip(432, 240, 3, Fraction(24), Fraction(1, 24), frames)
+    files, kept = set(), []
+    for size in range(5):
+        files.add(CODECS["avc"].encode_clip(clip, quality=40))
+        kept.append(np.full(10**6 * size + 1, size, np.uint8))
+    assert len(files) == 1
+
+
 def test_clips_that_cannot_be_are_refused() -> None:
     clip = moving(4, 64, 64)
     with pytest.raises(LimitExceeded, match="4 frames"):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from difflate.limits import Limits
     from difflate.media.clip import Clip
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 DEFAULT_CODEC = "cdc-small"
 __all__ = [
     "DEFAULT_CODEC", "__version__", "decode", "decode_clip", "encode", "encode_clip", "load", "open_clip", "open_image",

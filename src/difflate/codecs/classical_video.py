@@ -110,10 +110,11 @@ def _form(encoder: str, preset: str) -> Any:
     """How an .mp4 file is written with that encoder."""
     from difflate.media.video_writer import FORMATS
 
-    form = replace(FORMATS["mp4"], codec=encoder, options={"preset": preset})
     if encoder == "libx264":
         # x264's settings in words, 700 bytes: of a file of ten kilobytes they would be a part
-        return replace(form, packet_filter="filter_units=remove_types=6")
+        options = {**FORMATS["mp4"].options, "preset": preset}
+        return replace(FORMATS["mp4"], options=options, packet_filter="filter_units=remove_types=6")
+    form = replace(FORMATS["mp4"], codec=encoder, options={"preset": preset})
     if encoder == "libx265":
         # info: the same, 2 kilobytes
         options = {**form.options, "x265-params": "log-level=none:info=0"}

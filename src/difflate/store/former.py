@@ -31,6 +31,7 @@ class FormerModel(NamedTuple):
 FORMER = {
     ("hyperprior", "fb72ec4d"): FormerModel("hyperprior-small", "0.1.0"),
     ("cdc", "fb72ec4d"): FormerModel("cdc-small", "0.1.0"),
+    ("diffae-video", "717b22a3"): FormerModel("diffae-video-small", "0.2.0"),
 }
 """By kind and model id. A row is written when the model is replaced, and stays."""
 
