@@ -44,7 +44,9 @@ class Format:
 # x264's code for AVX-512 lets memory that nobody has written decide on bits: files differ by a percent from run to run
 _X264 = {"x264-params": "asm=AVX2"} if platform.machine() in ("x86_64", "AMD64") else {}
 FORMATS = {
-    "mp4": Format("mp4", "libx264", {"preset": "medium", **_X264}, crf=12, most_crf=51, seekable=True, odd_sizes_in="yuv444p"),
+    "mp4": Format(
+        "mp4", "libx264", {"preset": "medium", **_X264}, crf=12, most_crf=51, seekable=True, odd_sizes_in="yuv444p"
+    ),
     "mkv": Format("matroska", "ffv1", {"level": "3", "slicecrc": "1", "g": "1"}),
     "webm": Format("webm", "libvpx-vp9", {"b": "0", "row-mt": "1", "cpu-used": "4"}, crf=15, most_crf=63),
     "y4m": Format("yuv4mpegpipe", "rawvideo", {}),
