@@ -40,6 +40,9 @@ _QUALITIES = (0, 10, 25, 40, 55, 70, 80, 90, 100)
 _PLASTIC = 1.324717957244746
 """The real root of x³ = x + 1."""
 
+Sample = tuple[list[np.ndarray], list[np.ndarray]]
+"""(C, h, w) uint8 windows of a picture, and the same as the transform restores them, without diffusion."""
+
 
 class Fallback:
     """The choice for a `TransformSpace`; see `difflate.codecs.learned.Fallback`."""
@@ -47,34 +50,10 @@ class Fallback:
     def __init__(self, space: TransformSpace):
         self.space = space
 
-    def instead_of(self, latent: Latent, size_bytes: int, pixels: np.ndarray, quality: float | None) -> bytes | None:
-        """A WebP file of ``pixels: (1 or 3, H, W)`` uint8, if that is far better than ``latent`` in ``size_bytes``."""
+    def sample(self, latent: Latent, pixels: np.ndarray, quality: float | None) -> Sample | None:
+        """Windows of ``pixels: (1 or 3, H, W)`` uint8; None for a picture that WebP cannot hold."""
         if max(pixels.shape[1:]) > MAX_SIDE_PX:
             return None
-        sample, restored = self._sample(latent, pixels, quality)
-        lmbda, usual = self.space.trade_off(quality)
-        error = _mean_squared(sample, restored)
-        area_px = pixels.shape[1] * pixels.shape[2]
-        cost = 8 * size_bytes / area_px + lmbda * error
-        lossy_limit, best = _FAR_BETTER_LOSSY * cost, None
-        # WebP has no room for a few pictures of many bits
-        with contextlib.suppress(ValueError):
-            if _rate_and_error(sample, None)[0] < _PROMISING * cost:
-                data = encode_webp(pixels)
-                if 8 * len(data) / area_px < _FAR_BETTER * cost:
-                    best, lossy_limit = data, min(8 * len(data) / area_px, lossy_limit)
-            if error > _FAR_WORSE * usual:
-                rate, error, level = _best_lossy(sample, lmbda)
-                if rate + lmbda * error < lossy_limit:
-                    data = encode_webp(pixels, level)
-                    if 8 * len(data) / area_px + lmbda * error < lossy_limit:  # the sample may have taken fewer bits
-                        best = data
-        return best
-
-    def _sample(
-        self, latent: Latent, pixels: np.ndarray, quality: float | None
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """(C, h, w) uint8 windows of ``pixels``, and the same as the transform restores them, without diffusion."""
         stride = self.space.stride_px
         originals, restored = [], []
         for rows, columns in windows(*latent.q.shape[1:]):
@@ -91,6 +70,33 @@ class Fallback:
             originals.append(original)
             restored.append((as_grey(image) if len(pixels) == 1 else image).numpy())
         return originals, restored
+
+    def instead_of(
+        self, sample: Sample | None, size_bytes: int, pixels: np.ndarray, quality: float | None
+    ) -> bytes | None:
+        """A WebP file of ``pixels: (1 or 3, H, W)`` uint8, if that is far better than the latent of ``sample``, which
+        takes ``size_bytes``."""
+        if sample is None:
+            return None
+        originals, restored = sample
+        lmbda, usual = self.space.trade_off(quality)
+        error = _mean_squared(originals, restored)
+        area_px = pixels.shape[1] * pixels.shape[2]
+        cost = 8 * size_bytes / area_px + lmbda * error
+        lossy_limit, best = _FAR_BETTER_LOSSY * cost, None
+        # WebP has no room for a few pictures of many bits
+        with contextlib.suppress(ValueError):
+            if _rate_and_error(originals, None)[0] < _PROMISING * cost:
+                data = encode_webp(pixels)
+                if 8 * len(data) / area_px < _FAR_BETTER * cost:
+                    best, lossy_limit = data, min(8 * len(data) / area_px, lossy_limit)
+            if error > _FAR_WORSE * usual:
+                rate, error, level = _best_lossy(originals, lmbda)
+                if rate + lmbda * error < lossy_limit:
+                    data = encode_webp(pixels, level)
+                    if 8 * len(data) / area_px + lmbda * error < lossy_limit:  # the sample may have taken fewer bits
+                        best = data
+        return best
 
 
 def windows(rows: int, columns: int) -> list[tuple[slice, slice]]:

@@ -82,8 +82,12 @@ class Restorer(Protocol):
 class Fallback(Protocol):
     """What the encoder does with a picture that its own parts fail at."""
 
-    def instead_of(self, latent: Any, size_bytes: int, pixels: np.ndarray, quality: float | None) -> bytes | None:
-        """A WebP file of ``pixels: (1 or 3, H, W)`` uint8 to keep in the place of ``latent``, whose section has
+    def sample(self, latent: Any, pixels: np.ndarray, quality: float | None) -> Any:
+        """What `instead_of` has to see of ``latent``, a small part."""
+        ...
+
+    def instead_of(self, sample: Any, size_bytes: int, pixels: np.ndarray, quality: float | None) -> bytes | None:
+        """A WebP file of ``pixels: (1 or 3, H, W)`` uint8 to keep in the place of a latent, whose section has
         ``size_bytes``; None: the latent is good."""
         ...
 
@@ -265,16 +269,15 @@ class LearnedCodec:
         for each in pixels:
             # in one expression: what the space gives is let go of
             number, data, latent = self.coder.write(found.pop(0), len(each) == 1, quality, options)
-            written.append(self._webp_instead(each, latent, data, quality, options) or (number, data, latent.symbols()))
+            written.append((number, data, latent.symbols()))
+            if self.fallback is None or getattr(options, "learned_only", None):
+                continue
+            sample = self.fallback.sample(latent, each, quality)
+            del latent  # of a large image a quarter of a gigabyte; WebP takes one
+            webp = self.fallback.instead_of(sample, len(data), each, quality)
+            if webp is not None:
+                written[-1] = sections.WEBP, webp, webp
         return written
-
-    def _webp_instead(
-        self, pixels: np.ndarray, latent: Any, data: bytes, quality: float | None, options: Any
-    ) -> tuple[int, bytes, bytes] | None:
-        if self.fallback is None or getattr(options, "learned_only", None):
-            return None
-        webp = self.fallback.instead_of(latent, len(data), pixels, quality)
-        return None if webp is None else (sections.WEBP, webp, webp)
 
     def read_pixels(self, kept: Mapping[int, bytes], height: int, width: int, grey: bool) -> Latent:
         """The latent in the sections of a picture. Raises FormatError."""

@@ -303,13 +303,15 @@ class _State:
         self.y_hat[group][i, j] = q.astype(np.int64) * ONE + mean
 
     def latent(self, z: np.ndarray) -> Latent:
-        inside = slice(2, -2)
-        q, y_hat = ([plane[inside, inside] for plane in planes] for planes in (self.q, self.y_hat))
-        if len(self.groups) == 1:
-            return Latent(z, q[0].transpose(2, 0, 1), y_hat[0])
-        order = np.concatenate(self.groups).argsort()
-        q, y_hat = (np.concatenate(planes, axis=2)[:, :, order] for planes in (q, y_hat))
-        return Latent(z, q.transpose(2, 0, 1), y_hat)
+        """What was coded; the state gives up its own, group by group, for two copies of large images are too many."""
+        channels = sum(group.size for group in self.groups)
+        self.near, self.described = [], np.empty(0)
+        q = np.empty((channels, self.height, self.width), np.int16)
+        wide = np.empty((self.height, self.width, channels), np.int32)
+        for group in self.groups:
+            q[group] = self.q.pop(0)[2:-2, 2:-2].transpose(2, 0, 1)
+            wide[:, :, group] = self.y_hat.pop(0)[2:-2, 2:-2]
+        return Latent(z, q, wide)
 
 
 def layers_of(groups: int) -> tuple[list[str], list[str], list[str]]:
