@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from difflate import registry
-from difflate.codecs.batches import as_batch
 from difflate.codecs.learned import largest
 from difflate.codecs.transform import TransformCodec, TransformSpace, quality_of
-from difflate.entropy.hyperprior import Latent
+from difflate.entropy.latent import Latent, Latents
 from difflate.format.container import DflFile
 from difflate.models.diffusion_decoder import DiffusionDecoder
 from difflate.nn.tiles import TILE_PX, Watch, place_noise, restore_in_tiles, watched
@@ -70,5 +69,5 @@ class Diffusion:
             noise = noise.expand(len(part), -1, -1, -1)  # they have one seed
             return self.model.refine(conditions, options.steps, noise, watched(watch, top * stride, left * stride))
 
-        y_hat = as_batch([latent.y_hat for latent in latents])
+        y_hat = Latents(latents)
         return restore_in_tiles(tile, y_hat, *largest(files), options.tile_px, _MARGIN, _RAMP, stride, device)

@@ -8,7 +8,6 @@ the same measure: lossless WebP of what is drawn, lossy of what the transform ma
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
@@ -59,9 +58,7 @@ class Fallback:
         for rows, columns in windows(*latent.q.shape[1:]):
             top, left = (max(side.start - _MARGIN_SITES, 0) for side in (rows, columns))
             around = slice(top, rows.stop + _MARGIN_SITES), slice(left, columns.stop + _MARGIN_SITES)
-            wide = None if latent.wide is None else latent.wide[around]
-            part = dataclasses.replace(latent, q=latent.q[:, around[0], around[1]], wide=wide)
-            image = self.space.preview(part.y_hat, quality)
+            image = self.space.preview(latent[:, *around], quality)
             original = pixels[
                 :, rows.start * stride : rows.stop * stride, columns.start * stride : columns.stop * stride
             ]

@@ -15,10 +15,10 @@ from typing import Any, Self
 from torch import Tensor
 
 from difflate import registry
-from difflate.codecs.batches import as_batch
 from difflate.codecs.learned import largest
 from difflate.codecs.transform import TransformCodec, TransformSpace, quality_of
-from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder, Latent
+from difflate.entropy.hyperprior import FactorizedCoder, HyperpriorCoder
+from difflate.entropy.latent import Latent, Latents
 from difflate.format.container import DflFile
 from difflate.models.transform_coder import TransformModel
 from difflate.nn.tiles import TILE_PX, Watch
@@ -51,5 +51,4 @@ class Synthesis:
     ) -> Tensor:
         """See `difflate.codecs.learned.Restorer`."""
         steps = [quality_of(dict(file.sections)) for file in files]
-        y_hat = as_batch([latent.y_hat for latent in latents])
-        return self.space.restore(y_hat, *largest(files), steps, options.tile_px)
+        return self.space.restore(Latents(latents), *largest(files), steps, options.tile_px)

@@ -18,12 +18,13 @@ from difflate.codecs.effort import Progress, error_bits, fit_latent, steps_of
 from difflate.codecs.fallback import Fallback
 from difflate.codecs.learned import LearnedCodec, Restorer, as_grey
 from difflate.entropy import SymbolReader, SymbolWriter
-from difflate.entropy.hyperprior import QUALITY_MAX, Z_STRIDE, FactorizedCoder, HyperpriorCoder, Latent
+from difflate.entropy.hyperprior import QUALITY_MAX, Z_STRIDE, FactorizedCoder, HyperpriorCoder
+from difflate.entropy.latent import Latent, Latents
 from difflate.errors import ConfigError, FormatError, ModelError
 from difflate.format import sections
 from difflate.models.bottlenecks.rounded import CodedInSteps
 from difflate.models.transform_coder import TransformModel
-from difflate.nn.tiles import TILE_PX, blend, restore_in_tiles, sites_of, windows
+from difflate.nn.tiles import TILE_PX, Numbers, blend, restore_in_tiles, sites_of, windows
 from difflate.options import Options
 from difflate.registry import Kind
 
@@ -86,7 +87,7 @@ class TransformCodec(LearnedCodec):
         _, data, latent = self.coder.write(y, len(pixels) == 1, quality, options)
         step = quality_step(quality)
         _, height, width = pixels.shape
-        (restored,) = self.space.restore(latent.y_hat[None], height, width, [step], options.tile_px)
+        (restored,) = self.space.restore(Latents([latent]), height, width, [step], options.tile_px)
         restored = restored if len(pixels) == 3 else as_grey(restored)
         bands = zip(restored.split(_PRICED_ROWS, dim=1), pixels.split(_PRICED_ROWS, dim=1), strict=True)
         errors = sum(float((first.float() - second.float()).square().sum()) for first, second in bands)
@@ -162,7 +163,7 @@ class TransformSpace:
         return y.unflatten(0, (count, -1))
 
     @torch.no_grad()
-    def restore(self, y_hat: np.ndarray, height: int, width: int, steps: Sequence[int], tile_px: int) -> Tensor:
+    def restore(self, y_hat: Numbers, height: int, width: int, steps: Sequence[int], tile_px: int) -> Tensor:
         """(B, 3, ``height``, ``width``) uint8 on the CPU, of ``y_hat: (B, M, h, w)`` float32 at the qualities of B
         files."""
         told = self.as_network_input(*steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,20 +24,38 @@ class Latent:
     wide: np.ndarray | None = None
     """(h, w, M) int32: q + mean in units of 2^-8; None: there is no mean."""
 
+    def __getitem__(self, place: tuple[slice, slice, slice]) -> np.ndarray:
+        """(M', h', w') float32: `y_hat` at ``place``, of channels, rows and columns, made when it is asked for."""
+        q = self.q[place]
+        y_hat = np.empty(q.shape, np.float32)
+        if self.wide is None:
+            y_hat[:] = q
+        else:
+            np.multiply(self.wide.transpose(2, 0, 1)[place], np.float32(1 / ONE), out=y_hat, casting="unsafe")
+        return y_hat
+
     @property
     def y_hat(self) -> np.ndarray:
-        """(M, h, w) float32: q + mean, a multiple of 1/256. Made when it is asked for: an encoder has no use for it."""
-        y_hat = np.empty(self.q.shape, np.float32)
-        if self.wide is None:
-            y_hat[:] = self.q
-        else:
-            np.multiply(self.wide.transpose(2, 0, 1), np.float32(1 / ONE), out=y_hat, casting="unsafe")
-        return y_hat
+        """(M, h, w) float32: q + mean, a multiple of 1/256. Of large images it is better asked for in parts."""
+        return self[:, :, :]
 
     def symbols(self) -> bytes:
         """z, then q, as little-endian 16-bit integers: what the file's symbol check is taken of."""
         planes = (np.ascontiguousarray(symbols, "<i2") for symbols in (self.z, self.q))
         return b"".join(plane.data for plane in planes)  # one copy: of large images it is a hundred megabytes
+
+
+class Latents:
+    """(B, M, h, w) float32: the `y_hat` of B latents of one size, of which only parts are made."""
+
+    def __init__(self, latents: Sequence[Latent]):
+        self.latents = latents
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitem__(self, place: tuple[slice, slice, slice, slice]) -> np.ndarray:
+        return np.stack([latent[place[1:]] for latent in self.latents[place[0]]])
 
 
 def channel_index(shape: tuple[int, ...]) -> np.ndarray:

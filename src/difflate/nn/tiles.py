@@ -6,6 +6,7 @@ Everything counts in sites, those of a latent; how many pixels are between two o
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,6 +25,14 @@ _RAMP = 2
 """Width, in sites, over which tiles of images fade into each other. Only what sees further makes them differ there."""
 _NOISE_PX = 128
 """Side of the squares of a field of noise that have a generator each."""
+
+
+class Numbers(Protocol):
+    """(B, M, h, w) numbers of latents, an array or what makes parts of one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: tuple[slice, slice, slice, slice], /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ def blend(out: Tensor, part: Tensor, rows: Span, columns: Span, scale: int, top:
 
 
 def restore_in_tiles(
-    restore: Callable[[Tensor, int, int], Tensor], y_hat: np.ndarray, height: int, width: int, tile_px: int,
+    restore: Callable[[Tensor, int, int], Tensor], y_hat: Numbers, height: int, width: int, tile_px: int,
     margin: int, ramp: int, stride_px: int, device: torch.device, planes: int = 3,
 ) -> Tensor:  # fmt: skip
     """(B, ``planes``, ``height``, ``width``) uint8 on the CPU, of ``y_hat: (B, M, h, w)``.
@@ -150,8 +159,8 @@ def in_bands(
             blend(band, restore(rows, columns).float().clamp(-1, 1), rows, columns, site_px, top)
         end = all_rows[number + 1].start * site_px if number + 1 < len(all_rows) else height
         shared = band[:, end - top :].clone()
-        done = band[:, : end - top].add_(1).mul_(127.5).round_().clamp_(0, 255)
-        out[:, top:end] = done.to(torch.uint8)
+        out[:, top:end] = band[:, : end - top].add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+        del band  # before the next one
     return out
 
 
