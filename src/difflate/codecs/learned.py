@@ -41,6 +41,9 @@ from difflate.options import Options
 from difflate.registry import Kind
 from difflate.store.former import former_model
 
+_BAND_ROWS = 256
+"""Of an image, that are made grey at a time."""
+
 
 class Space(Protocol):
     """Pixels to what a coder writes; knows nothing of files."""
@@ -341,7 +344,11 @@ class LearnedCodec:
 
 def as_grey(pixels: Tensor) -> Tensor:
     """(1, H, W) uint8 of ``pixels: (1 or 3, H, W)`` uint8: the mean over the channels."""
-    return pixels if len(pixels) == 1 else to_uint8(pixels.float().mean(dim=0, keepdim=True))
+    if len(pixels) == 1:
+        return pixels
+    # in bands: the floats of a whole image are four times its bytes
+    bands = (to_uint8(band.float().mean(dim=0, keepdim=True)) for band in pixels.split(_BAND_ROWS, dim=1))
+    return torch.cat(list(bands), dim=1)
 
 
 def largest(files: Sequence[DflFile]) -> tuple[int, int]:
