@@ -10,7 +10,8 @@ PHOTO = Path(__file__).parents[1] / "examples" / "kodim23.png"
 _SCRIPT = """
 import resource, sys, numpy as np, difflate
 from difflate.media.picture import Picture
-what, file, name, height, width, kind, options = sys.argv[1], sys.argv[2], sys.argv[3], *map(int, sys.argv[4:6]), sys.argv[6], sys.argv[7:]
+what, file, name, kind, height, width, *options = sys.argv[1:]
+height, width = int(height), int(width)
 codec = difflate.load(name)
 if what == "encode":
     if kind == "squares":
@@ -33,7 +34,7 @@ def peak_mib(tmp_path: Path, what: str, name: str, size: tuple[int, int], kind: 
 
     ``kind``: "squares" of one colour, or the path of a photograph, which is mirrored until it is large enough.
     """
-    words = [what, str(tmp_path / "big.dfl"), name, *map(str, size), kind, *options]
+    words = [what, str(tmp_path / "big.dfl"), name, kind, *map(str, size), *options]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _SCRIPT, *words], capture_output=True, text=True, check=True
     )
