@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms
 
 import difflate
 from cli_helpers import Run
 from coder_helpers import photo
+from difflate.codecs.learned import as_grey
 from difflate.evaluate.run import evaluate
 from difflate.format.container import read_dfl
 from difflate.media.grey import without_colour
@@ -39,6 +41,13 @@ def test_a_grey_pixel_is_the_mean_of_its_channels() -> None:
     assert np.abs(grey - picture.pixels.mean(0)).max() <= 0.5
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     np.testing.assert_array_equal(without_colour(Picture(np.repeat(levels, 3, 0))).pixels, levels)
+
+
+def test_what_is_restored_is_made_grey_in_bands_as_in_one_piece() -> None:
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 600, 5), dtype=np.uint8))
+    expected = np.rint(pixels.numpy().sum(0, keepdims=True) / 3)
+    np.testing.assert_array_equal(as_grey(pixels).numpy(), expected)
+    np.testing.assert_array_equal(as_grey(pixels[:1]).numpy(), pixels[:1].numpy())
 
 
 def test_a_few_pixels_may_stand_out_but_no_spot_of_a_colour() -> None:

@@ -136,6 +136,7 @@ def test_what_is_written_is_read(
     again = coder.decode(height, width, quality, SymbolReader(data))
     assert again.symbols() == latent.symbols()
     assert np.array_equal(again.y_hat, latent.y_hat)
+    assert np.array_equal(again[:, 1:3, 2:], latent.y_hat[:, 1:3, 2:])
     assert len(latent.symbols()) == 2 * (latent.z.size + latent.q.size)
 
 
@@ -176,6 +177,7 @@ def test_the_factorized_coder_codes_rounded_values() -> None:
     latent = coder.encode(y, np.empty((0, 0, 0)), 0, writer)
     assert np.array_equal(latent.q, np.rint(y))
     assert np.array_equal(latent.y_hat, latent.q.astype(np.float32))
+    assert np.array_equal(latent[:, 1:3, 2:], latent.y_hat[:, 1:3, 2:])
     assert latent.z.size == 0
     assert coder.decode(6, 5, 0, SymbolReader(writer.finish())).symbols() == latent.symbols()
 
