@@ -83,12 +83,15 @@ model = CategoricalDiffusion(LatentSpec.of(codec.space), network, ProcessConfig(
 model.use_codec(codec)
 objective = CategoricalTask(model, LoopSettings(batch=count), CategoricalSettings())
 objective.gradient_checkpointing = checkpointing
-indices = torch.randint(0, 256, (count, 6, 64, 64), dtype=torch.uint8)
-batch = Batch(indices, torch.arange(count), torch.zeros(count, dtype=torch.long), [])
+def measure(count, side):
+    indices = torch.randint(0, 256, (count, 6, side, side), dtype=torch.uint8)
+    batch = Batch(indices, torch.arange(count), torch.zeros(count, dtype=torch.long), [])
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        loss = objective(batch)["loss"]
+    loss.backward()
+measure(1, 8)  # what torch loads when it is first used is no copy of logits
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-    loss = objective(batch)["loss"]
-loss.backward()
+measure(count, 64)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
