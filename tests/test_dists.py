@@ -164,7 +164,7 @@ def test_eval_measures_it_beside_lpips(
     out, err = capsys.readouterr()
     assert err == ""
     assert "| SSIMULACRA2 | LPIPS alex | DISTS | encode s |" in out
-    assert "| codec | PSNR | MS-SSIM | SSIMULACRA2 | LPIPS alex | DISTS |\n" in out
+    assert "| codec | PSNR | SSIM | MS-SSIM | SSIMULACRA2 | LPIPS alex | DISTS |\n" in out
     result = json.loads((tmp_path / "report" / "results.json").read_text())
     assert "--lpips alex --dists" in result["protocol"]["command"]
     assert "lower is better" in result["protocol"]["definitions"]["dists"]
@@ -176,4 +176,4 @@ def test_eval_measures_it_beside_lpips(
     assert "not all images have dists" in result["bd_rate_percent"]["webp"]["dists"]
     assert out.split("\n\n")[0] in (tmp_path / "report" / "results.md").read_text()
     with Image.open(tmp_path / "report" / "rate_distortion.png") as plot:
-        assert plot.width == 5 * 600
+        assert plot.width == 6 * 600

@@ -238,13 +238,13 @@ def test_eval_measures_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     out, err = capsys.readouterr()
     assert err == ""
     assert "| SSIMULACRA2 | LPIPS alex | encode s |" in out
-    assert "quality):\n\n| codec | PSNR | MS-SSIM | SSIMULACRA2 | LPIPS alex |\n" in out
+    assert "quality):\n\n| codec | PSNR | SSIM | MS-SSIM | SSIMULACRA2 | LPIPS alex |\n" in out
     result = json.loads((tmp_path / "report" / "results.json").read_text())
     assert result["protocol"]["lpips_net"] == "alex"
     assert result["protocol"]["versions"]["torchvision"]
     assert "--lpips alex" in result["protocol"]["command"]
     rates = result["bd_rate_percent"]["webp"]
-    assert set(rates) == {"psnr", "ms_ssim_db", "ssimulacra2", "lpips"}
+    assert set(rates) == {"psnr", "ssim_db", "ms_ssim_db", "ssimulacra2", "lpips"}
     assert rates["lpips"] == pytest.approx(0, abs=2)  # one codec under two names
     assert [row["lpips_net"] for row in result["means"]] == ["alex"] * 8
     by_key = {(record["image"], record["setting"]): record["lpips"] for record in result["records"]}
@@ -256,7 +256,7 @@ def test_eval_measures_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for part in out.split("\n\n"):
         assert part in text
     with Image.open(tmp_path / "report" / "rate_distortion.png") as plot:
-        assert plot.width == 4 * 600
+        assert plot.width == 5 * 600
 
 
 @pytest.mark.usefixtures("backbones", "codecs")
