@@ -110,6 +110,7 @@ def test_if_no_image_can_be_read(cats: Path, capsys: pytest.CaptureFixture[str])
     squares(cats, 8, broken=tuple(range(8)))
     assert go("many", "--size", "16", "--jobs", "1") == 3
     assert "cats: none of its 8 images can be read" in capsys.readouterr().err
+    assert list(Path("many").iterdir()) == []
 
 
 def test_what_workers_have_died_over(cats: Path) -> None:

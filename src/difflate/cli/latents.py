@@ -156,6 +156,8 @@ def _by_many(args: argparse.Namespace, workers: "Workers") -> _Made:
         images, skipped, size = images + entry.images, skipped + len(entry.failed), size + entry.bytes
         kept, encoded = kept + done.kept, encoded + (0 if done.kept else entry.images)
     if not images and not failed:
+        for path in (*shard_files(out), out / MANIFEST):
+            path.unlink()  # all empty: as one process leaves it
         raise unreadable(called(args.images), len(items))
     seconds = time.perf_counter() - began
     written = Written(images, skipped, len(shards), header.image_px, size, seconds)
